@@ -175,7 +175,7 @@ class FileStream:
         return self.rows
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Yield the StreamResources of a file, once a run, and StreamDatums for rows up to its end.
+        """Yield a file's StreamResources, once per run, and StreamDatums for rows up to its end.
 
         If there is no new row, check that the IOC is alive.
 

@@ -5,15 +5,15 @@ import re
 
 import pytest
 
-from skywright.session.steps import PLANS, show_steps
+from skywright.session.steps import STEP_LOG, show_steps
 
 
 def test_a_step_is_a_line_with_its_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(PLANS, "handlers", [])
-    monkeypatch.setattr(PLANS, "propagate", True)
-    monkeypatch.setattr(PLANS, "level", logging.NOTSET)
+    monkeypatch.setattr(STEP_LOG, "handlers", [])
+    monkeypatch.setattr(STEP_LOG, "propagate", True)
+    monkeypatch.setattr(STEP_LOG, "level", logging.NOTSET)
     show_steps()
     show_steps()
     logging.getLogger("skywright.plans").info("pass %d: looking for the tip", 1)

@@ -42,7 +42,7 @@ globals().update(context.live)  # each analysis under its own name
 bec = BestEffortCallback()
 if not has_display():
     bec.disable_plots()
-RE.subscribe(isolated(newest_run_only(events_only(bec))))
+RE.subscribe(isolated(newest_run_only(events_only(bec)), "BestEffortCallback"))
 
 if sys.stdout.isatty():
     RE.waiting_hook = ProgressBarManager(partial(TerminalProgressBar, delay_draw=LONG_WAIT_S))

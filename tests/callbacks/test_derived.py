@@ -80,7 +80,7 @@ def test_frames_of_the_block_below_the_highest_count_and_earlier_ones_are_late(
     assert (result["n_frames"], result["n_late"]) == (10, 1)
 
 
-@pytest.mark.parametrize("wild", [[], [10**15], [-(10**15)]])
+@pytest.mark.parametrize("wild", [[], [10**15], [-(10**15)], [-(2**63)]])
 def test_frames_after_a_restart_of_their_sender_or_a_wild_number_count(
     tmp_path: Path, docs: list[tuple[str, Any]], wild: list[int]
 ) -> None:
@@ -124,6 +124,22 @@ def test_a_file_that_cannot_be_closed_is_no_success(
     [stop] = Derived(docs).of("stop")
     assert stop["exit_status"] == "fail"
     assert "No space" in stop["reason"]
+
+
+def test_the_first_error_is_the_reason(
+    derived: DerivedRun, docs: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = derived._columns.close
+
+    def full() -> None:
+        close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(derived._columns, "close", full)
+    with pytest.raises(OSError, match="No space"):
+        derived.fail(ValueError("column x is missing"))
+    [stop] = Derived(docs).of("stop")
+    assert "column x is missing" in stop["reason"]
 
 
 def test_a_run_without_frames_has_a_result_that_says_so(

@@ -163,6 +163,7 @@ def test_a_plain_script_waits_for_its_analyses_and_aborts_a_paused_run(
     said = re.findall(r"^(start|stop) (\S+)$", done.stdout, re.MULTILINE)
     stops = [word for name, word in said if name == "stop"]
     assert stops == ["success", "success", "abort"], done.stderr
+    assert "BestEffortCallback failed on a descriptor document" in done.stderr
     directory = Path(beamline["SKYWRIGHT_STORE__DIRECTORY"])
     until(lambda: not waiting_runs(directory / "journal"))
     state = read_state(directory)
@@ -530,7 +531,7 @@ def test_the_beamline_never_waits_for_a_reader_of_its_errors(
     monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
     monkeypatch.setattr(session, "start_module", start_up)
     monkeypatch.setattr(session, "SLOW_IMPORTS", ())
-    monkeypatch.setattr(session, "_live_analyses", lambda settings: ())
+    monkeypatch.setattr(session, "_analysis_modules", lambda settings: ())
     monkeypatch.setattr(session.atexit, "register", lambda *_: None)
     try:
         session.ensure_beamline(load_settings())

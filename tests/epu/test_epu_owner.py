@@ -44,7 +44,7 @@ def test_a_directory_that_cannot_be_listed_is_named_and_is_no_unreadable_file(
     owner: EpuOwner,
 ) -> None:
     owner.watcher._take_unlisted({"lost+found": "Permission denied"})
-    assert owner.alarm() == "lost+found: a directory that cannot be listed"
+    assert owner.alarm() == "lost+found: a directory or link that cannot be read"
     assert owner.watcher.state.unreadable == 1
 
 

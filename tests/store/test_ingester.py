@@ -782,6 +782,7 @@ def test_a_journal_that_moves_to_done_holds_no_later_event_back(
     assert "deleted" not in dict(seen)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 def test_a_sweep_over_an_open_run_does_not_wake_the_ingester(
     store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

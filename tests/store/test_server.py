@@ -1,5 +1,6 @@
 """The embedded server: its key, its web page, what it serves, and how it ends."""
 
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -256,6 +257,15 @@ def test_bad_directory_stops_the_start(tmp_path: Path) -> None:
     assert "nowhere" in done.stderr
 
 
+def has_ipv6_loopback() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6_loopback(), reason="this machine has no address ::1")
 def test_it_serves_an_ipv6_address(tmp_path: Path) -> None:
     options = ("--directory", str(tmp_path), "--host", "::1", "--port", "0")
     server = Child("-m", "skywright.store.server", *options)

@@ -52,7 +52,7 @@ class SimulatedAxis:
         self.low_switch, self.high_switch = low_switch, high_switch
         self.stuck = False
         self._wanted: tuple[tuple[Move, Request], ...] = ()
-        """Moves that were asked for last, as they were to be made."""
+        """The last moves: each as it is to be made, and as it was asked for."""
 
     def position(self, time: float) -> float:
         """Return the position."""
@@ -79,7 +79,7 @@ class SimulatedAxis:
         time
             Now.
         moves
-            As they are asked for.
+            A request for each move, in order.
 
         Returns
         -------

@@ -116,8 +116,7 @@ class Axis:
         Position before the first command.
     commands : tuple of Move and Stop
         In the order given; a `Stop` may be earlier than the moves before it. From its time on, a
-        command cuts off what is left of those before it. A `Move` begins at
-        its own `start`.
+        command cuts off what is left of those before it. A `Move` begins at its own `start`.
     """
 
     initial: float = 0.0

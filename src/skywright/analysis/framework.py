@@ -455,12 +455,12 @@ def find_late(
 class IdentityOrder:
     """Gives the members of a stream a place in one order, also if their identities restart.
 
-    Identities may restart with new settings: at an accelerator a new run can restart its tags. They
-    also restart, or jump, where successive ones differ by more than `RESTART_BLOCKS`: with the
-    sender, or because one of them is wild. The place of a member is its identity plus a shift, a
-    multiple of the block size. The shift changes at a restart so that the next members come just
-    behind all earlier ones and are not late. It does not change if they restart in the highest
-    block or the one below it: then only the settings number separates them.
+    Identities may restart with new settings: at an accelerator a new run can restart its tags. A
+    difference of more than `RESTART_BLOCKS` between successive identities is also taken for a
+    restart: the sender has restarted, or one identity is wild. The place of a member is its
+    identity plus a shift, a multiple of the block size. The shift changes at a restart so that the
+    next members come just behind all earlier ones and are not late. It does not change if they
+    restart in the highest block or the one below it: then only the settings number separates them.
 
     Parameters
     ----------
@@ -507,7 +507,8 @@ class IdentityOrder:
                 if not last - 1 <= block <= last + RESTART_BLOCKS:
                     # Leave one block free: this member need not have the lowest identity
                     self.shift += (last + 2 - block) * self.block_size
-            places[start:stop] = identities[start:stop] + self.shift
+            base = int(blocks[start]) * self.block_size  # the sum of both may exceed int64
+            places[start:stop] = (identities[start:stop] - base) + (base + self.shift)
             self.note_places(places[start:stop])
         return places
 

@@ -50,7 +50,7 @@ RESULT = "result"
 """Name of the stream of scalar results; each event is one update."""
 
 PICTURES = "pictures"
-"""Data key of `RESULT`: the files of annotated pictures, one path a line."""
+"""Data key of `RESULT`: the files of annotated pictures, one path per line."""
 
 ARRAYS = "arrays"
 """Name of the stream of array results; each row is one update."""
@@ -282,7 +282,8 @@ class DerivedRun:
                     files.callback(self._arrays.close)
                     self._columns.close()
             except Exception as error:
-                exit_status, reason = "fail", failure_reason(error)
+                if exit_status != "fail":  # else the first error is the reason
+                    exit_status, reason = "fail", failure_reason(error)
                 raise
             finally:
                 self._emit("stop", self._run.compose_stop(exit_status=exit_status, reason=reason))
@@ -328,7 +329,7 @@ class DerivedRun:
             "source": source,
             "dtype": "string",
             "shape": [],
-            "description": "files of annotated pictures, one path a line",
+            "description": "files of annotated pictures, one path per line",
         }
         self._result_bundle = self._run.compose_descriptor(
             name=RESULT,

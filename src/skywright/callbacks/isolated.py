@@ -9,14 +9,16 @@ log = logging.getLogger(__name__)
 Callback = Callable[[str, Mapping[str, Any]], Any]
 
 
-def isolated(callback: Callback) -> Callback:
+def isolated(callback: Callback, name: str = "") -> Callback:
     """Return `callback` such that it cannot fail the run.
+
+    `name` is for the log; by default that of `callback`.
 
     The RunEngine raises what a subscriber raises into the plan. That is right for the journal and
     wrong for tables, plots and analyses: their exceptions are logged, the first of each run in
     full, and the run goes on.
     """
-    name = getattr(callback, "__qualname__", type(callback).__qualname__)
+    name = name or getattr(callback, "__qualname__", type(callback).__qualname__)
     failures = 0
 
     def guard(document: str, doc: Mapping[str, Any]) -> None:

@@ -34,8 +34,9 @@ VERDICT = "ok"
 ANSWER = (VERDICT, "why", "reason")
 """Results that say whether an analysis found what it looked for, in the order of printing."""
 LOSSES = ("n_dropped", "n_missing", "n_late")
+"""Counts of members that were not used; one that is 0 is printed last."""
 PLACES = ("last_identity", "update_number")
-"""Results that are printed last; those of losses only if nothing was lost."""
+"""Results that are printed last."""
 NARROW = 100
 """Columns of a terminal below which the table of runs has no room for all that it holds."""
 RESULTS_MAX, COLUMNS_MAX = 12, 12

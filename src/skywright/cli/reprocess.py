@@ -56,7 +56,8 @@ def reprocess(
         typer.Option(metavar="ADDRESS", help="Dask scheduler, or 'local' to use all cores here."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a derived run, and nothing else.")
+        bool,
+        typer.Option("--json", help="Print one JSON object per derived run and nothing else."),
     ] = False,
     config: ConfigOption = None,
 ) -> None:

@@ -169,7 +169,7 @@ def ensure_beamline(settings: Settings, progress: Callable[[str], object] | None
         threading.Thread(
             target=_await_ready, args=(process, errors, show, ready), daemon=True
         ).start()
-        for name in (*SLOW_IMPORTS, *_live_analyses(settings)):
+        for name in (*SLOW_IMPORTS, *_analysis_modules(settings)):
             with suppress(ImportError):  # the start-up file that needs it will say so
                 import_module(name)
         with suppress(TimeoutError):
@@ -180,7 +180,7 @@ def ensure_beamline(settings: Settings, progress: Callable[[str], object] | None
     threading.Thread(target=_show_events, args=(process,), daemon=True).start()
 
 
-def _live_analyses(settings: Settings) -> list[str]:
+def _analysis_modules(settings: Settings) -> list[str]:
     """Return the modules of the analyses that this session will run."""
     from skywright.session.context import configured_instruments
 

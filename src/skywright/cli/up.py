@@ -115,7 +115,7 @@ async def _run(
 def names_to_start(settings: Settings, only: Set[str]) -> Set[str]:
     """Return the names of the services to start: those of `only` and what they need, or all.
 
-    The dashboard is among all only if the setting `dashboard.with_up` says so.
+    All of them include the dashboard only if the setting `dashboard.with_up` is true.
 
     Raises
     ------

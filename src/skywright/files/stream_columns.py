@@ -55,9 +55,9 @@ class StreamColumn:
 
     @classmethod
     def of(cls, column: Column, prefix: str = "", units: str | None = None) -> "StreamColumn":
-        """Return a column of a file, with the key of its name behind `prefix`.
+        """Return a column of a file; its key is `prefix` and then its name.
 
-        `units` are those of documents, if those of the file are others.
+        `units`: the units in documents; None: those that the file has.
         """
         return cls(
             prefix + column.name,

@@ -174,7 +174,7 @@ class Instrument:
 
 @cache
 def instruments() -> Mapping[str, Instrument]:
-    """Find all instruments, once a process.
+    """Find all instruments, once per process.
 
     Returns
     -------

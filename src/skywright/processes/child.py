@@ -51,7 +51,7 @@ def start_module(module: str, *arguments: str, **options: Any) -> "subprocess.Po
 def _give_up_pipes() -> None:
     """Close the pipes to the processes in a forked child; else they would outlive this process.
 
-    The file objects stay usable: what waits in their buffers must not be sent twice.
+    The file objects write to /dev/null then, so what waits in their buffers is not sent twice.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for process in list(_started):

@@ -36,11 +36,12 @@ class SavedMetadata(MutableMapping[str, Any]):
         self._trouble = ""
         directory.mkdir(parents=True, exist_ok=True)
         # The later of two files of a key counts; a dot is before the names of unfinished files
-        for file in sorted(directory.glob("[!.]*"), key=lambda file: file.stat().st_mtime_ns):
+        files = [file for file in directory.glob("[!.]*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
             key, packed = unquote(file.name.partition("#")[0]), file.read_bytes()
             try:
                 value = msgpack.unpackb(packed, object_hook=msgpack_numpy.decode)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 todo = f"set RE.md[{key!r}] again, or remove the file"
                 logger.error("%s: is damaged (%s); %s", file, error, todo)
                 continue
@@ -70,12 +71,13 @@ class SavedMetadata(MutableMapping[str, Any]):
         return f"{type(self).__name__}({self._values!r})"
 
     def set_for_session(self, values: Mapping[str, Any]) -> None:
-        """Set values that are not saved, because each session sets its own.
+        """Set values that each session sets; one is saved only if it is changed later.
 
-        The default of ``[metadata]``, which earlier versions have saved, is removed.
+        Defaults of ``[metadata]`` that ``PersistentDict`` has saved are removed.
         """
         for key, default in CommonSettings.model_fields["metadata"].default.items():
-            if key in self._values and _pack(self._values[key]) == _pack(default):
+            of_bluesky = key in self._values and key not in self._saved
+            if of_bluesky and _pack(self._values[key]) == _pack(default):
                 del self[key]
         for key, value in values.items():
             self._remove_files(key)

@@ -5,7 +5,7 @@ import sys
 
 LONG_WAIT_S = 3.0
 """A shorter wait of a plan needs no progress bar."""
-PLANS = logging.getLogger("skywright.plans")
+STEP_LOG = logging.getLogger("skywright.plans")
 """Takes one line for each step of a plan, at level INFO."""
 
 
@@ -23,9 +23,9 @@ class StepHandler(logging.Handler):
 
 def show_steps() -> None:
     """Print the steps of plans from now on; a second call changes nothing."""
-    if not any(isinstance(handler, StepHandler) for handler in PLANS.handlers):
+    if not any(isinstance(handler, StepHandler) for handler in STEP_LOG.handlers):
         handler = StepHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-        PLANS.addHandler(handler)
-        PLANS.setLevel(logging.INFO)
-        PLANS.propagate = False  # the console has the line already
+        STEP_LOG.addHandler(handler)
+        STEP_LOG.setLevel(logging.INFO)
+        STEP_LOG.propagate = False  # the console has the line already

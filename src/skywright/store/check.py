@@ -58,7 +58,7 @@ def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list
         if column is not None and column.kind == "array":
             found += _array_difference(key, parts, len(expected))
     for key in stream.external_rows:
-        if not unreadable.isdisjoint({f"{stream.name}/{key}", key}):  # key: of older catalogs
+        if not unreadable.isdisjoint({f"{stream.name}/{key}", key}):  # bare key: older catalogs
             continue
         count = sum(each.count for each in stream.catalog_rows(key))
         found += _file_difference(key, parts, count)

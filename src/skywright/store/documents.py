@@ -55,8 +55,9 @@ def _documents(
 ) -> Iterator[tuple[str, Document]]:
     """Yield the stream documents of a column of the run with this uid.
 
-    `first_files`, by data key, are those of all streams. A further file of which the first rows are
-    left out has a slice, because its first index is taken for that of row 0 (`FirstIndices`).
+    `first_files` has the first file of each data key, over all streams; it is added to. A
+    further file of which the first rows are left out has a slice, because its first index is taken
+    for that of row 0 (`FirstIndices`).
     """
     descriptor, parameters = column.descriptor["uid"], column.table.parameters
     resource = f"sr-{descriptor}-{column.name}"

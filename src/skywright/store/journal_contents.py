@@ -183,7 +183,7 @@ class Stream:
                 # At the first event nothing is written yet that would have to be written again
                 if new != old and self.line_of:
                     self.revision += 1
-        # Only now, because a value may raise: `SequenceSorter` waits for each event that is known
+        # Last, because a value may raise: `SequenceSorter` waits for each event that is noted here
         self._note_row(event["seq_num"], line)
 
     def _note_row(self, seq_num: int, line: int) -> None:

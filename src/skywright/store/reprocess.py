@@ -61,7 +61,7 @@ class Reprocessed:
         Stream of the raw run.
     result
         Counts and scalar results.
-    columns_path
+    columns
         File with a row for each member.
     pictures
         Annotated pictures.
@@ -72,7 +72,7 @@ class Reprocessed:
     analysis: str
     stream: str
     result: Mapping[str, Any]
-    columns_path: Path
+    columns: Path
     pictures: tuple[Path, ...]
 
 
@@ -235,7 +235,7 @@ def _reprocess_second(
         analysis=stage.analysis.name,
         stream=first_rows.stream,
         result=facts["result"],
-        columns_path=columns_path,
+        columns=columns_path,
         pictures=tuple(columns_path.parent / picture for picture in pictures),
     )
     return [*results, new]
@@ -254,7 +254,7 @@ class _DerivedRows:
 
 def _new_rows(done: Reprocessed) -> _DerivedRows:
     names = [column.name for column in analysis_class(done.analysis).columns]
-    rows = _read_rows(done.columns_path, names)
+    rows = _read_rows(done.columns, names)
     return _DerivedRows(done.derived_uid, done.analysis, done.stream, rows)
 
 
@@ -342,16 +342,18 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
     SkywrightError
         If it is not there in time. It is in its journal, unless that could not be written.
     """
-    end = time.monotonic() + timeout_s
+    end, problem = time.monotonic() + timeout_s, ""
     while time.monotonic() < end:
-        with suppress(httpx.HTTPError):  # e.g. `skywright up` starts tiled again
+        try:
             container = client[ANALYSIS]
             if uid in container and container[uid].metadata.get("stop"):
                 return container[uid]
+        except httpx.HTTPError as error:  # e.g. `skywright up` starts tiled again
+            problem = f" ({error})"
         pause(0.1)
     raise SkywrightError(
-        f"derived run {uid} is not in the catalog after {timeout_s} s; do tiled and the ingester "
-        "run? `skywright recover` brings it in from its journal"
+        f"derived run {uid} is not in the catalog after {timeout_s} s{problem}; do tiled and the "
+        "ingester run? `skywright recover` brings it in from its journal"
     )
 
 

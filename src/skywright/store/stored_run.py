@@ -65,7 +65,10 @@ def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
 def _stream_documents(
     stream: Stream, first_files: dict[str, Path]
 ) -> Iterator[tuple[str, Document]]:
-    """Yield the documents of a stream; `first_files`, by data key, are those of all streams."""
+    """Yield the documents of a stream.
+
+    `first_files` has the first file of each data key, over all streams; it is added to.
+    """
     uid = stream.descriptor["uid"]
     yield "descriptor", {**stream.descriptor, "name": stream.name}
     numbers = stream.column("seq_num")

@@ -189,7 +189,7 @@ class EpuOwner(TreeOwner):
             late, limit = self.decider.troubles.late, self.options.settings.late_s
             return f"{late} micrographs have waited more than {limit:g} s for their hole"
         if unlisted:  # the last one: it may be so for ever
-            return f"{next(iter(unlisted))}: a directory that cannot be listed"
+            return f"{next(iter(unlisted))}: a directory or link that cannot be read"
         return ""
 
     def status(self) -> dict[str, Any]:

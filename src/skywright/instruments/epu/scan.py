@@ -57,8 +57,8 @@ def walk(
 
     A directory that cannot be listed is appended to `problems` as (path, reason) and the rest goes
     on. With `follow_links`, links to directories are followed: after all else, each directory once,
-    and none that contains `root`. Of the links of a directory that cannot be followed, the first
-    is appended to `problems`.
+    and none that contains `root`. If links in a directory cannot be followed, the first of them is
+    appended to `problems`.
     """
     waiting, links = [""], list[str]()
     known = set[tuple[int, int]]()

@@ -16,8 +16,8 @@ def parse_value(text: object) -> float:
     Parameters
     ----------
     text
-        A number with an optional unit: ``"1.23V"``, ``"-1500pulse"``, ``"1"``. Of what is no text
-        its text is read.
+        A number with an optional unit: ``"1.23V"``, ``"-1500pulse"``, ``"1"``. The text of any
+        other value is read.
 
     Returns
     -------

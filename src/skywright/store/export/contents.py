@@ -366,7 +366,7 @@ def _array_parts(source: Any, rows: int) -> tuple[AssetRows, ...]:
     segments = source.parameters.get("segments")
     try:
         first = first_row(source.parameters)
-    except DataError:  # no whole rows
+    except DataError:  # the slice is not one of whole rows
         return ()
     if segments is None and first:
         segments = [[0, first, first + rows]]

@@ -12,8 +12,8 @@ from skywright.store.export.contents import EXPORTER, Column, RunContents, Strea
 
 METADATA_FILE = "metadata.json"
 BLOCK_ROWS = 65_536
-"""Number of rows that are Python objects at a time; these take several times the memory of the
-arrays."""
+"""Number of rows that are converted to Python objects at a time. These objects take several times
+the memory of the arrays."""
 
 
 def write_csv(contents: RunContents, directory: Path) -> list[str]:

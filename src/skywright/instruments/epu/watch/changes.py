@@ -79,7 +79,7 @@ def changed_files(
     known
         Size and time of files that have been read, by path.
     unlisted
-        Filled with the directories that cannot be listed, and why, by path.
+        Filled with the directories and links that cannot be read, and why, by path.
     """
     problems: list[tuple[str, str]] = []
     for path, entry in walk(root, problems, follow_links=True):

@@ -87,8 +87,8 @@ def find_steps(
     run
         Run number.
     detectors
-        Those that are read. One whose list cannot be read is left out, and so is one that has given
-        hardly any image when another has gone on for ``settings.wait_tags``.
+        Those that are read. One whose list cannot be read is left out, and so is one
+        with fewer than `TAGS_MIN` images when another one is ``settings.wait_tags`` tags ahead.
 
     Returns
     -------
