@@ -501,6 +501,8 @@ class IdentityOrder:
         blocks = identities // self.block_size
         cuts = sorted({*self._rises(settings), *self._jumps(blocks)})
         for number, (start, stop) in enumerate(pairwise([0, *cuts, len(identities)])):
+            if start == stop:
+                continue
             if number and self.highest is not None:
                 block = int(blocks[start]) + self.shift // self.block_size
                 last = self.highest // self.block_size
