@@ -22,6 +22,8 @@ BACK_OFF_S = (0.5, 10.0)
 """First and longest pause before the next attempt to subscribe, s."""
 ABSENT_S = 3.0
 """Time, s, for which a server that did not answer is taken as absent, without another try."""
+WAIT_S = 10.0
+"""Time, s, for which a view that has other parts waits for an answer."""
 ANSWERS_MAX = 256
 KEEP_S = 10.0
 """Longest time that an answer is kept, s."""
@@ -73,23 +75,37 @@ class Catalog:
         DataError
             If the server cannot give what its catalog names.
         """
+        task, _ = self._asked(question, arguments)
+        return await asyncio.shield(task)
+
+    def _asked(
+        self, question: Callable[..., T], arguments: tuple[Any, ...]
+    ) -> tuple[asyncio.Task[T], float]:
+        """Return the task that reads the answer, begun where none holds, and since when."""
         key = (question, arguments)
         task, since = self._answers.get(key, (None, 0.0))
         old = not self.subscribed or time.monotonic() - since > KEEP_S
         if task is None or (task.done() and (old or task.exception())):
             if len(self._answers) >= ANSWERS_MAX:
                 self._answers.clear()
-            task = asyncio.create_task(self._read(question, arguments))
-            self._answers[key] = task, time.monotonic()
-        return await asyncio.shield(task)
+            task, since = asyncio.create_task(self._read(question, arguments)), time.monotonic()
+            self._answers[key] = task, since
+        return task, since
 
     async def try_ask(self, question: Callable[..., T], *arguments: Any) -> tuple[T | None, str]:
         """Return what `ask` returns and "", or None and why the question cannot be answered.
 
-        For a view that shows its other parts all the same.
+        For a view that shows its other parts all the same. An answer that takes longer than
+        `WAIT_S` is a change: the view is drawn again when it has come.
         """
+        task, since = self._asked(question, arguments)
         try:
-            return await self.ask(question, *arguments), ""
+            async with asyncio.timeout(max(0.0, since + WAIT_S - time.monotonic())):
+                return await asyncio.shield(task), ""
+        except TimeoutError:
+            task.remove_done_callback(self._answered_late)
+            task.add_done_callback(self._answered_late)
+            return None, f"store: tiled has not answered for {WAIT_S:g} s"
         except SkywrightError as error:
             return None, str(error)
 
@@ -176,6 +192,16 @@ class Catalog:
     def _invalidate(self) -> None:
         """Forget all answers, and notify the pages, once a burst."""
         self._answers.clear()
+        self._notify()
+
+    def _answered_late(self, task: asyncio.Task[Any]) -> None:
+        """Keep an answer from now on, and notify the pages that could not wait for it."""
+        for key, (each, _) in self._answers.items():
+            if each is task:
+                self._answers[key] = task, time.monotonic()
+        self._notify()
+
+    def _notify(self) -> None:
         if self._notify_task is None or self._notify_task.done():
             self._notify_task = asyncio.create_task(self._notify_later())
 

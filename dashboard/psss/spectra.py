@@ -44,7 +44,14 @@ class SpectrumBoard(LiveBoard):
     _trend_unit: str | None = None
 
     def take_data(self, data: bytes) -> None:
-        """Add axis, spectrum and average of a new pulse; empty data: no new pulse."""
+        """Add axis, spectrum and average of a new pulse; empty data: no new pulse.
+
+        Before the first pulse of an IOC nothing is kept: an earlier start had perhaps other units.
+        """
+        if self.facts["pulse_id"] < 0:
+            self.x, self.y, self.average = np.empty((3, 0))
+            self._waterfall.clear()
+            self._trend.clear()
         arrays = np.frombuffer(data, np.float32).astype(np.float64)
         if not arrays.size:
             return

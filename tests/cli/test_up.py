@@ -103,6 +103,21 @@ def test_a_restarted_ioc_keeps_its_port(lasting: Lasting) -> None:
     assert after.epics == before.epics
 
 
+def test_a_state_that_could_not_be_written_is_written_later(up: Up, tmp_path: Path) -> None:
+    """As on a full disk: the page and `doctor` would show the process that has died."""
+    store = tmp_path / "store"
+    before = read_state(store)
+    assert before is not None
+    (store / "up.json").unlink()
+    (store / "up.json").mkdir()  # no file can take its place
+    os.kill(before.processes["one"].pid, signal.SIGKILL)
+    assert "cannot be written" in up.event("up", "cannot be written")
+    up.event("one", "ready")
+    (store / "up.json").rmdir()
+    after = until(lambda: read_state(store), 30.0, "the state is written")
+    assert after.processes["one"].restarts == 1
+
+
 def test_a_second_up_on_one_store_is_refused_with_the_pid(lasting: Lasting) -> None:
     second = run("up", *IOCS, **lasting.environment)
     assert second.returncode == 2

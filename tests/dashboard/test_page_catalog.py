@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,33 @@ def test_answers_are_kept_for_some_seconds(tmp_path: Path, monkeypatch: pytest.M
         return answers
 
     assert asyncio.run(scenario()) == [0, 0, 1, 2]
+
+
+def test_a_view_does_not_wait_for_a_tiled_that_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its live parts go on, and it learns when the answer has come."""
+    monkeypatch.setattr(catalog_module, "WAIT_S", 0.05)
+
+    async def scenario() -> None:
+        catalog = Catalog(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path))
+        catalog._client, catalog.subscribed = object(), True
+        answers = threading.Event()
+
+        def ask(_: Any) -> bool:
+            return answers.wait(LIMIT_S)
+
+        changes = catalog.changes()
+        before = await anext(changes)
+        try:
+            for _ in range(2):
+                answer, wrong = await catalog.try_ask(ask)
+                assert answer is None
+                assert "tiled has not answered for" in wrong
+        finally:
+            answers.set()
+        assert await anext(changes) > before
+        assert await catalog.try_ask(ask) == (True, "")
+        catalog.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))

@@ -21,7 +21,7 @@ from support.page import fake_checks, settings_of
 from dashboard.app import make_app
 from dashboard.psss.spectra import COLUMNS, ROWS, TREND_S, SpectrumBoard
 from dashboard.psss.spectrum_worker import encode_spectra
-from dashboard.psss.view import IOC, PLANS, draw_spectra, figure
+from dashboard.psss.view import IOC, PLANS, draw_spectra, draw_trends, figure
 from devices.psss.view import SpectrumFacts
 from plans.psss import spectrum as spectrum_plans
 from skywright.config import IocSettings, Settings
@@ -80,6 +80,15 @@ def test_centers_in_pixels_and_in_ev_are_not_in_one_trend() -> None:
     board.take(message(1))
     board.take(encode_spectra({**FACTS, "unit": "PIXEL", "pulse_id": 2.0}, (X, X, X)))
     assert len(board.trend[0]) == 1
+
+
+def test_an_ioc_that_begins_again_leaves_nothing_of_the_spectra_before() -> None:
+    board = SpectrumBoard()
+    board.take(message(1))
+    began = {**SpectrumFacts(unit="PIXEL", fit_status="NO_IMAGE").__dict__, "connected": True}
+    board.take(encode_spectra(began))
+    assert draw_spectra(board) == draw_trends(board) == []  # else with the unit of the new start
+    assert board.waterfall() == ""
 
 
 def test_a_picture_of_another_size_begins_a_new_waterfall() -> None:

@@ -535,5 +535,14 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(
         (new,) = names()
         shown = dict.fromkeys(("all", "roi1", "roi2", "roi3"), FIRST)
         until(lambda: detectors() == {**shown, new: SECOND}, 60, "each is on its own tile")
+
+        # An IOC that has begun again has no mean image: the one of before is not shown as its own.
+        browser.execute_script(
+            "const fetched = window.fetch; window.fetch = (...all) =>"
+            " all[0].endsWith('/sacla/now') ? fetched(...all).then(a => a.json()).then(now =>"
+            " new Response(JSON.stringify({...now, shape: [0, 0], shots: 0}))) : fetched(...all)"
+        )
+        until(lambda: not find("figure.regions img").is_displayed(), 60, "no image is shown")
+        assert caption() == "No mean image yet."
         severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
         assert severe == []

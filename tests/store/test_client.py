@@ -230,6 +230,9 @@ def test_connect_needs_a_server_and_its_key(
     hold_lock(tmp_path / UP_LOCK, "skywright up")
     with pytest.raises(ConfigError, match="starts or stops"):
         connect(api_key="abc", settings=Settings(store={"directory": tmp_path}))
+    write_state(tmp_path, State(7, 0.0, "SKY:", tiled_uri="http://127.0.0.1:9", epics={}))
+    with pytest.raises(ConfigError, match=r"starts it again; .*tiled\.log"):
+        connect(api_key="abc", settings=Settings(store={"directory": tmp_path}))
     write_state(tmp_path, State(7, 0.0, "SKY:", tiled_uri="", epics={}))
     with pytest.raises(ConfigError, match="process 7, was started without tiled"):
         connect(settings=Settings(store={"directory": tmp_path}))

@@ -17,6 +17,7 @@ function parseRegions(text, outlines) {
 function regionsOn(figure) {
   const part = (name) => document.querySelector(`[data-regions=${name}]`);
   const image = figure.querySelector("img"), svg = figure.querySelector("svg");
+  const none = part("caption").textContent;
   const state = { now: null, regions: [], kind: null, points: [], pointer: null, shownNumber: null, detector: null, plotted: null, away: false };
 
   async function look() {
@@ -48,6 +49,11 @@ function regionsOn(figure) {
       end();
     }
     const [rows, columns] = now.shape;
+    if (!rows && !now.status) {  // the IOC has begun again
+      image.hidden = true;
+      part("autocorrelation").querySelector("img").removeAttribute("src");
+      part("caption").textContent = none;
+    }
     if (rows && now.number !== state.shownNumber) {
       state.shownNumber = now.number;
       image.src = `${figure.dataset.image}?n=${now.number}`;

@@ -27,6 +27,8 @@ from skywright.rooms import importable
 
 _, TILED, INGESTER, REPEATER, DASHBOARD = OWN_NAMES
 FREE_BYTES_MIN = 200_000_000
+STATE_RETRY_S = 2.0
+"""Pause before the state is written again when it could not be, as on a full disk."""
 STARTING = "starting "
 """Begins the first report; the names of the parts follow."""
 
@@ -74,15 +76,25 @@ async def _run(
     """Keep the services running until SIGINT or SIGTERM."""
     started = time.time()
     complete, stop = asyncio.Event(), stop_event()
+    retry: asyncio.TimerHandle | None = None
 
     def write_state() -> None:
+        nonlocal retry
         if not complete.is_set():  # clients wait for the file, which says that the start is over
             return
         state = stack_state(settings, services, supervisor.ready_children, started)
         try:
             stack.write_state(settings.directory, state)
         except OSError as error:
-            supervisor.report("up", f"the state of the stack cannot be written: {error}")
+            if retry is None:
+                supervisor.report("up", f"the state of the stack cannot be written: {error}")
+            else:
+                retry.cancel()
+            retry = asyncio.get_running_loop().call_later(STATE_RETRY_S, write_state)
+        else:
+            if retry is not None:
+                retry.cancel()
+            retry = None
 
     async def supervise() -> None:
         supervisor.report("up", STARTING + ", ".join(service.name for service in services))

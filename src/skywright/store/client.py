@@ -46,9 +46,14 @@ def connect(
     ConfigError
         When no server is known, there is no tiled server, or it refuses the key.
     """
+    absent = "start it with `skywright up`, or correct store.tiled_uri"
     if uri is None or api_key is None:
         settings = settings or load_settings()
-        uri = uri or settings.store.tiled_uri or _running_server(settings.directory)
+        uri = uri or settings.store.tiled_uri
+        if not uri:
+            uri = _running_server(settings.directory)
+            log = settings.directory / "logs" / "tiled.log"
+            absent = f"skywright up, which runs, starts it again; if it stays away, look at {log}"
         api_key = api_key or settings.store.api_key or embedded_key(settings.directory)
     timeout = httpx.Timeout(connect=2.0, read=60.0, write=60.0, pool=10.0)
     try:
@@ -64,10 +69,7 @@ def connect(
         advice = "check store.api_key" if status in (401, 403) else "is it a tiled server?"
         raise ConfigError(f"store: the server at {uri} answers {status}; {advice}") from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: no JSON
-        raise ConfigError(
-            f"store: no tiled server at {uri} ({error}); start it with `skywright up`, or correct "
-            "store.tiled_uri"
-        ) from error
+        raise ConfigError(f"store: no tiled server at {uri} ({error}); {absent}") from error
 
 
 def trusts_environment(uri: str) -> bool:
