@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from caproto import ChannelType
+from caproto import AccessRights, ChannelType
 from caproto.asyncio.client import Context
 
 from iocs.psss.pvs import STATES
@@ -197,6 +197,9 @@ class Puts:
         if pv.name not in self.connected:
             if key in EXPECTED:
                 self.counters.add(f"{pv.name} is not there")
+            return False
+        if AccessRights.WRITE not in pv.channel.access_rights:  # its IOC would drop the value
+            self.counters.add(f"{pv.name} may not be written")
             return False
         try:
             data = _as_its_type(value, pv.channel.native_data_type, pv.channel.native_data_count)

@@ -28,7 +28,7 @@ from support.sample_runs import (
 from skywright.callbacks.journal import Journal
 from skywright.cli import catalog, main
 from skywright.store.lookup import RunSummary, find_run
-from skywright.store.show import view_run
+from skywright.store.show import RunView, view_run
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -345,3 +345,30 @@ def test_a_narrow_terminal_cuts_nothing_off_plan_and_status() -> None:
     words = printed.get().split()
     assert {"8f293804", "1234", "success", "primary", "15"} <= set(words)
     assert "take_pictures".startswith(next(word for word in words if word.startswith("take_")))
+
+
+@pytest.mark.parametrize(
+    ("scan_id", "shown"), [(7, "(collectLoopImages 7)"), (None, "(collectLoopImages)")]
+)
+def test_the_raw_run_of_an_analysis_may_have_no_number(scan_id: int | None, shown: str) -> None:
+    raw = RunSummary(
+        uid="ee3cdcad-b1c4",
+        container="raw",
+        scan_id=scan_id,
+        plan="collectLoopImages",
+        sample=None,
+        purpose=None,
+        analysis=None,
+        raw_uid=None,
+        raw_scan_id=None,
+        time_s=1.8e9,
+        duration_s=10.1,
+        status="success",
+        events={},
+    )
+    derived = replace(raw, container="analysis", analysis="loop_turn 1", raw_uid=raw.uid)
+    view = RunView(derived, {}, {}, streams=(), raw=raw, analysis=None, derived=(), notes=())
+    console = Console(width=100)
+    with console.capture() as printed:
+        catalog._print_view(console, view, everything=False)
+    assert shown in printed.get()

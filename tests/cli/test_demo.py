@@ -7,6 +7,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from skywright.cli import demo as module
 from skywright.cli.demo import StepLines
-from skywright.cli.demos import DemoResult, RunSteps, __main__, append_results
+from skywright.cli.demos import DemoResult, RunSteps, __main__, append_results, failed_demo
 from skywright.config import IocSettings, load_settings
 from skywright.errors import ConfigError, SampleError
 
@@ -266,3 +267,16 @@ def test_a_demo_that_is_named_twice_runs_once(
     )
     module.demo(tmp_path, only=only, as_json=True)
     assert asked == [["axis"]]
+
+
+def test_the_command_that_looks_around_is_the_one_of_this_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = failed_demo("axis", "no light")
+    monkeypatch.setattr(module, "_run_demos", lambda *_: [asdict(result) | {"ok": True}])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "elsewhere" / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    module.demo(tmp_path, only=["axis"])
+    said = capsys.readouterr().out
+    assert "elsewhere/bin/skywright session --config skywright.toml" in said
+    assert ".venv" not in said

@@ -445,6 +445,19 @@ def test_old_and_missing_packages_are_wrong(
     assert check.todo.startswith("pip install")
 
 
+def test_a_missing_package_of_two_extras_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    def version(name: str) -> str:
+        if name == "inotify-simple":
+            raise metadata.PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr("skywright.packages.version", version)
+    (check,) = doctor.check_versions()
+    assert check.found == "not installed: inotify-simple"
+
+
 def test_an_ioc_clock_that_is_ahead_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

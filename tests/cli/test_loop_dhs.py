@@ -23,6 +23,7 @@ from support.derived import read_runs
 from support.dhs import OPERATIONS
 from support.loop_pictures import Drawn, turned
 from support.stack import COMMAND, run
+from support.waiting import until
 from typer.testing import CliRunner
 
 from skywright.cli import app
@@ -157,6 +158,9 @@ def test_the_old_configuration_file_is_enough(
             metrics = httpx.get(f"{url}/metrics", timeout=90).text
             assert 'skywright_dhs_operations_total{end="normal"} 4.0' in metrics
             assert 'skywright_dhs_series_pictures{fate="received"} 3.0' in metrics
+        hub.close()
+        hung_up = "DCSS is not connected, or has registered no operation"
+        until(lambda: httpx.get(f"{url}/health", timeout=90).json()["status"] == hung_up, 20)
     (started,) = (tmp_path / "RESULTS").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", started.name)
     saved = started / "collectLoopImages1_3"
@@ -167,7 +171,6 @@ def test_the_old_configuration_file_is_enough(
         "plot_loop_widths.png",
     }
     assert len((saved / "loop_info.csv").read_text().splitlines()) == 4
-    hub.close()
 
 
 def test_the_old_command_with_a_camera_named_by_text_ends_a_series_by_count(

@@ -552,6 +552,26 @@ def test_a_beamline_that_cannot_start_is_one_line(tmp_path: Path) -> None:
     assert "unrecognized arguments: --colour" in last
 
 
+def test_a_package_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
+    environment = write_fake_beamline(tmp_path)
+    program = (
+        "import sys; sys.modules['event_model'] = None; "
+        "from skywright.cli import main; main(['session', '-c', 'pass'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "skywright: session needs event_model, which is not installed: "
+        "pip install 'skywright[all]'\n"
+    )
+
+
 def test_ipython_shows_the_banner_and_a_prompt(beamline: dict[str, str]) -> None:
     import pexpect
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from caproto import ChannelType
+from caproto import AccessRights, ChannelType
 from ioc_process import IocProcess, running_ioc
 from support.channels import channel
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource
@@ -193,7 +193,11 @@ def test_a_count_that_was_not_put_is_put_again(processor: Processor) -> None:
 
     class Refusing:
         name = "SITE:STATE"
-        channel = SimpleNamespace(native_data_type=ChannelType.LONG, native_data_count=1)
+        channel = SimpleNamespace(
+            native_data_type=ChannelType.LONG,
+            native_data_count=1,
+            access_rights=AccessRights.READ | AccessRights.WRITE,
+        )
 
         async def write(self, data: Any, **options: Any) -> None:
             written.append(data)
@@ -209,3 +213,13 @@ def test_a_count_that_was_not_put_is_put_again(processor: Processor) -> None:
     asyncio.run(put())
     assert written == [[1], [1]]
     assert puts.status()["not_put"] == {"SITE:STATE failed": 1}
+
+
+def test_pvs_that_may_not_be_written_are_counted(processor: Processor) -> None:
+    with running_ioc("iocs.psss", "--size", "64x32") as process:
+        puts = Puts(processor, names(process.prefix))
+        try:
+            refused = f"{process.prefix}STATE may not be written"
+            until(lambda: refused in puts.status()["not_put"], 20)
+        finally:
+            puts.close()

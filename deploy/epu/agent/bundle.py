@@ -16,6 +16,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+LOCK = ROOT / "requirements.lock"
+"""The versions that skywright was tested with."""
 MIGRATIONS = "skywright/instruments/epu/database/migrations"
 
 INSTALL_CMD = """@echo off
@@ -70,7 +72,7 @@ def wheels(out: Path, platform: str, python: str) -> None:
     run(
         *(*pip, "download", "--quiet", "--dest", out, "--only-binary", ":all:"),
         *(word for name in platforms(platform) for word in ("--platform", name)),
-        *("--python-version", python, f"{own}[agent]"),
+        *("--python-version", python, "--constraint", LOCK, f"{own}[agent]"),
         *(WINDOWS_ONLY if windows else ()),
     )
     script = out / ("install.cmd" if windows else "install.sh")
@@ -88,7 +90,8 @@ def executable(out: Path) -> None:
         venv.create(work / "venv", with_pip=True)
         binaries = work / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
         python = binaries / "python"
-        run(python, "-m", "pip", "install", "--quiet", f"{ROOT}[agent]", "pyinstaller>=6.10")
+        install = (python, "-m", "pip", "install", "--quiet", "--constraint", LOCK)
+        run(*install, f"{ROOT}[agent]", "pyinstaller>=6.10")
         start = work / "start.py"
         start.write_text("from skywright.cli import main\n\nmain()\n")
         found = subprocess.run(

@@ -283,7 +283,8 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
 def _raw_text(view: "RunView") -> str:
     if view.raw is None:
         return "not in this catalog"
-    return f"{view.raw.plan or 'run'} {view.raw.scan_id if view.raw.scan_id is not None else ''}"
+    scan_id = view.raw.scan_id
+    return f"{view.raw.plan or 'run'}{'' if scan_id is None else f' {scan_id}'}"
 
 
 def _print_derived(console: Console, view: "DerivedView", everything: bool) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -68,6 +69,7 @@ def demo(
         print_json(results)
     else:
         seconds = time.monotonic() - started
+        command = Path(sys.executable).with_name("skywright")
         console = make_console()
         console.print(_table(results))
         for each in results:
@@ -76,7 +78,7 @@ def demo(
         console.print(
             f"{counted(len(results), 'plan')} in {steps.demos_s:.0f} s; {seconds:.0f} s with the "
             "start and the end of the beamline. To look around in what they left: "
-            f".venv/bin/skywright session --config {os.path.relpath(config)}",
+            f"{os.path.relpath(command)} session --config {os.path.relpath(config)}",
             soft_wrap=True,
         )
     if not results or not all(result["ok"] for result in results):

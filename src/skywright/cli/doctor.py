@@ -131,9 +131,8 @@ def check_versions() -> Iterator[Check]:
             old.append(f"{requirement.name} {installed} (needs {requirement.specifier})")
     own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
     if missing:
-        yield wrong(
-            "versions", f"not installed: {', '.join(missing)}", "pip install 'skywright[all]'"
-        )
+        names = ", ".join(dict.fromkeys(missing))  # two extras may bring the same package
+        yield wrong("versions", f"not installed: {names}", "pip install 'skywright[all]'")
     if old:
         yield wrong("versions", ", ".join(old), "pip install --upgrade 'skywright[all]'")
     if not missing and not old:

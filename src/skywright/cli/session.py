@@ -32,6 +32,7 @@ from skywright.processes import locks, stack
 from skywright.processes.child import start_module
 from skywright.processes.lifecycle import SUPERVISED, end_process
 from skywright.processes.supervisor import STILL_STARTING
+from skywright.session.ending import wait_with_message
 
 UP_READY_LIMIT_S = 600.0
 UP_END_LIMIT_S = 10.0
@@ -194,8 +195,6 @@ def _analysis_modules(settings: Settings) -> list[str]:
 
 def _stop_beamline(process: "subprocess.Popen[str]") -> None:
     """End the beamline that this session has started."""
-    from skywright.session.ending import wait_with_message
-
     _beamline_stops.set()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it ends the waiting
     process.terminate()

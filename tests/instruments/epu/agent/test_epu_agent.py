@@ -238,7 +238,10 @@ def test_a_wrong_address_is_named_without_its_password(local: Database, url: str
 
 
 def test_an_api_that_is_away_loses_nothing(
-    local: Database, run_service: Callable[..., Any], tmp_path: Path
+    local: Database,
+    run_service: Callable[..., Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     database = f"sqlite:///{tmp_path}/api.sqlite"
     first = run_service("serve", "--port", "0", "--database", database)
@@ -253,6 +256,8 @@ def test_an_api_that_is_away_loses_nothing(
     store(local, rows[20:])
     agent.wake()
     until(lambda: agent.away is not None)
+    (said,) = (record for record in caplog.records if "is away" in record.message)
+    assert said.levelno == logging.ERROR  # which is shown without -v: the address may be wrong
     second = run_service("serve", "--port", port, "--database", database)
     until(lambda: stored(second.url) == EXPECTED)
     assert agent.close() == 0

@@ -171,7 +171,7 @@ class Agent:
     def _report(self, reason: str | None) -> None:
         if (reason is None) != (self.away is None):
             if reason is not None:
-                log.warning("the API is away, changes are kept: %s", reason)
+                log.error("the API is away, changes are kept: %s", reason)
             else:
                 log.info("the API is back")
         self.away = reason

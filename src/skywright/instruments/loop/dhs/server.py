@@ -116,7 +116,6 @@ class Server:
 
     async def session(self, connection: Connection) -> None:
         """Serve one connection until it ends; what runs then ends with it."""
-        self._was_registered.clear()
         asked = False
         reporting = asyncio.create_task(self._report_trouble(connection))
         try:
@@ -137,6 +136,7 @@ class Server:
                     "DHS connected by it?",
                     self.name,
                 )
+            self._was_registered.clear()
 
     async def close(self) -> None:
         """Complete all that runs as aborted, and wait until it has let go."""
