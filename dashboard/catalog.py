@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -52,11 +53,15 @@ class Catalog:
         self._absent: tuple[float, ConfigError] | None = None
         self._reader = ThreadPoolExecutor(1, "catalog")
         self._answers: dict[Any, tuple[asyncio.Task[Any], float]] = {}
+        self._late: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        """Tasks with an answer for which a view did not wait; it is kept also unsubscribed."""
+        self._latest: dict[Any, Any] = {}
+        """The answer before the present one, for a view that does not wait for that."""
         self._changed = asyncio.Condition()
         self._notify_task: asyncio.Task[None] | None = None
         self.version = time.time_ns()
-        """Grows when the catalog may have changed. It begins above the versions of earlier servers,
-        so that a page that was opened before reads again."""
+        """Grows when the catalog may have changed, or an answer has come late. It begins above the
+        versions of earlier servers, so that a page that was opened before reads again."""
 
     async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
         """Return ``question(client, *arguments)``, read once for all who ask at the same time.
@@ -84,10 +89,12 @@ class Catalog:
         """Return the task that reads the answer, begun where none holds, and since when."""
         key = (question, arguments)
         task, since = self._answers.get(key, (None, 0.0))
-        old = not self.subscribed or time.monotonic() - since > KEEP_S
+        kept = self.subscribed or task in self._late
+        old = not kept or time.monotonic() - since > KEEP_S
         if task is None or (task.done() and (old or task.exception())):
             if len(self._answers) >= ANSWERS_MAX:
                 self._answers.clear()
+                self._latest.clear()
             task, since = asyncio.create_task(self._read(question, arguments)), time.monotonic()
             self._answers[key] = task, since
         return task, since
@@ -96,18 +103,21 @@ class Catalog:
         """Return what `ask` returns and "", or None and why the question cannot be answered.
 
         For a view that shows its other parts all the same. An answer that takes longer than
-        `WAIT_S` is a change: the view is drawn again when it has come.
+        `WAIT_S` is a change: the view is drawn again when it has come. Until then it gets the
+        answer before that, if there is one, and the reason.
         """
         task, since = self._asked(question, arguments)
-        try:
-            async with asyncio.timeout(max(0.0, since + WAIT_S - time.monotonic())):
-                return await asyncio.shield(task), ""
-        except TimeoutError:
-            task.remove_done_callback(self._answered_late)
+        await asyncio.wait([task], timeout=max(0.0, since + WAIT_S - time.monotonic()))
+        if not task.done():
+            task.remove_done_callback(self._answered_late)  # one notice for all views
             task.add_done_callback(self._answered_late)
-            return None, f"store: tiled has not answered for {WAIT_S:g} s"
+            latest = self._latest.get((question, arguments))
+            return latest, f"store: tiled has not answered for {WAIT_S:g} s"
+        try:
+            answer = self._latest[question, arguments] = task.result()
         except SkywrightError as error:
             return None, str(error)
+        return answer, ""
 
     async def changes(self) -> AsyncIterator[str]:
         """Yield `version` at once, and again whenever it has grown."""
@@ -195,7 +205,11 @@ class Catalog:
         self._notify()
 
     def _answered_late(self, task: asyncio.Task[Any]) -> None:
-        """Keep an answer from now on, and notify the pages that could not wait for it."""
+        """Keep an answer from now on, and notify the pages that did not wait for it."""
+        if task.cancelled():
+            return
+        task.exception()  # taken note of; who asks again gets it
+        self._late.add(task)
         for key, (each, _) in self._answers.items():
             if each is task:
                 self._answers[key] = task, time.monotonic()

@@ -177,6 +177,18 @@ def test_the_default_that_an_earlier_version_has_saved_is_removed(tmp_path: Path
     assert (start["project"], start["sample"]) == ("mine", "lysozyme")
 
 
+def test_a_default_that_is_set_by_hand_lasts(tmp_path: Path) -> None:
+    start_engine(tmp_path, metadata={}).md["instrument"] = "simulated beamline"
+    later = start_engine(tmp_path, metadata={"proposal": "p17"})
+    assert later.md["instrument"] == "simulated beamline"
+
+
+def test_a_directory_beside_the_files_is_no_value(tmp_path: Path) -> None:
+    SavedMetadata(tmp_path)["sample"] = "s1"
+    (tmp_path / "copy").mkdir()
+    assert saved(tmp_path) == {"sample": "s1"}
+
+
 CHANGES = """
 import sys
 from pathlib import Path

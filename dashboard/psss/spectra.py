@@ -48,7 +48,8 @@ class SpectrumBoard(LiveBoard):
 
         Before the first pulse of an IOC nothing is kept: an earlier start had perhaps other units.
         """
-        if self.facts["pulse_id"] < 0:
+        pulse_id = self.facts["pulse_id"]
+        if pulse_id is not None and pulse_id < 0:
             self.x, self.y, self.average = np.empty((3, 0))
             self._waterfall.clear()
             self._trend.clear()

@@ -198,10 +198,10 @@ class Puts:
             if key in EXPECTED:
                 self.counters.add(f"{pv.name} is not there")
             return False
-        if AccessRights.WRITE not in pv.channel.access_rights:  # its IOC would drop the value
-            self.counters.add(f"{pv.name} may not be written")
-            return False
         try:
+            if AccessRights.WRITE not in pv.channel.access_rights:  # its IOC would drop the value
+                self.counters.add(f"{pv.name} may not be written")
+                return False
             data = _as_its_type(value, pv.channel.native_data_type, pv.channel.native_data_count)
             async with asyncio.timeout(PUT_LIMIT_S):
                 await pv.write(data, wait=False)

@@ -9,6 +9,7 @@ import pytest
 from support.derived import Derived
 
 from skywright.analysis import Batch
+from skywright.analysis.framework import IdentityOrder
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.derived import DerivedRun
 from skywright.files.hdf5_flags import read_superblock
@@ -94,6 +95,13 @@ def test_frames_after_a_restart_of_their_sender_or_a_wild_number_count(
     assert (result["n_frames"], result["n_late"]) == (7 + len(wild), 0)
     rows = np.frombuffer(Derived(docs).columns()["identity"], "<i8")
     assert rows.tolist() == [5000, 5001, *wild, 5002, 0, 1, 2, 3]
+
+
+def test_the_place_of_any_number_fits_int64() -> None:
+    order = IdentityOrder(100)
+    places = order.place(np.array([5000, -(2**63), 5001], np.int64), None)
+    assert sorted(places.tolist()) == places.tolist()
+    assert places.max() < 10_000
 
 
 def test_what_cannot_be_kept_at_the_end_is_no_success(

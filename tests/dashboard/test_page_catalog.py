@@ -64,31 +64,40 @@ def test_answers_are_kept_for_some_seconds(tmp_path: Path, monkeypatch: pytest.M
     assert asyncio.run(scenario()) == [0, 0, 1, 2]
 
 
+@pytest.mark.parametrize("subscribed", [True, False])
 def test_a_view_does_not_wait_for_a_tiled_that_is_silent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subscribed: bool
 ) -> None:
-    """Its live parts go on, and it learns when the answer has come."""
+    """Its live parts go on, it shows the answer before, and learns when the new one has come."""
     monkeypatch.setattr(catalog_module, "WAIT_S", 0.05)
 
     async def scenario() -> None:
         catalog = Catalog(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path))
-        catalog._client, catalog.subscribed = object(), True
-        answers = threading.Event()
+        catalog._client, catalog.subscribed = object(), subscribed
+        gate, numbers = threading.Event(), itertools.count()
 
-        def ask(_: Any) -> bool:
-            return answers.wait(LIMIT_S)
+        def ask(_: Any) -> int:
+            assert gate.wait(LIMIT_S)
+            return next(numbers)
 
-        changes = catalog.changes()
-        before = await anext(changes)
-        try:
-            for _ in range(2):
-                answer, wrong = await catalog.try_ask(ask)
-                assert answer is None
-                assert "tiled has not answered for" in wrong
-        finally:
-            answers.set()
-        assert await anext(changes) > before
-        assert await catalog.try_ask(ask) == (True, "")
+        async def silent(shown: int | None) -> None:
+            gate.clear()
+            changes = catalog.changes()
+            before = await anext(changes)
+            try:
+                for _ in range(2):
+                    answer, wrong = await catalog.try_ask(ask)
+                    assert answer == shown
+                    assert "tiled has not answered for" in wrong
+            finally:
+                gate.set()
+            assert await anext(changes) > before
+
+        await silent(None)
+        assert await catalog.try_ask(ask) == (0, "")
+        catalog._answers.clear()  # as at a change
+        await silent(0)
+        assert await catalog.try_ask(ask) == (1, "")
         catalog.close()
 
     asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))

@@ -51,6 +51,7 @@ function regionsOn(figure) {
     const [rows, columns] = now.shape;
     if (!rows && !now.status) {  // the IOC has begun again
       image.hidden = true;
+      state.shownNumber = null;
       part("autocorrelation").querySelector("img").removeAttribute("src");
       part("caption").textContent = none;
     }

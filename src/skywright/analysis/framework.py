@@ -509,8 +509,8 @@ class IdentityOrder:
                 if not last - 1 <= block <= last + RESTART_BLOCKS:
                     # Leave one block free: this member need not have the lowest identity
                     self.shift += (last + 2 - block) * self.block_size
-            base = int(blocks[start]) * self.block_size  # the sum of both may exceed int64
-            places[start:stop] = (identities[start:stop] - base) + (base + self.shift)
+            first = int(identities[start])  # the shift alone may exceed int64
+            places[start:stop] = (identities[start:stop] - first) + (first + self.shift)
             self.note_places(places[start:stop])
         return places
 

@@ -134,7 +134,9 @@ def check_versions() -> Iterator[Check]:
         names = ", ".join(dict.fromkeys(missing))  # two extras may bring the same package
         yield wrong("versions", f"not installed: {names}", "pip install 'skywright[all]'")
     if old:
-        yield wrong("versions", ", ".join(old), "pip install --upgrade 'skywright[all]'")
+        yield wrong(
+            "versions", ", ".join(dict.fromkeys(old)), "pip install --upgrade 'skywright[all]'"
+        )
     if not missing and not old:
         yield good("versions", own)
 

@@ -121,6 +121,8 @@ async def _run(
         work.cancel()
         stopped.cancel()
         await supervisor.stop()
+        if retry is not None:  # it would write the state again
+            retry.cancel()
         (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
 
 

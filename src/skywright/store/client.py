@@ -53,7 +53,7 @@ def connect(
         if not uri:
             uri = _running_server(settings.directory)
             log = settings.directory / "logs" / "tiled.log"
-            absent = f"skywright up, which runs, starts it again; if it stays away, look at {log}"
+            absent = f"the running `skywright up` starts it again; if it stays away, look at {log}"
         api_key = api_key or settings.store.api_key or embedded_key(settings.directory)
     timeout = httpx.Timeout(connect=2.0, read=60.0, write=60.0, pool=10.0)
     try:

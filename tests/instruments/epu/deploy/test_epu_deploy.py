@@ -334,9 +334,8 @@ def test_a_wheel_bundle_installs_without_a_network(tmp_path: Path) -> None:
     here = ["--platform", "manylinux_2_28_x86_64", "--python", python]
     subprocess.run([*bundle, *here], check=True)
     locked = (ROOT / "requirements.lock").read_text().splitlines()
-    (orm,) = out.glob(
-        "sqlalchemy-*.whl"
-    )  # a later version may not be what skywright was tested with
+    # A later version may not be what skywright was tested with
+    (orm,) = out.glob("sqlalchemy-*.whl")
     assert "==".join(orm.name.split("-")[:2]) in locked
     subprocess.run([out / "install.sh"], check=True, env=os.environ | {"PIP_NO_INDEX": "1"})
     agent = out / "agent" / "bin" / "skywright"
