@@ -77,9 +77,9 @@ class FileStream:
     device
         Device of the stream: it is asked whether its IOC is alive (`raise_if_silent`), what its
         configuration is, and whether a changed size of the images is an error (`check_size`).
-        `FileStreamDevice` and `OneStream` have the first and the last of these methods.
+        `FileStreamDevice` and `OneStream` have `raise_if_silent` and `check_size`.
     name
-        Name of this part.
+        Name of this object, for bluesky, for example ``axis_pictures``.
     plugin
         PVs of the file plugin; None if a subclass overrides `source`.
     columns
@@ -175,7 +175,7 @@ class FileStream:
         return self.rows
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Yield a file's StreamResources, once per run, and StreamDatums for rows up to its end.
+        """Yield the StreamResources of a file, once per run, and StreamDatums of its new rows.
 
         If there is no new row, check that the IOC is alive.
 

@@ -47,7 +47,7 @@ class LiveResult:
         `trigger` fails if the analysis makes no progress for this time.
     limit_s
         `trigger` fails after this time, also if the analysis still makes progress: a decision that
-        comes minutes late is useless. Neither time contains that in which the worker starts.
+        comes minutes late is useless. Both limits exclude the time in which the worker starts.
     start_limit_s
         `trigger` fails if the worker is still starting after this time.
     hinted
@@ -202,19 +202,21 @@ class _Wait:
         now = time.monotonic()
         was_starting, self._is_starting = self._is_starting, live.is_starting
         why = "; its worker is still starting" if self._is_starting else ""
-        if was_starting:
+        if self._is_starting:
             latest = self._begun + self._device.start_limit_s
             self._deadline = min(now + self._device.limit_s, latest)
+        elif was_starting:
+            self._deadline = now + self._device.limit_s
         if now >= self._deadline:
             waited = f"{now - self._begun:.0f} s"
             self._end(f"is at frame {self._reached} of {self._wanted} after {waited}{why}")
         # A worker that is starting cannot make progress
-        elif was_starting or self._reached != before:
+        elif was_starting or self._is_starting or self._reached != before:
             self._start_timer()
         else:
             self._end(
                 f"made no progress for {self._device.timeout_s:g} s; "
-                f"it is at frame {before} of {self._wanted}{why}"
+                f"it is at frame {before} of {self._wanted}"
             )
 
     def _start_timer(self) -> None:

@@ -183,6 +183,11 @@ def test_a_default_that_is_set_by_hand_lasts(tmp_path: Path) -> None:
     assert later.md["instrument"] == "simulated beamline"
 
 
+def test_a_key_may_begin_with_a_dot(tmp_path: Path) -> None:
+    SavedMetadata(tmp_path)[".note"] = "x"
+    assert saved(tmp_path) == {".note": "x"}
+
+
 def test_a_directory_beside_the_files_is_no_value(tmp_path: Path) -> None:
     SavedMetadata(tmp_path)["sample"] = "s1"
     (tmp_path / "copy").mkdir()

@@ -300,6 +300,9 @@ def test_decisions_behind_a_slow_analysis_do_not_get_later_and_later(
     assert seen[-1]["live_n_frames"] + seen[-1]["live_n_dropped"] == 4 * burst
 
 
+RESTARTS = 5
+
+
 class StartingReports(Reports):
     """A worker that is ready when it has been asked `turns` times, and then has the result."""
 
@@ -328,6 +331,23 @@ class StartingReports(Reports):
 
 def test_the_time_in_which_the_worker_starts_does_not_count() -> None:
     reports = StartingReports(5)
+    status = LiveResult(reports, timeout_s=0.05, limit_s=0.1).trigger()
+    with pytest.raises(HardwareError):  # nobody tells it of the progress
+        status.wait(60)
+    assert reports.turns < 1
+
+
+class RestartingReports(StartingReports):
+    """A worker that dies after the first question, and is then ready after `turns`."""
+
+    @property
+    def is_starting(self) -> bool:
+        was_asked = self.turns < RESTARTS
+        return super().is_starting and was_asked
+
+
+def test_a_worker_that_is_started_again_has_its_time_to_start() -> None:
+    reports = RestartingReports(RESTARTS)
     status = LiveResult(reports, timeout_s=0.05, limit_s=0.1).trigger()
     with pytest.raises(HardwareError):  # nobody tells it of the progress
         status.wait(60)

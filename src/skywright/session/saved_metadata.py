@@ -117,6 +117,7 @@ class SavedMetadata(MutableMapping[str, Any]):
     def _files(self, key: str) -> list[Path]:
         """Return the files that a key may have; the last one is the one that is written."""
         name = quote(key, safe="")
+        name = f"%2E{name[1:]}" if name.startswith(".") else name
         return [*self._directory.glob(f"{name}#*"), self._directory / name]
 
 

@@ -58,16 +58,16 @@ def external_source(
     )
 
 
-def number_files(places: Sequence[tuple[str, int, int]]) -> tuple[list[str], list[list[Any]]]:
-    """Return the files, each once, and the places with each file's number in place of its URI.
+def number_files(ranges: Sequence[tuple[str, int, int]]) -> tuple[list[str], list[list[Any]]]:
+    """Return the files, each once, and the ranges with each file's number instead of its URI.
 
     Parameters
     ----------
-    places
+    ranges
         File, first row and the row after the last, in the order of the rows.
     """
-    uris = list(dict.fromkeys(uri for uri, _, _ in places))
-    return uris, [[uris.index(uri), start, stop] for uri, start, stop in places]
+    uris = list(dict.fromkeys(uri for uri, _, _ in ranges))
+    return uris, [[uris.index(uri), start, stop] for uri, start, stop in ranges]
 
 
 def files_of(source: Any) -> list[Path]:

@@ -58,8 +58,8 @@ def rows_in_files(stream: Stream, key: str) -> list[ResourceRows]:
     """
     rows = []
     for part in stream.catalog_rows(key):
-        row_0 = stream.external_rows[key].first_index(part.resource)
-        rows.append(replace(part, start=part.start - row_0, stop=part.stop - row_0))
+        first = stream.external_rows[key].first_index(part.resource)
+        rows.append(replace(part, start=part.start - first, stop=part.stop - first))
     return rows
 
 

@@ -40,8 +40,8 @@ UNANSWERED = (
 )
 """Errors of a request that had no answer; the server may have executed it."""
 UNFINISHED_S = 60.0
-"""Time since the last write, s, after which a file without a start document is put aside, even if
-it ends in the middle of a line."""
+"""A file without a start document is put aside when its writer is dead. If it ends in the middle
+of a line, the last write must also be this time ago, s."""
 POSTPONED_S = 60.0
 """Pause of a run that is postponed (`ATTEMPTS`), s. Other runs are written."""
 PROXY_STATUS = {502, 503, 504}

@@ -135,7 +135,7 @@ def reader_source(
         shape=(count, *row),
         chunks=(chunks, *((length,) for length in row)),
     )
-    places = [(str(r["uri"]), *rows) for r, rows in zip(resources, segments, strict=True)]
-    uris, numbered = number_files(places)
+    ranges = [(str(r["uri"]), *rows) for r, rows in zip(resources, segments, strict=True)]
+    uris, numbered = number_files(ranges)
     parameters = {"dataset": first["parameters"]["dataset"], "segments": numbered}
     return external_source(StructureFamily.array, structure, first["mimetype"], parameters, uris)

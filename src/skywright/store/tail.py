@@ -116,8 +116,8 @@ def locked_if_dead(path: Path) -> Iterator[bool]:
     journal without a stop document means that the writer is dead. Our lock is a shared one:
     `is_locked` must not take us for a writer.
     """
-    # Not for writing: the close would be an event that wakes the ingester (`observer_of`), which
-    # looks again. A shared lock needs no more, on NFS too.
+    # Open it for reading: the close of a file open for writing is an event, which wakes the
+    # ingester (`observer_of`), and it looks again. A shared lock needs no more, on NFS too.
     with path.open("rb") as file:
         # Another ingester may have moved the file to `done` before the lock was free.
         yield (
