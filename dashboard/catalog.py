@@ -208,7 +208,7 @@ class Catalog:
         """Keep an answer from now on, and notify the pages that did not wait for it."""
         if task.cancelled():
             return
-        task.exception()  # taken note of; who asks again gets it
+        task.exception()  # asyncio logs an exception that nobody has taken
         self._late.add(task)
         for key, (each, _) in self._answers.items():
             if each is task:

@@ -96,7 +96,7 @@ def tiled_config(directory: Path, readable: Sequence[Path]) -> dict[str, Any]:
         "trees": [{"path": "/", "tree": "catalog", "args": tree}],
         "authentication": {"single_user_api_key": read_or_make_api_key(directory)},
         "streaming_cache": {"uri": "memory"},
-        # Whoever has a write key may register any path of this machine: never send raw files.
+        # A client with a write key may register any path of this machine: never send raw files.
         "expose_raw_assets": False,
         # What the bluesky client asks for: run.documents() and run.validate().
         "media_types": {
@@ -246,7 +246,7 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
     remember_dependencies()
     hdf5.h5open = OpenHdf5
     # A server that was killed, or a full disk, may leave an array without its node. When tiled
-    # makes an array, the catalog has no other node of its path: what lies there is such an array.
+    # makes an array, the catalog has no other node of its path, so an array there is such a rest.
     tiled_zarr.create_array = partial(zarr.create_array, overwrite=True)
     app = build_app_from_config(tiled_config(directory, readable))
     separate_connections(tables_uri(directory))
