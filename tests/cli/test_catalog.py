@@ -322,25 +322,27 @@ def check_console(skywright: Run, block: str, where: str) -> None:
         assert matches, f"{where}: {command}\nexpected:\n{expected}\ngot:\n{got}"
 
 
+RAW_RUN = RunSummary(
+    uid="8f293804-eb2f",
+    container="raw",
+    scan_id=1234,
+    plan="take_pictures",
+    sample=None,
+    purpose=None,
+    analysis=None,
+    raw_uid=None,
+    raw_scan_id=None,
+    time_s=1.8e9,
+    duration_s=14.7,
+    status="success",
+    events={"primary": 15},
+)
+
+
 def test_a_narrow_terminal_cuts_nothing_off_plan_and_status() -> None:
-    run = RunSummary(
-        uid="8f293804-eb2f",
-        container="raw",
-        scan_id=1234,
-        plan="take_pictures",
-        sample=None,
-        purpose=None,
-        analysis=None,
-        raw_uid=None,
-        raw_scan_id=None,
-        time_s=1.8e9,
-        duration_s=14.7,
-        status="success",
-        events={"primary": 15},
-    )
     console = Console(width=60)
     with console.capture() as printed:
-        console.print(catalog._runs_table([run], narrow=True))
+        console.print(catalog._runs_table([RAW_RUN], narrow=True))
     assert "…" not in printed.get()
     words = printed.get().split()
     assert {"8f293804", "1234", "success", "primary", "15"} <= set(words)
@@ -351,21 +353,7 @@ def test_a_narrow_terminal_cuts_nothing_off_plan_and_status() -> None:
     ("scan_id", "shown"), [(7, "(collectLoopImages 7)"), (None, "(collectLoopImages)")]
 )
 def test_the_raw_run_of_an_analysis_may_have_no_number(scan_id: int | None, shown: str) -> None:
-    raw = RunSummary(
-        uid="ee3cdcad-b1c4",
-        container="raw",
-        scan_id=scan_id,
-        plan="collectLoopImages",
-        sample=None,
-        purpose=None,
-        analysis=None,
-        raw_uid=None,
-        raw_scan_id=None,
-        time_s=1.8e9,
-        duration_s=10.1,
-        status="success",
-        events={},
-    )
+    raw = replace(RAW_RUN, scan_id=scan_id, plan="collectLoopImages")
     derived = replace(raw, container="analysis", analysis="loop_turn 1", raw_uid=raw.uid)
     view = RunView(derived, {}, {}, streams=(), raw=raw, analysis=None, derived=(), notes=())
     console = Console(width=100)
