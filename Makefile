@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	$(BIN)/python -m compileall -q src iocs devices plans dashboard compat
-	$(BIN)/python -m skywright.processes.warm
+	-$(BIN)/python -m skywright.processes.warm
 	@touch $(INSTALLED)
 
 install: $(INSTALLED)

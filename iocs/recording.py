@@ -6,6 +6,7 @@ from typing import Any
 from iocs.areadetector import (
     WRITE_MODES,
     WRITE_STREAM,
+    YES_NO,
     HdfPlugin,
     choice,
     enum_readback,
@@ -31,6 +32,8 @@ class RowsPlugin(HdfPlugin):
     data_type = enum_readback(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
     file_name = long_text("rows", name="FileName")
     file_write_mode = choice(WRITE_MODES, WRITE_STREAM, only(WRITE_STREAM), name="FileWriteMode")
+    # Its columns have the types and shapes of the first row
+    lazy_open = choice(YES_NO, 1, only(1), name="LazyOpen")
     single_files: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

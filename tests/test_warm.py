@@ -4,10 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+
+from skywright.instruments import instruments
+from skywright.processes import warm
 
 SLOW = """
 import logging, sys, time
@@ -28,6 +32,18 @@ def compile_two():
     os.write(1, b"two\\n")
     ctypes.CDLL(None).sleep(60)
 """
+
+
+def test_kernels_that_cannot_be_compiled_are_an_exit_status(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = replace(instruments()["loop"], kernels=("os:absent", "os:getpid"))
+    monkeypatch.setattr(warm, "instruments", lambda: {"loop": loop})
+    monkeypatch.setattr(warm, "END_SIGNALS", ())
+    with pytest.raises(SystemExit) as ended:
+        warm.main()
+    assert ended.value.code == 1
+    assert "os:absent: kernels are not compiled" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -144,7 +144,7 @@ def checked_picture(path: Path, settings: Settings) -> Path:
         If it is none, or not on this machine.
     """
     path = Path(os.path.realpath(path))  # Path.resolve raises an error for a link to itself
-    roots = (settings.directory / "assets", *settings.store.readable)
+    roots = (settings.assets, *settings.store.readable)
     if path.suffix.lower() not in PICTURE_SUFFIXES or not any(
         path.is_relative_to(root.expanduser().resolve()) for root in roots
     ):

@@ -66,6 +66,7 @@ class StoreSettings(Section):
     api_key: str = ""
     """Key of that server; the embedded one makes its own."""
     tiled_port: Port = 0
+    """Port of the embedded server; 0: a free one at each start of `skywright up`."""
     readable: tuple[ServedPath, ...] = ()
     """Further directories with assets, written by IOCs elsewhere, that tiled may read."""
 
@@ -97,7 +98,7 @@ class IocSettings(Section):
     prefix: PvPrefix
     """PV prefix below the beamline's, with its colon, e.g. ``AXIS1:``."""
     port: Port = 0
-    """Channel Access port (TCP and UDP)."""
+    """Channel Access port (TCP and UDP); 0: a free one."""
     args: tuple[str, ...] = ()
     """Further arguments of the module, e.g. ``("--source", "push")``. The name of an IOC in
     braces stands for its full prefix, or for nothing when there is no such IOC."""
@@ -253,6 +254,11 @@ class CommonSettings(BaseSettings):
     def journals(self) -> Path:
         """Directory of the journals of runs."""
         return self.directory / "journal"
+
+    @property
+    def assets(self) -> Path:
+        """Directory of the files that devices and analyses write."""
+        return self.directory / "assets"
 
     def pv_prefix(self, ioc: str = "") -> str:
         """Return the full PV prefix of the IOC named `ioc`, or the beamline's part alone."""

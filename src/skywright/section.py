@@ -88,7 +88,7 @@ def checks(key: str = "") -> Iterator[None]:
 
 
 def taken_by(analysis: str, **later: object) -> AfterValidator:
-    """Return a check that an analysis takes parameters; the default, none, imports nothing.
+    """Return a check that an analysis takes its parameters; it imports nothing if there are none.
 
     Parameters
     ----------

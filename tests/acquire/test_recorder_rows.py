@@ -681,6 +681,13 @@ def test_a_callback_after_the_close_is_called() -> None:
     assert done.is_set()
 
 
+def test_a_recorder_that_is_closed_refuses_to_start(tmp_path: Path) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout())
+    recorder.close()
+    assert "the recorder is closed" in recorder.start(tmp_path / "a.h5")
+    assert recorder.path is None
+
+
 def test_callbacks_in_the_queue_at_the_close_are_called(recorder: Recorder[Any, Any]) -> None:
     called: list[int] = []
 

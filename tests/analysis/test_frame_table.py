@@ -1,6 +1,7 @@
 """Tables of frames whose inputs are in events, with and without identity and time in a file."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from skywright.analysis import frames as frames_module
 from skywright.analysis import join_by_identity
 from skywright.analysis.frames import FileRows, FrameReader, FrameTable, KeyRows
 from skywright.files import readers
-from skywright.files.columns import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.files.index import IDENTITY, IndexWriter
 
 
@@ -178,3 +179,27 @@ def test_columns_of_an_index_beside_columns_of_its_records(
         batch = reader.read(0, 3)
     np.testing.assert_array_equal(batch["image"], [raw_format.image(n) for n in range(3)])
     assert batch["time"].tolist() == [1e9, 1e9 + 1, 1e9 + 2]
+
+
+def test_rows_after_those_that_a_column_lacks_do_not_move_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column that is open elsewhere in this process may be read without its newest rows."""
+    x, identity = KeyRows(), KeyRows()
+    for name, first in (("a.h5", 0), ("b.h5", 4)):
+        with ColumnWriter(tmp_path / name, (Column("/x", "<f8"),), Column("/n", "<i8")) as writer:
+            rows = first + np.arange(4)
+            writer.append(rows, {"/x": rows * 10.0})
+        x.add(FileRows(str(tmp_path / name), "/x", 0, 4, first + 1))
+        identity.add(FileRows(str(tmp_path / name), "/n", 0, 4, first + 1))
+    whole = ColumnReader.read
+
+    def read(reader: ColumnReader, column: str, start: int = 0, stop: int | None = None) -> Any:
+        rows = whole(reader, column, start, stop)
+        return rows[:3] if (column, reader.path.name) == ("/x", "a.h5") else rows
+
+    monkeypatch.setattr(ColumnReader, "read", read)
+    with FrameReader(FrameTable(in_files={"x": x}, identity=identity)) as reader:
+        batch = reader.read(0, 8)
+    assert batch.identities.tolist() == [0, 1, 2]
+    assert batch["x"].tolist() == [0.0, 10.0, 20.0]

@@ -270,7 +270,12 @@ def test_stock_ophyd_classes(
 def test_bad_values_complete_with_an_alarm_and_a_reason(
     pv: Callable[[str], epics.PV], client: Client
 ) -> None:
-    for name, bad in (("RAW_EVERY", 0), ("SATURATION", -1.0), ("HDF1:FileWriteMode", 0)):
+    for name, bad in (
+        ("RAW_EVERY", 0),
+        ("SATURATION", -1.0),
+        ("HDF1:FileWriteMode", 0),
+        ("HDF1:LazyOpen", 0),
+    ):
         target = pv(name)
         put(target, bad)
         until(lambda: severity(target) == INVALID)  # noqa: B023

@@ -46,6 +46,12 @@ class NewestQueue(Generic[T]):
             return self._items.popleft() if self._items else None
 
     def close(self) -> None:
-        """End the subscription. Queued items can still be fetched; a waiting `get` is not woken."""
+        """End the subscription. Queued items can still be fetched; a waiting `get` is not woken.
+
+        Raises
+        ------
+        SkywrightError
+            What `on_close` raises; for a queue of an owner: if the source does not stop in time.
+        """
         if self._on_close is not None:
             self._on_close(self)

@@ -1,4 +1,4 @@
-"""Motion of an axis as a pure function of time: trapezoidal moves, stops, means over an exposure.
+"""Motion of an axis as a pure function of time: trapezoidal moves and stops.
 
 Times are unix s, positions in the unit of the axis. Simulators exchange the commands (start,
 target, velocity, acceleration, start time; stops), never sampled read-backs, and so agree exactly
@@ -31,7 +31,8 @@ class Move:
     Raises
     ------
     ConfigError
-        If velocity or acceleration is not positive, or a number is not finite.
+        If velocity or acceleration is not positive, both are infinite, or start, target or start
+        time is not finite.
     """
 
     start: float
@@ -45,6 +46,8 @@ class Move:
             raise ConfigError(
                 f"Move: velocity {self.velocity} and acceleration {self.acceleration} must be > 0"
             )
+        if math.isinf(self.velocity) and math.isinf(self.acceleration):
+            raise ConfigError("Move: velocity and acceleration must not both be infinite")
         if not all(math.isfinite(v) for v in (self.start, self.target, self.start_time)):
             raise ConfigError(f"Move: start, target and start time must be finite, got {self}")
 

@@ -239,19 +239,21 @@ class FrameReader(Closing):
         """
         table = self.table
         stop = self.readable(start, stop)
-        numbers = table.sequence(start, stop)
-        kept = [i for i, number in enumerate(numbers) if table.has_values(number)]
+        identities = self.identities(start, stop)
+        times = np.full(stop - start, np.nan)
+        if table.time is not None:
+            times = self._rows(table.time, start, stop).astype(np.float64)
         data = {
             name: self._rows(key_rows, start, stop) for name, key_rows in table.in_files.items()
         }
-        if len(kept) < len(numbers):
+        # A column that another reader of this process has open may lack the newest rows
+        count = min(map(len, (identities, times, *data.values())))
+        numbers = table.sequence(start, start + count)
+        kept = [i for i, number in enumerate(numbers) if table.has_values(number)]
+        if len(kept) < stop - start:
             data = {name: rows[kept] for name, rows in data.items()}
         for name, values in table.values.items():
             data[name] = np.asarray([values[numbers[i]] for i in kept])
-        identities = self.identities(start, stop)
-        times = np.full(len(numbers), np.nan)
-        if table.time is not None:
-            times = self._rows(table.time, start, stop).astype(np.float64)
         return Batch(identities[kept], times[kept], data)
 
     def pick(self, positions: range) -> Batch:
@@ -307,9 +309,12 @@ class FrameReader(Closing):
         self._readers.clear()
 
     def _rows(self, key_rows: KeyRows, start: int, stop: int) -> NDArray[Any]:
-        pieces = [
-            self._reader(s).read(s.dataset, s.start, s.stop) for s in key_rows.locate(start, stop)
-        ]
+        pieces = []
+        for segment in key_rows.locate(start, stop):
+            rows = self._reader(segment).read(segment.dataset, segment.start, segment.stop)
+            pieces.append(rows)
+            if len(rows) < segment.count:
+                break  # another reader of this process has it open; later rows would move up
         if not pieces:
             return np.empty(0)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

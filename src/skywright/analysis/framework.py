@@ -15,12 +15,14 @@ state   begins with                         what is kept                      me
 ======  ==================================  ================================  =================
 open    its first member                    rows of its members (`ordered`:   are added
                                             their statistic)
-closed  `Analysis.close`, `merge`, `split`  its statistic and the identities  are refused
+closed  `Analysis.close`, `merge`           its statistic and the identities  are refused
                                             of its members
 folded  `Analysis.advance`                  nothing of its own: it is part    are refused
                                             of one statistic of all folded
                                             blocks
 ======  ==================================  ================================  =================
+
+`Analysis.split` moves blocks, closed, into another partial result; this object forgets them.
 """
 
 import copy

@@ -271,7 +271,10 @@ class Reports:
                 raise TimeoutError(
                     f"{path}: {reader.count()} rows of {progress.rows} in {timeout_s} s"
                 )
-            return {name: reader.read(f"/entry/{name}", 0, progress.rows) for name in names}
+            data = {name: reader.read(f"/entry/{name}", 0, progress.rows) for name in names}
+        # A column that another reader of this process has open may lack the newest rows
+        count = min(map(len, data.values()))
+        return {name: rows[:count] for name, rows in data.items()}
 
     def accept_report(self, uid: str, stream: str, **facts: Any) -> Progress:
         """Store what the worker has reported, and call the subscribers.

@@ -300,7 +300,7 @@ def check_tiled(settings: Settings, state: stack.State) -> Iterator[Check]:
             return
         key = client.context.api_key or ""
         readable = [path.expanduser() for path in settings.store.readable]
-        check_readable(state.tiled_uri, key, [settings.directory / "assets", *readable])
+        check_readable(state.tiled_uri, key, [settings.assets, *readable])
     except (SkywrightError, httpx.HTTPError, OSError) as error:
         yield wrong("tiled", f"{state.tiled_uri}: {error}", f"look at {log}")
     else:

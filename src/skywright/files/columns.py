@@ -460,10 +460,20 @@ class ColumnReader(Closing):
         except OSError as error:  # HDF5's own words for an absent file take several lines
             why = os.strerror(error.errno) if error.errno else error
             raise DataError(f"{path}: cannot be read as HDF5 ({why})") from error
-        self.count()
+        try:
+            self.count()
+        except DataError:
+            self._file.close()
+            raise
 
     def count(self) -> int:
-        """Return the present number of complete rows."""
+        """Return the present number of complete rows.
+
+        Raises
+        ------
+        DataError
+            If the column cannot be read.
+        """
         return self._with_refreshed(self._counted_column, len)
 
     def read(self, column: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
@@ -491,7 +501,13 @@ class ColumnReader(Closing):
         return self._with_refreshed(column, lambda found: read_rows(found, start, last))
 
     def attributes(self, path: str) -> dict[str, Any]:
-        """Return the attributes of a column; JSON text is decoded."""
+        """Return the attributes of a column; JSON text is decoded.
+
+        Raises
+        ------
+        DataError
+            If there is no such column, or its attributes cannot be read.
+        """
         attributes = self._with_refreshed(path, lambda column: dict(column.attrs))
         return {key: _decode_attribute(value) for key, value in attributes.items()}
 

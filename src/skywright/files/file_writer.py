@@ -65,7 +65,13 @@ class TwoFilesWriter(FileWriter):
             raise
 
     def flush(self) -> int:
-        """Make all rows visible to readers, those of the second file first."""
+        """Make all rows visible to readers, those of `referred` first.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
         self.referred.flush()
         return super().flush()
 
@@ -74,6 +80,11 @@ class TwoFilesWriter(FileWriter):
 
         After an error of the second one, the first one is closed without a flush: its rows may
         refer to rows that are not there.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
         """
         try:
             self.referred.close()

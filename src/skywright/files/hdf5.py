@@ -120,7 +120,7 @@ def check_rows(dataset: h5py.Dataset, start: int, stop: int) -> None:
         size = path.stat().st_size
         for row, offset, length in _parts(dataset, start, min(stop, len(dataset))):
             if offset is not None and offset + length > size:
-                raise OSError(f"the file is cut short, rows from {row} on are missing")
+                raise OSError(f"{path}: the file is cut short, rows from {row} on are missing")
 
 
 def _parts(dataset: h5py.Dataset, start: int, stop: int) -> Any:

@@ -78,7 +78,7 @@ def open_reader(mimetype: str, path: Path, counted_column: str) -> Reader:
     DataError
         If there is no reader for the mimetype, or the file cannot be opened or has no such column.
     """
-    make = _reader_class(mimetype)
+    make = _reader_class(mimetype, str(path))
     try:
         return make(path, counted_column)
     except DataError:
@@ -88,16 +88,18 @@ def open_reader(mimetype: str, path: Path, counted_column: str) -> Reader:
         raise DataError(f"{path}: the reader of {mimetype} cannot open it: {reason}") from error
 
 
-def _reader_class(mimetype: str) -> MakeReader:
-    """Return the reader of a mimetype; raise `DataError` if there is none."""
+def _reader_class(mimetype: str, where: str) -> MakeReader:
+    """Return the reader of a mimetype; raise `DataError`, which begins with `where`, if none."""
     table = readers()
     if mimetype not in table:
         known = ", ".join(sorted(table))
-        raise DataError(f"no reader for {mimetype!r}; there are readers for {known}")
+        raise DataError(f"{where}: no reader for {mimetype!r}; there are readers for {known}")
     try:
         return cast(MakeReader, resolve(table[mimetype]))
     except (ImportError, AttributeError) as error:
-        raise DataError(f"the reader for {mimetype} cannot be imported: {error}") from error
+        raise DataError(
+            f"{where}: the reader for {mimetype} cannot be imported: {error}"
+        ) from error
 
 
 def first_row(parameters: Mapping[str, Any]) -> int:
@@ -156,7 +158,7 @@ def file_and_column(resource: Mapping[str, Any]) -> tuple[Path, str]:
         name no column.
     """
     uri, parameters = resource["uri"], resource["parameters"]
-    _reader_class(resource["mimetype"])  # raises if there is no reader
+    _reader_class(resource["mimetype"], uri)  # raises if there is no reader
     path = local_path(uri)
     column = parameters.get("dataset") or parameters.get("path")  # the name in older ophyd-async
     if not column:

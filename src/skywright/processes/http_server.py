@@ -148,7 +148,7 @@ class HttpServer:
     Raises
     ------
     ConfigError
-        If the port cannot be had.
+        If the port cannot be had. An error at the start of the application is only logged.
     """
 
     def __init__(

@@ -17,12 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run everything that is compiled once, on small input, on two cores; a signal ends it."""
+    """Run everything that is compiled once, on small input, on two cores; a signal ends it.
+
+    The exit status is 1 if kernels of any function are not compiled.
+    """
     for number in END_SIGNALS:
         signal.signal(number, stop)
     # No kernel is in two functions: of one that two processes compile, either may spoil the cache.
     installed = [each for each in instruments().values() if not missing_packages(each)]
     targets = [target for instrument in installed for target in instrument.kernels]
+    failed = False
     with ProcessPoolExecutor(2, initializer=end_by_signals) as pool:
         for target, done in [(target, pool.submit(warm_up, target)) for target in targets]:
             try:
@@ -32,6 +36,8 @@ def main() -> None:
                 sys.exit(1)
             except Exception as error:  # kernels of the others are compiled all the same
                 logger.error("%s: kernels are not compiled: %s", target, error)
+                failed = True
+    sys.exit(failed)
 
 
 def stop(number: int, _frame: object) -> None:

@@ -36,7 +36,7 @@ class SessionContext:
     @property
     def assets(self) -> Path:
         """Directory of the files that IOCs and analyses write."""
-        return self.settings.directory / "assets"
+        return self.settings.assets
 
 
 def configured_instruments(settings: Settings) -> dict[str, Instrument]:
@@ -87,7 +87,7 @@ def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
                     name,
                     configured_parameters(name, settings),
                     journal=settings.journals,
-                    assets=settings.directory / "assets",
+                    assets=settings.assets,
                     second=second,
                 )
                 engine.subscribe(live)

@@ -107,7 +107,8 @@ class SessionStore:
             pause(0.02)
         if journal.exists():
             raise DataError(
-                f"run {uid} is not in the catalog after {limit_s:g} s; run `skywright doctor`"
+                f"run {uid} is not in the catalog after {limit_s:g} s without progress; "
+                "run `skywright doctor`"
             )
 
     def _full_uid(self, uid: str) -> str:

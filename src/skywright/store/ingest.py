@@ -72,7 +72,9 @@ class MismatchError(SkywrightError):
 
 
 def ingest(path: Path, client: Any) -> IngestState:
-    """Write a journal to tiled until its end: a helper for tests and scripts.
+    """Write a journal to tiled until its end, for tests and scripts.
+
+    The ingester calls `RunIngest.step` of many journals in turn.
 
     Parameters
     ----------

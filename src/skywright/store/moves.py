@@ -14,6 +14,8 @@ def move_journal(path: Path, target: Path) -> None:
     ------
     PermissionError
         If this process may not; the message has the permissions of the directories.
+    OSError
+        If it cannot be renamed, or the directories cannot be synced; it may be renamed then.
     """
     directories = list(dict.fromkeys((path.parent, target.parent)))
     try:

@@ -37,7 +37,7 @@ class Tail:
         self.number = 0
 
     def read(self, end: int | None = None) -> list[Line]:
-        """Return the next lines, about `CHUNK_BYTES` at most; none when there are no more.
+        """Return the next lines, about `CHUNK_BYTES` at most; an empty list at the end.
 
         Parameters
         ----------

@@ -46,6 +46,8 @@ def test_trapezoid_and_triangle_times():
     assert short.duration_s == pytest.approx(4.0)
     assert Axis(0.0, (short,)).position_at(2.0) == pytest.approx(-2.0)
     assert Move(5.0, 5.0, 1.0).duration_s == 0.0
+    with pytest.raises(ConfigError, match="must not both be infinite"):
+        Move(0.0, 1.0, math.inf, math.inf)
 
 
 def test_stop_brakes_from_where_it_is():

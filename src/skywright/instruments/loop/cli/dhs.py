@@ -282,7 +282,7 @@ def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "Begi
     common = {**run_metadata(settings), "dhs": name}
 
     def begin(metadata: Mapping[str, Any]) -> SeriesRun:
-        assets = settings.directory / "assets"
+        assets = settings.assets
         return SeriesRun(RecordedDetection(**parameters), journal, assets, {**common, **metadata})
 
     return begin

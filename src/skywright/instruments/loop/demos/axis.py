@@ -50,7 +50,7 @@ def _camera(session: Mapping[str, Any], ioc: str) -> Any:
     from devices.loop.axis import AxisCamera
 
     settings = session["settings"]
-    camera = AxisCamera(settings.pv_prefix(ioc), name=ioc, assets=settings.directory / "assets")
+    camera = AxisCamera(settings.pv_prefix(ioc), name=ioc, assets=settings.assets)
     camera.wait_for_connection(timeout=10)
     return camera
 
