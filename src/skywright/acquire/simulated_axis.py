@@ -1,8 +1,8 @@
 """A simulated motor that moves in real time, with its faults and its controller's clock.
 
 Positions, in the unit of the axis, are pure functions of the time that is asked for (unix s); no
-thread runs here. The motion is kept as the commands that were given, so another simulator that has the commands knows exactly
-where the motor is at any time. Not thread-safe.
+thread runs here. The motion is kept as the commands that were given, so another simulator that has
+the commands knows exactly where the motor is at any time. Not thread-safe.
 """
 
 import math
@@ -21,8 +21,8 @@ PAUSE_S = 0.02
 Request = tuple[float, float, float]
 """Target, velocity and acceleration of a move, as they were asked for."""
 SWITCH_WIDTH = 1e-4
-"""Width of a limit switch, in the unit of the axis; at full speed, a float64 of unix seconds gives no
-finer position."""
+"""Width of a limit switch, in the unit of the axis; at full speed, a float64 of unix seconds gives
+no finer position."""
 
 
 class SimulatedAxis:

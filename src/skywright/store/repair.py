@@ -135,7 +135,9 @@ def _by_file(contents: JournalContents) -> list[list[dict[str, Any]]]:
 
 
 def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
-    """Return the number of complete rows of the one file of `resources`; None if they cannot be counted.
+    """Return the number of complete rows of the one file of `resources`.
+
+    None if they cannot be counted.
 
     The identity column is written and flushed last, so the shortest dataset counts.
     """
