@@ -77,6 +77,18 @@ def test_signals_leave_no_process_and_no_state(up: Up, tmp_path: Path, signum: i
     assert not (tmp_path / "store" / "up.json").exists()
 
 
+def test_a_stack_that_stops_is_no_longer_found(up: Up, tmp_path: Path) -> None:
+    state = read_state(tmp_path / "store")
+    assert state is not None
+    late = psutil.Process(state.processes["one"].pid)
+    late.suspend()  # it ends when `up` kills it
+    up.process.send_signal(signal.SIGTERM)
+    until(lambda: not (tmp_path / "store" / "up.json").exists())
+    assert late.is_running()
+    assert up.process.wait(60) == 0
+    assert not (tmp_path / "store" / "up.json").exists()
+
+
 def test_sigkill_leaves_no_process_and_no_state(up: Up, tmp_path: Path) -> None:
     assert up.end(signal.SIGKILL) == -signal.SIGKILL
     assert up.left() == []

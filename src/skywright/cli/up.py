@@ -80,7 +80,7 @@ async def _run(
 
     def write_state() -> None:
         nonlocal retry
-        if not complete.is_set():  # clients wait for the file, which says that the start is over
+        if not complete.is_set():  # clients wait for the file, which says that all has started
             return
         state = stack_state(settings, services, supervisor.ready_children, started)
         try:
@@ -120,10 +120,14 @@ async def _run(
     finally:
         work.cancel()
         stopped.cancel()
-        await supervisor.stop()
-        if retry is not None:  # it would write the state again
+        complete.clear()
+        if retry is not None:
             retry.cancel()
-        (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
+        # First of all: a session that starts meanwhile must not use what is about to end
+        try:
+            (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
+        finally:
+            await supervisor.stop()
 
 
 def names_to_start(settings: Settings, only: Set[str]) -> Set[str]:
