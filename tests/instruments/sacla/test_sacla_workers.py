@@ -552,3 +552,16 @@ def shots_in(pipeline, names):
     """Return the number of shots in the running images of each detector."""
     found = {name: pipeline.images_of(name).result() for name in names}
     return {name: int(result["n_on"] + result["n_off"]) for name, result in found.items()}
+
+
+def test_the_process_that_forks_workers_has_loaded_what_their_kernels_need() -> None:
+    code = (
+        "import importlib, sys\n"
+        "from skywright.instruments.sacla import process_workers, warm\n"
+        "importlib.import_module(process_workers.NUMBA_LOADED)\n"
+        "before = set(sys.modules)\n"
+        "warm.warm_up()\n"
+        "print(*(each for each in set(sys.modules) - before if each.startswith(('numba', 'scipy'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -35,6 +35,7 @@ from skywright.processes.memory import return_large_arrays
 
 SENT_TASKS = 24
 """Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""
+NUMBA_LOADED = "skywright.processes.numba_loaded"
 NO_REGIONS = RegionSet()
 """Stands in a chunk that is sent to a worker: its regions are sent before it."""
 READY = "ready"
@@ -112,7 +113,7 @@ class ProcessWorkers(Workers):
     def __init__(self, count: int, analyses: Analyses, frames: Frames) -> None:
         # One server imports the libraries once, and has no threads when it forks workers.
         self._context = get_context("forkserver")
-        self._context.set_forkserver_preload([__name__])
+        self._context.set_forkserver_preload([__name__, NUMBA_LOADED])
         self._analyses, self._frames = dict(analyses), frames
         self._blocks: dict[Block, _Block] = {}
         self._deaths: Counter[_Task] = Counter()
