@@ -174,7 +174,7 @@ def test_acquire_is_not_posted_after_its_end() -> None:
 
         async def acquire_and_end(function: Callable[..., Any], *args: Any) -> Any:
             acquisition = await asyncio.to_thread(function, *args)
-            await asyncio.to_thread(ioc.camera.stop)
+            await asyncio.to_thread(ioc.camera.stop_acquisition)
             assert await asyncio.to_thread(acquisition.done.wait, 60)
             await ioc._post()
             return acquisition
