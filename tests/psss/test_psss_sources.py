@@ -541,7 +541,9 @@ def test_replay_says_what_is_missing(tmp_path):
         file["a"] = file["b"] = IMAGES
     with pytest.raises(ConfigError, match=r"/a.*/b"):
         ReplaySource(path).open()
-    ReplaySource(path, "/b").open()
+    named = ReplaySource(path, "/b")
+    named.open()
+    named.halt()
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["flat"] = np.zeros(3)
     with pytest.raises(ConfigError, match="0 datasets"):
