@@ -157,7 +157,9 @@ def test_a_stop_after_the_end_completes_when_the_last_rows_are_posted() -> None:
         events.append("posted")
 
     class Cam:
-        control = SimpleNamespace(stop=lambda: events.append("stop"))  # None: nothing is acquired
+        control = SimpleNamespace(
+            stop_acquisition=lambda: events.append("stop")
+        )  # None: nothing is acquired
         parent = SimpleNamespace(wait_until_posted=posted)
 
     record = SimpleNamespace(parent=Cam())
