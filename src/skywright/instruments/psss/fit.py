@@ -355,7 +355,7 @@ def spread_of(
 @njit(cache=True, nogil=True, error_model="numpy")
 def long_range(w: Floats, g: Floats, r: Floats, noise: Floats) -> float:
     """Return the variance of sums of residuals over blocks of the peak, against the noise's."""
-    block = min(max(np.sum(g > 0.05) // 32, 4), 32)
+    block = min(max(int(np.sum(g > 0.05)) // 32, 4), 32)
     squares = expected = 0.0
     for first in range(0, g.size - block + 1, block):
         if g[first] > 0.05:

@@ -95,7 +95,7 @@ def _sum_words(
     words, swapped = as_words(image) or (None, False)
     pieces = _converted(image, background, np.uint16) if words is None else [(words, background)]
     for piece, below in pieces:
-        known = None if background is None else frozen(below)
+        known = None if below is None or background is None else frozen(below)
         add_words(frozen(piece), swapped, known, mode == CLIPPED, sums, peaks)
     return (sums.view(np.int32).astype(np.int64) if mode == SIGNED else sums), peaks
 

@@ -153,7 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if args.truth:
         names = truth[0] if truth else ()
-        np.savez(args.truth, **{name: np.array([row[name] for row in truth]) for name in names})
+        columns: dict[str, Any] = {name: np.array([row[name] for row in truth]) for name in names}
+        np.savez(args.truth, **columns)
     sender.close()
     with contextlib.suppress(BrokenPipeError):  # who started us is gone
         sys.stdout.write(json.dumps({"ended": summary}) + "\n")
