@@ -5,6 +5,7 @@ need their ``control``, an `AcquisitionControl` and a `RecordingControl`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,13 +129,14 @@ async def _start_or_stop(obj: Any, instance: Any, value: Any) -> Acquisition | N
     """Start or stop an acquisition; return it, None if there was none to stop."""
     cam = obj.parent
     if not value:
-        stopped: Acquisition | None = cam.control.stop()
+        stopped: Acquisition | None = cam.control.stop_acquisition()
         return stopped
     mode = cam.image_mode.readback.raw_value
     wanted = {SINGLE: 1, MULTIPLE: cam.num_images.readback.value, CONTINUOUS: 0}[mode]
     if mode == MULTIPLE and wanted < 1:
         raise ValueError("NumImages is 0; ask for at least 1 picture")
-    acquisition: Acquisition = await cam.parent.in_thread(cam.control.acquire, wanted)
+    acquire = partial(cam.control.acquire, wanted, may_join=True)
+    acquisition: Acquisition = await cam.parent.in_thread(acquire)
     await post(instance, 1)
     await post(obj.readback, 1)
     return acquisition
@@ -170,22 +172,16 @@ async def _put_color(obj: Any, instance: Any, value: Any) -> None:
 
 
 class AcquisitionControl(Protocol):
-    """What puts to `Cam` call: a camera, or an owner of items that are no pictures."""
+    """What puts to `Cam` call: the owner of pictures, or of items that are no pictures."""
 
     @property
     def source(self) -> Source[Any]:
         """The source; its `set_period` takes ``AcquirePeriod``."""
 
-    def acquire(self, requested: int, /) -> Acquisition:
-        """Start an acquisition, or return the one in progress; may block.
+    def acquire(self, requested: int, *, may_join: bool) -> Acquisition:
+        """Start an acquisition, or return the one in progress; see `Owner.acquire`."""
 
-        Parameters
-        ----------
-        requested
-            Number of items; 0: until `stop`.
-        """
-
-    def stop(self) -> Acquisition | None:
+    def stop_acquisition(self) -> Acquisition | None:
         """End the acquisition in progress and return it; None if there is none."""
 
     def set_color(self, color: bool, /) -> bool:

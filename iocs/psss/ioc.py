@@ -23,7 +23,7 @@ from caproto.server import PVGroup, SubGroup
 from iocs.areadetector import YES_NO, ArrayCounters, choice, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
-from iocs.psss.camera import PicturePlugin, PsssCam, PulseCamera, SpectrumPlugin
+from iocs.psss.camera import PicturePlugin, PsssCam, SpectrumPlugin
 from iocs.psss.post import post_averages, post_counts, post_plugin, post_result, post_settings
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm
 from skywright.acquire.recorder import Recorder
@@ -92,7 +92,7 @@ class PsssIOC(OwnerGroup):
         self.service = service
         self.processor: Processor = service.processor
         self.processor.changed = self.wake_posting
-        self.cam.control = PulseCamera(self.processor)
+        self.cam.control = self.processor
         every = self.spectra.raw_every.readback.value
         self.picture_recorder: Recorder[Any, Any] = Recorder(
             PictureLayout(), every, self.wake_posting, essential=False

@@ -157,7 +157,9 @@ def test_a_stop_after_the_end_completes_when_the_last_rows_are_posted() -> None:
         events.append("posted")
 
     class Cam:
-        control = SimpleNamespace(stop=lambda: events.append("stop"))  # None: nothing is acquired
+        control = SimpleNamespace(
+            stop_acquisition=lambda: events.append("stop")
+        )  # None: nothing is acquired
         parent = SimpleNamespace(wait_until_posted=posted)
 
     record = SimpleNamespace(parent=Cam())
@@ -174,7 +176,7 @@ def test_acquire_is_not_posted_after_its_end() -> None:
 
         async def acquire_and_end(function: Callable[..., Any], *args: Any) -> Any:
             acquisition = await asyncio.to_thread(function, *args)
-            await asyncio.to_thread(ioc.camera.stop)
+            await asyncio.to_thread(ioc.camera.stop_acquisition)
             assert await asyncio.to_thread(acquisition.done.wait, 60)
             await ioc._post()
             return acquisition

@@ -126,7 +126,7 @@ def test_recording_has_every_picture_with_its_file(
     files = [jpeg(value) for value in range(5)]
     for file in files:
         source.send(file)
-    stopping = camera.stop()
+    stopping = camera.stop_acquisition()
     assert stopping is acquisition
     assert acquisition.done.wait(90)
     assert camera.state().rows_readable == 5
@@ -295,7 +295,7 @@ def test_full_queue_is_counted(
         threading.Timer(0.1, go_on.set).start()
         for _ in range(10):
             source.send(jpeg(0))
-        stopping = camera.stop()
+        stopping = camera.stop_acquisition()
         assert stopping is not None
         assert stopping.done.wait(90)
         state = camera.state()
@@ -396,7 +396,7 @@ def test_a_picture_whose_file_has_too_long_a_name_is_lost(
     camera.single_files = Numbered(tmp_path / ("x" * 300))
     acquisition = camera.acquire()
     source.send()
-    camera.stop()
+    camera.stop_acquisition()
     assert acquisition.done.wait(90)
     assert (acquisition.items, lost(camera)) == (0, {"not written": 1})
 
@@ -428,7 +428,7 @@ def test_single_file_that_cannot_be_created_leaves_the_images_of_another_picture
     camera.single_files = Numbered(tmp_path)
     acquisition = camera.acquire()
     source.send(jpeg(0))
-    camera.stop()
+    camera.stop_acquisition()
     assert acquisition.done.wait(90)
     assert lost(camera) == {"not written": 1}
     assert list(tmp_path.iterdir()) == [images]

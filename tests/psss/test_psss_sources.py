@@ -349,7 +349,7 @@ def write(path, images=IMAGES, dataset="data/image", **beside):
 
 def test_replay_plays_pictures_with_their_ids_and_times(tmp_path):
     path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11], time_ns=[10, 20, 30, 40])
-    source = ReplaySource(path, once=True, rate_hz=0)
+    source = ReplaySource(path, rate_hz=0)
     assert source.next(0.0) is None
     source.open()
     pulses = take(source, 4)
@@ -358,11 +358,6 @@ def test_replay_plays_pictures_with_their_ids_and_times(tmp_path):
     ]  # fmt: skip
     assert (np.array([pulse.image for pulse in pulses]) == IMAGES).all()
     assert not pulses[0].image.flags.writeable
-    assert source.next(0.0) is None
-    assert source.ended
-    source.halt()
-    source.open()
-    assert source.next(LIMIT_S).pulse_id == 3
     source.halt()
 
 
@@ -376,7 +371,7 @@ def test_replay_plays_files_of_bs_h5(compact, tmp_path):
             file["CAM:FPICTURE/pulse_id"] = ids
             file["CAM:FPICTURE/timestamp"] = np.full(4, 1_700_000_000)
             file["CAM:FPICTURE/timestamp_offset"] = np.arange(4) * 20_000_000
-    source = ReplaySource(path, once=True, rate_hz=0)
+    source = ReplaySource(path, rate_hz=0)
     source.open()
     pulses = take(source, 4)
     source.halt()
@@ -388,7 +383,7 @@ def test_replay_plays_files_of_bs_h5(compact, tmp_path):
 
 def test_replay_takes_large_integer_times_for_ns(tmp_path):
     times = [0, 10 * 10**9, 20 * 10**9, 30 * 10**9]
-    source = ReplaySource(write(tmp_path / "a.h5", time=times), once=True, rate_hz=0)
+    source = ReplaySource(write(tmp_path / "a.h5", time=times), rate_hz=0)
     source.open()
     assert [pulse.time_ns for pulse in take(source, 4)] == times
     source.halt()
@@ -397,7 +392,7 @@ def test_replay_takes_large_integer_times_for_ns(tmp_path):
 @pytest.mark.parametrize(("name", "begin"), [("timestamp", 1.7e18), ("time_ns", 0.0)])
 def test_replay_takes_floating_point_ns_for_ns(name, begin, tmp_path):
     times = [begin, begin + 2**40, begin + 2**41, begin + 2**42]  # float64 holds these
-    source = ReplaySource(write(tmp_path / "a.h5", **{name: times}), once=True, rate_hz=0)
+    source = ReplaySource(write(tmp_path / "a.h5", **{name: times}), rate_hz=0)
     source.open()
     assert [pulse.time_ns for pulse in take(source, 4)] == times
     source.halt()
@@ -418,7 +413,7 @@ def test_replay_plays_our_recordings(tmp_path):
     for image in images:
         layout.append(file, [image])
     file.close()
-    source = ReplaySource(tmp_path / "a.h5", once=True, rate_hz=0)
+    source = ReplaySource(tmp_path / "a.h5", rate_hz=0)
     source.open()
     pulses = take(source, 4)
     source.halt()
@@ -428,7 +423,7 @@ def test_replay_plays_our_recordings(tmp_path):
 
 def test_replay_rounds_seconds_to_ns(tmp_path):
     path = write(tmp_path / "a.h5", time=[0.0, 0.512274426, 1.0, 2.0])
-    source = ReplaySource(path, once=True, rate_hz=0)
+    source = ReplaySource(path, rate_hz=0)
     source.open()
     assert [pulse.time_ns for pulse in take(source, 2)] == [0, 512_274_426]
     source.halt()
@@ -440,34 +435,26 @@ def test_replay_takes_no_times_that_are_not_those_of_the_pictures(length, tmp_pa
     with h5py.File(path, "a") as file:
         file[EPICS_SECONDS] = [0, 1, 2, 3]  # of the first picture it is not known
         file[EPICS_NANOSECONDS] = [0, 0, 0, 0]
-    source = ReplaySource(path, once=True, rate_hz=0)
+    source = ReplaySource(path, rate_hz=0)
     source.open()
     assert [pulse.time_ns for pulse in take(source, 4)] == [None] * 4
     source.halt()
 
 
-@pytest.mark.parametrize("once", [True, False])
-def test_pictures_that_nobody_took_are_left_out_and_counted(once, monkeypatch, tmp_path):
+def test_pictures_that_nobody_took_are_left_out_and_counted(monkeypatch, tmp_path):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11])
-    source = ReplaySource(path, once=once, rate_hz=1.0)
+    source = ReplaySource(path, rate_hz=1.0)
     source.open()
     assert source.next(0.0).pulse_id == 3
     now[0] += 6.5  # the pictures 1 to 5 are not taken in time
-    late = source.next(0.0)
-    if once:  # the file has three of them
-        assert late is None
-        assert source.ended
-        assert source.lost == {"late": 3}
-    else:
-        assert late.pulse_id == 10 + 9
-        assert source.lost == {"late": 5}
+    assert source.next(0.0).pulse_id == 10 + 9
+    assert source.lost == {"late": 5}
     source.halt()
-    lost = source.lost
     source.open()
-    assert source.next(0.0).pulse_id == (3 if once else 10 + 11)
-    assert source.lost == lost
+    assert source.next(0.0).pulse_id == 10 + 11
+    assert source.lost == {"late": 5}
     source.halt()
 
 
@@ -493,21 +480,11 @@ def test_replay_goes_on_after_a_stop(tmp_path):
     assert [pulse.pulse_id for pulse in played] == [3, 5, 9, 11, 13, 15]
 
 
-def test_replay_once_begins_again_when_it_is_started_after_its_end(tmp_path):
-    path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11])
-    source = ReplaySource(path, rate_hz=0, once=True)
-    for _ in range(2):
-        source.open()
-        assert [pulse.pulse_id for pulse in take(source, 4)] == [3, 5, 9, 11]
-        assert source.ended
-        source.halt()
-
-
 def test_replay_reads_detector_files_written_with_bitshuffle(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("stack", data=IMAGES, chunks=(1, 6, 5), **hdf5plugin.Bitshuffle())
-    source = ReplaySource(path, once=True, rate_hz=0)
+    source = ReplaySource(path, rate_hz=0)
     source.open()
     assert (np.array([pulse.image for pulse in take(source, 4)]) == IMAGES).all()
     source.halt()
@@ -525,7 +502,7 @@ def test_a_frame_of_the_wire_can_be_written_to_a_file_and_replayed(tmp_path):
         frames = encode(1, 1, {"A": image}, compression="bitshuffle_lz4")
         for index in range(2):
             data.id.write_direct_chunk((index, 0, 0), bytes(frames[2]))
-    source = ReplaySource(path, once=True, rate_hz=0)
+    source = ReplaySource(path, rate_hz=0)
     source.open()
     assert (source.next(LIMIT_S).image == image).all()
     source.halt()
@@ -536,7 +513,7 @@ def test_a_picture_that_cannot_be_read_is_reported_and_ends_nothing(tmp_path, ca
     with h5py.File(path, "w") as file:
         data = file.create_dataset("image", data=IMAGES, chunks=(1, 6, 5), compression="gzip")
         data.id.write_direct_chunk((1, 0, 0), b"rubbish")
-    source = ReplaySource(path, once=True, rate_hz=0)
+    source = ReplaySource(path, rate_hz=0)
     source.open()
     pulses = take(source, 4)
     assert [pulse.image is None for pulse in pulses] == [False, True, False, False]
@@ -564,7 +541,9 @@ def test_replay_says_what_is_missing(tmp_path):
         file["a"] = file["b"] = IMAGES
     with pytest.raises(ConfigError, match=r"/a.*/b"):
         ReplaySource(path).open()
-    ReplaySource(path, "/b").open()
+    named = ReplaySource(path, "/b")
+    named.open()
+    named.halt()
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["flat"] = np.zeros(3)
     with pytest.raises(ConfigError, match="0 datasets"):

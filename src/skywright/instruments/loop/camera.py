@@ -93,22 +93,10 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
         files.file_written(path)
 
 
-class _PictureOwner(Owner[SourceFrame, SourceFrame]):
-    """The owner of the pictures; an alarm of an acquisition stays until the next one starts."""
+class Camera(Owner[SourceFrame, SourceFrame]):
+    """The owner of the pictures of a source, for queues and recordings.
 
-    def status_message(self, result: SourceFrame) -> tuple[str, bool] | None:
-        """Return the message after a picture; None after an alarm, which stays."""
-        if self.message.alarm and not self.message.is_silence:
-            return None
-        return "taking pictures", False
-
-    def expects_items(self) -> bool:
-        """Return whether silence is reported: only during an acquisition."""
-        return self.acquisition is not None
-
-
-class Camera:
-    """The pictures of a source, for queues and recordings. Every method is thread-safe.
+    An alarm of an acquisition stays until the next one starts.
 
     Parameters
     ----------
@@ -118,9 +106,9 @@ class Camera:
         Called, from any thread, after the state has changed; must return at once.
     """
 
+    source: Source
+
     def __init__(self, source: Source, changed: Callable[[], None] = lambda: None) -> None:
-        self.source = source
-        self._changed = changed
         self.color = False
         """True records (H, W, 3) RGB, False (H, W) grey."""
         self._size = source.size
@@ -128,7 +116,7 @@ class Camera:
         self._layout = PictureLayout()
         self._singles = SingleFileRecorder()
         self._recorder = Recorder(self._layout, changed=changed, synchronous=True)
-        self._owner = _PictureOwner(
+        super().__init__(
             source,
             recorders=[self._singles, self._recorder],
             changed=changed,
@@ -137,6 +125,16 @@ class Camera:
             name="camera",
             item_name="picture",
         )
+
+    def status_message(self, result: SourceFrame) -> tuple[str, bool] | None:
+        """Return the message after a picture; None after an alarm, which stays."""
+        if self.message.alarm and not self.message.is_silence:
+            return None
+        return super().status_message(result)
+
+    def expects_items(self) -> bool:
+        """Return whether silence is reported: only during an acquisition."""
+        return self.acquisition is not None
 
     # ---- state
 
@@ -152,8 +150,8 @@ class Camera:
 
     def state(self) -> CameraState:
         """Return the present state."""
-        known, capturing = vars(self._owner.state()), self._recorder.path is not None
-        last, lost = self._owner.last_recorded, known["lost"]
+        known, capturing = vars(super().state()), self._recorder.path is not None
+        last, lost = self.last_recorded, known["lost"]
         known["lost"] = {
             cause: sum(lost.get(each, 0) for each in (*causes, f"{self._layout.name} {cause}"))
             for cause, causes in LOST_CAUSES.items()
@@ -183,7 +181,11 @@ class Camera:
     # ---- methods for endpoints
 
     def acquire(
-        self, requested: int = 0, on_item: Callable[[SourceFrame], None] | None = None
+        self,
+        requested: int = 0,
+        on_item: Callable[[SourceFrame], None] | None = None,
+        *,
+        may_join: bool = True,
     ) -> Acquisition:
         """Start an acquisition; without `on_item`, return the one that is in progress, if any.
 
@@ -192,24 +194,23 @@ class Camera:
         Parameters
         ----------
         requested
-            Number of pictures that are decoded and, during a recording, stored; 0: until `stop`.
+            Number of pictures that are decoded and, during a recording, stored; 0: until
+            `stop_acquisition`.
         on_item
             Called with each picture as it comes, on the source's thread; must return at once.
+        may_join
+            False: never return an acquisition that is in progress.
 
         Raises
         ------
         HardwareError
-            If `on_item` is given and an acquisition is in progress.
+            If an acquisition is in progress, and `on_item` is given or `may_join` is False.
         SkywrightError
             What the source raises when it cannot start.
         """
-        if self._owner.acquisition is None:
-            self._owner.report("taking pictures", alarm=False)  # clears an old alarm
-        return self._owner.acquire(requested, on_item, may_join=on_item is None)
-
-    def stop(self) -> Acquisition | None:
-        """End the acquisition under way; what has arrived is still recorded, then `done` is set."""
-        return self._owner.stop_acquisition()
+        if self.acquisition is None:
+            self.report("taking pictures", alarm=False)  # clears an old alarm
+        return super().acquire(requested, on_item, may_join=may_join and on_item is None)
 
     def start_capture(self, path: Path, count: int = 0, lazy: bool = False) -> str:
         """Start a recording; an open one is closed first.
@@ -231,7 +232,7 @@ class Camera:
         self._layout.early_shape = self._shape() if known else None
         error = self._recorder.start(path, count)
         if error:
-            self._owner.report(error)
+            self.report(error)
         return error
 
     def stop_capture(self) -> None:
@@ -242,19 +243,19 @@ class Camera:
         """Choose color or grey; return what is in use, which a recording fixes."""
         if self._recorder.path is None:
             self.color = color
-        self._changed()
+        self.changed()
         return self.color
 
-    def subscribe(self, depth: int = 1) -> NewestQueue[SourceFrame]:
+    def subscribe(self, depth: int = 1, *, runs_source: bool = True) -> NewestQueue[SourceFrame]:
         """Return a queue of pictures as they come; the source runs until it is closed.
 
         At most `depth` pictures wait; a further one replaces the oldest.
         """
-        return self._owner.subscribe(depth, runs_source=True)
+        return super().subscribe(depth, runs_source=runs_source)
 
     def latest(self) -> tuple[SourceFrame, NDArray[np.uint8]] | None:
         """Return the newest picture with its pixels; None before the first or if undecodable."""
-        frame = self._owner.newest
+        frame = self.newest
         if frame is None:
             return None
         try:
@@ -262,14 +263,9 @@ class Camera:
         except DataError:
             return None
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called: the source stops, or has stopped."""
-        return self._owner.closed
-
     def close(self) -> None:
         """Record what has arrived, close the files and the source."""
-        self._owner.close()
+        super().close()
         self._recorder.close()
         self._singles.close()
 

@@ -6,6 +6,7 @@ makes the spectra first; all further steps are the same.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -264,7 +265,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             spectra=_moments(members["light"][known]),
             correlation=members["correlation"][known].sum(axis=0),
             spikes=_by_unit(spikes[wide], members["in_ev"][wide]),
-            settings_number=int(members["settings_number"].max()),
+            settings_number=int(members["settings_number"].max(initial=-1)),
         )
 
     def fold(self, prefix: Pulses | None, statistic: Pulses) -> Pulses:
@@ -283,28 +284,29 @@ class SpectrumStatistics(Analysis[Pulses]):
 
     def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
         """Compute means, g2 and pulse lengths from the sums; NaN where they are not known."""
-        width = self._picture_width
-        pulses = state or _no_pulses(width)
-        settings = self.settings_of(pulses.settings_number)
-        has_ev = any(in_ev.n for _, in_ev in (pulses.figures, pulses.spikes))
+        if state is None:
+            nothing = Batch(np.empty(0, np.int64), np.empty(0), {self.inputs[0]: np.empty(0)})
+            state = self.statistic(replace(nothing, data=self.measure(nothing)))
+        settings = self.settings_of(state.settings_number)
+        has_ev = any(in_ev.n for _, in_ev in (state.figures, state.spikes))
         unit = settings.axis is not None and has_ev
-        figures = pulses.figures[unit]
-        mean_spectrum, n = pulses.spectra.mean, pulses.spectra.n
+        figures = state.figures[unit]
+        mean_spectrum, n = state.spectra.mean, state.spectra.n
         g2 = np.full(LAGS, NAN)
         if n:
-            g2 = second_order_correlation(mean_spectrum, pulses.correlation / n)
+            g2 = second_order_correlation(mean_spectrum, state.correlation / n)
         # 0 rows: the threshold per row is for the noise of one spectrum, and a mean has less
         fit = process_spectrum(mean_spectrum, 0, settings)
         g2_width = correlation_width(g2) * _pitch(fit.axis) if n > 1 else NAN
-        spike_count, spike_width = pulses.spikes[unit].mean
+        spike_count, spike_width = state.spikes[unit].mean
         return {
-            "n_pulses": int(pulses.statuses.sum()),
+            "n_pulses": int(state.statuses.sum()),
             "n_good": figures.n,
-            "n_status": pulses.statuses,
+            "n_status": state.statuses,
             **dict(zip([f"{name}_mean" for name in MEANS], figures.mean, strict=True)),
             **dict(zip([f"{name}_scatter" for name in MEANS], figures.scatter, strict=True)),
             "mean_spectrum": mean_spectrum,
-            "spectrum_scatter": pulses.spectra.scatter,
+            "spectrum_scatter": state.spectra.scatter,
             "mean_status": fit.status.name,
             "mean_center": fit.center,
             "mean_fwhm": fit.fwhm,
@@ -408,14 +410,3 @@ def _moments(rows: NDArray[np.float64]) -> Moments:
 
 def _by_unit(rows: NDArray[np.float64], in_ev: NDArray[np.bool_]) -> tuple[Moments, Moments]:
     return _moments(rows[~in_ev]), _moments(rows[in_ev])
-
-
-def _no_pulses(width: int) -> Pulses:
-    return Pulses(
-        np.zeros(len(FitStatus), np.int64),
-        _by_unit(np.empty((0, len(MEANS))), np.empty(0, bool)),
-        _moments(np.empty((0, width))),
-        np.zeros(LAGS),
-        _by_unit(np.empty((0, 2)), np.empty(0, bool)),
-        -1,
-    )

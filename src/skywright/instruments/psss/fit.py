@@ -355,10 +355,7 @@ def spread_of(
 @njit(cache=True, nogil=True, error_model="numpy")
 def long_range(w: Floats, g: Floats, r: Floats, noise: Floats) -> float:
     """Return the variance of sums of residuals over blocks of the peak, against the noise's."""
-    bright = 0
-    for i in range(g.size):
-        bright += g[i] > 0.05
-    block = min(max(bright // 32, 4), 32)
+    block = min(max(int(np.sum(g > 0.05)) // 32, 4), 32)
     squares = expected = 0.0
     for first in range(0, g.size - block + 1, block):
         if g[first] > 0.05:
@@ -374,20 +371,9 @@ def long_range(w: Floats, g: Floats, r: Floats, noise: Floats) -> float:
 @njit(cache=True, nogil=True, error_model="numpy")
 def sandwich(matrix: Floats, meat: Floats, weighted: bool, variance: Floats) -> bool:
     """Fill (4, 4) `variance` with matrix^-1 (meat matrix^-1); False if it cannot be inverted."""
-    inverse, unit = np.empty((4, 4)), np.zeros(4)
+    inverse, units = np.empty((4, 4)), np.eye(4)
     for i in range(4):
-        unit[:] = 0.0
-        unit[i] = 1.0
-        if not solve(matrix, 0.0, unit, inverse[i]):
+        if not solve(matrix, 0.0, units[i], inverse[i]):
             return False
-    if weighted:
-        variance[:] = inverse
-        return True
-    for i in range(4):
-        for j in range(4):
-            value = 0.0
-            for k in range(4):
-                for m in range(4):
-                    value += inverse[i, k] * meat[k, m] * inverse[m, j]
-            variance[i, j] = value
+    variance[:] = inverse if weighted else inverse @ meat @ inverse
     return True

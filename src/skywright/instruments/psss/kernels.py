@@ -59,11 +59,16 @@ def column_sums(
     if background is None or mode == PLAIN:
         background, mode = None, PLAIN
     background_dtype = np.dtype(np.uint16) if background is None else background.dtype
+    is_unsigned, narrow = image.dtype.kind == "u", image.dtype.itemsize <= 2
+    with_words = background_dtype == np.uint16
     if "f" in (image.dtype.kind, background_dtype.kind):
         return _sum_floats(image, background, mode)
-    if image.dtype.kind == "u" and image.dtype.itemsize <= 2 and background_dtype == np.uint16:
+    if is_unsigned and narrow and with_words and len(image) <= ROWS_OF_WORDS:
         return _sum_words(image, background, mode)
-    return _sum_integers(image, background, mode)
+    sums, peaks = _sum_converted(image, background, mode, np.int64)
+    if is_unsigned and mode != SIGNED and (with_words or not narrow):
+        return sums.view(np.uint64), peaks
+    return sums, peaks
 
 
 def as_words(image: NDArray[Any]) -> tuple[NDArray[np.uint16], bool] | None:
@@ -85,62 +90,38 @@ def as_words(image: NDArray[Any]) -> tuple[NDArray[np.uint16], bool] | None:
 def _sum_words(
     image: NDArray[Any], background: NDArray[Any] | None, mode: int
 ) -> tuple[NDArray[Any], NDArray[np.uint16]]:
-    rows, columns = image.shape
-    words = as_words(image)
-    step = ROWS_OF_WORDS if words is not None else ROWS_AT_ONCE
-    block = None if words is not None else np.empty((step, columns), np.uint16)
-    peaks = np.zeros(columns, np.uint16)
-    sums = np.zeros(columns, np.uint32)
-    total = None if rows <= ROWS_OF_WORDS else np.zeros(columns, np.int64)
-    for first in range(0, rows, step):
-        stop = min(first + step, rows)
-        if words is not None:
-            piece, swapped = words[0][first:stop], words[1]
-        else:
-            assert block is not None
-            np.copyto(block[: stop - first], image[first:stop], casting="unsafe")
-            piece, swapped = frozen(block[: stop - first]), False
-        if background is None:
-            add_words(piece, swapped, sums, peaks)
-        else:
-            below = frozen(background[first:stop])
-            add_words_above(piece, swapped, below, mode == CLIPPED, sums, peaks)
-        if total is not None:
-            total += sums.view(np.int32) if mode == SIGNED else sums
-            sums[:] = 0
-    if mode == SIGNED:
-        return (sums.view(np.int32).astype(np.int64) if total is None else total), peaks
-    return (sums if total is None else total.astype(np.uint64)), peaks
-
-
-def _sum_integers(
-    image: NDArray[Any], background: NDArray[Any] | None, mode: int
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
     columns = image.shape[1]
-    sums = np.zeros(columns, np.int64)
-    peaks = np.full(columns, np.iinfo(np.int64).min, np.int64)
-    # Pixels of 64 bits without sign are summed modulo 2**64, as if they had one.
-    wide = image.dtype.kind == "u" and image.dtype.itemsize == 8
-    for block, below in _converted(image, background, np.int64):
-        add_integers_above(block, wide, below, mode == CLIPPED, sums, peaks)
-    if image.dtype.kind == "u" and mode != SIGNED and image.dtype.itemsize > 2:
-        return sums.view(np.uint64), peaks
-    return sums, peaks
+    peaks, sums = np.zeros(columns, np.uint16), np.zeros(columns, np.uint32)
+    words, swapped = as_words(image) or (None, False)
+    pieces = _converted(image, background, np.uint16) if words is None else [(words, background)]
+    for piece, below in pieces:
+        known = None if below is None or background is None else frozen(below)
+        add_words(frozen(piece), swapped, known, mode == CLIPPED, sums, peaks)
+    return (sums.view(np.int32).astype(np.int64) if mode == SIGNED else sums), peaks
 
 
 def _sum_floats(
     image: NDArray[Any], background: NDArray[Any] | None, mode: int
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    columns = image.shape[1]
-    sums = np.zeros(columns)
-    words = as_words(image) if background is not None and background.dtype.kind == "f" else None
-    if words is not None and background is not None and not words[1]:
-        highest = np.zeros(columns, np.uint16)
-        add_words_above_floats(words[0], frozen(background), mode == CLIPPED, sums, highest)
-        return sums, highest
-    peaks = np.full(columns, -np.inf)
-    for block, below in _converted(image, background, np.float64):
-        add_floats_above(block, below, mode == CLIPPED, sums, peaks)
+    words, swapped = as_words(image) or (None, False)
+    if words is None or swapped or background is None:
+        return _sum_converted(image, background, mode, np.float64)
+    sums, peaks = np.zeros(image.shape[1]), np.zeros(image.shape[1], np.uint16)
+    add_words_above_floats(words, frozen(background), mode == CLIPPED, sums, peaks)
+    return sums, peaks
+
+
+def _sum_converted(
+    image: NDArray[Any], background: NDArray[Any] | None, mode: int, dtype: type[np.generic]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return sums and peaks in int64 or float64."""
+    least = -np.inf if dtype is np.float64 else np.iinfo(np.int64).min
+    sums, peaks = np.zeros(image.shape[1], dtype), np.full(image.shape[1], least, dtype)
+    # Pixels of 64 bits without sign are summed modulo 2**64, as if they had one.
+    is_wide = image.dtype.kind == "u" and image.dtype.itemsize == 8
+    wide = None if dtype is np.float64 else is_wide
+    for block, below in _converted(image, background, dtype):
+        add_above(block, wide, below, mode == CLIPPED, sums, peaks)
     return sums, peaks
 
 
@@ -183,46 +164,39 @@ def _above(pixel: np.uint16, below: np.uint16, clipped: bool) -> np.uint32:
 
 
 @njit(cache=True, nogil=True)
-def add_words(image: NDArray[Any], swapped: bool, sums: NDArray[Any], peaks: NDArray[Any]) -> None:
-    """Add (rows, columns) uint16 to (columns,) uint32 `sums`; raise (columns,) uint16 `peaks`."""
-    rows, columns = image.shape
-    for row in range(0, rows - 1, 2):
-        for column in range(columns):
-            upper = _native(image[row, column], swapped)
-            lower = _native(image[row + 1, column], swapped)
-            sums[column] += np.uint32(upper) + np.uint32(lower)
-            peaks[column] = max(peaks[column], max(upper, lower))
-    if rows % 2:
-        for column in range(columns):
-            pixel = _native(image[rows - 1, column], swapped)
-            sums[column] += np.uint32(pixel)
-            peaks[column] = max(peaks[column], pixel)
-
-
-@njit(cache=True, nogil=True)
-def add_words_above(
+def add_words(
     image: NDArray[Any],
     swapped: bool,
-    background: NDArray[Any],
+    background: NDArray[Any] | None,
     clipped: bool,
     sums: NDArray[Any],
     peaks: NDArray[Any],
 ) -> None:
-    """Add what uint16 pixels are above uint16 background to uint32 sums, modulo 2**32."""
+    """Add what uint16 pixels are above uint16 background to uint32 `sums`, modulo 2**32.
+
+    Raise (columns,) uint16 `peaks`. Without a background, None, it is compiled without the
+    difference.
+    """
     rows, columns = image.shape
     for row in range(0, rows - 1, 2):
         for column in range(columns):
             upper = _native(image[row, column], swapped)
             lower = _native(image[row + 1, column], swapped)
-            sums[column] += np.uint32(
-                _above(upper, background[row, column], clipped)
-                + _above(lower, background[row + 1, column], clipped)
-            )
+            if background is None:
+                sums[column] += np.uint32(upper) + np.uint32(lower)
+            else:
+                sums[column] += np.uint32(
+                    _above(upper, background[row, column], clipped)
+                    + _above(lower, background[row + 1, column], clipped)
+                )
             peaks[column] = max(peaks[column], max(upper, lower))
     if rows % 2:
         for column in range(columns):
             pixel = _native(image[rows - 1, column], swapped)
-            sums[column] += _above(pixel, background[rows - 1, column], clipped)
+            if background is None:
+                sums[column] += np.uint32(pixel)
+            else:
+                sums[column] += _above(pixel, background[rows - 1, column], clipped)
             peaks[column] = max(peaks[column], pixel)
 
 
@@ -246,42 +220,29 @@ def add_words_above_floats(
 
 
 @njit(cache=True, nogil=True)
-def add_integers_above(
+def add_above(
     image: NDArray[Any],
-    wide: bool,
+    wide: bool | None,
     background: NDArray[Any],
     clipped: bool,
     sums: NDArray[Any],
     peaks: NDArray[Any],
 ) -> None:
-    """Add what int64 pixels are above int64 background to int64 sums, modulo 2**64."""
+    """Add what pixels are above background to sums, all int64 or all float64; NaN stays NaN.
+
+    Integers are added modulo 2**64; `wide` says that they have no sign. It is None for floats.
+    """
     rows, columns = image.shape
     for row in range(rows):
         for column in range(columns):
             pixel, below = image[row, column], background[row, column]
-            if not clipped or pixel > below or (wide and pixel < 0):
+            counts, level = not (clipped and pixel <= below), pixel
+            if wide is not None:
+                counts |= wide and pixel < 0
+                level = (pixel >> 1) & np.int64(0x7FFFFFFFFFFFFFFF) if wide else pixel
+            if counts:
                 sums[column] += pixel - below
-            level = (pixel >> 1) & np.int64(0x7FFFFFFFFFFFFFFF) if wide else pixel
             peaks[column] = max(peaks[column], level)
-
-
-@njit(cache=True, nogil=True)
-def add_floats_above(
-    image: NDArray[Any],
-    background: NDArray[Any],
-    clipped: bool,
-    sums: NDArray[Any],
-    peaks: NDArray[Any],
-) -> None:
-    """Add what float64 pixels are above float64 background to float64 sums; NaN stays NaN."""
-    rows, columns = image.shape
-    for row in range(rows):
-        for column in range(columns):
-            pixel = image[row, column]
-            above = pixel - background[row, column]
-            if not (clipped and above <= 0.0):
-                sums[column] += above
-            peaks[column] = max(peaks[column], pixel)
 
 
 def warm() -> None:

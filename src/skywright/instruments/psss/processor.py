@@ -192,6 +192,10 @@ class Processor(Owner[Pulse, Result]):
         self.changed()
         return settings
 
+    def set_color(self, color: bool) -> bool:
+        """Return False: pictures are grey."""
+        return False
+
     # ---- the way of a pulse
 
     def before_source_start(self) -> None:

@@ -30,46 +30,12 @@ from skywright.wire.bsread_channel import encode_timestamp
 from skywright.wire.bsread_compression import COMPRESSIONS, Compression
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender, tcp_address
 
-SET_HELP = (
-    "any setting of skywright.instruments.psss.twin.InstrumentSettings, such as bandwidth_ev=20"
-)
-
 SLICE_S = 0.2
 """Longest time, s, for which a wait delays a stop."""
 
 
-class TruthTable:
-    """The true values of each pulse, and whether it was sent, in the order of the pulses.
-
-    Parameters
-    ----------
-    spectra
-        True: keep the true spectra too, 20 kB for a pulse of 2560 columns.
-    """
-
-    SCALARS = tuple(
-        field.name for field in fields(Truth) if field.name not in ("pulse_id", "spectrum")
-    )
-
-    def __init__(self, *, spectra: bool = False) -> None:
-        self._spectra = spectra
-        self._rows: list[tuple[Any, ...]] = []
-        self._lines: list[Any] = []
-
-    def add(self, pulse: Pulse, *, sent: bool) -> None:
-        """Add a pulse of the simulated instrument."""
-        scalars = (getattr(pulse.truth, name) for name in self.SCALARS)
-        self._rows.append((pulse.pulse_id, pulse.time_ns, sent, *scalars))
-        if self._spectra:
-            self._lines.append(pulse.truth.spectrum)
-
-    def write(self, path: Path) -> None:
-        """Write an npz file with an array for each quantity; ``spectrum`` is (pulses, columns)."""
-        names = ("pulse_id", "time_ns", "sent", *self.SCALARS)
-        columns = dict(zip(names, map(np.array, zip(*self._rows, strict=True)), strict=False))
-        if self._spectra:
-            columns["spectrum"] = np.array(self._lines)
-        np.savez(path, **columns)  # type: ignore[arg-type]  # names are ours
+TRUTH = tuple(field.name for field in fields(Truth) if field.name not in ("pulse_id", "spectrum"))
+"""The true values that are written."""
 
 
 def send_pulses(
@@ -80,7 +46,7 @@ def send_pulses(
     compression: Compression = "none",
     header_compression: Compression = "none",
     pulses: int = 0,
-    truth: TruthTable | None = None,
+    truth: list[dict[str, Any]] | None = None,
     stop: threading.Event | None = None,
 ) -> dict[str, Any]:
     """Send the pulses of a source until there are enough or `stop` is set.
@@ -99,7 +65,7 @@ def send_pulses(
     pulses
         Number of pulses to take from the source, also those that are dropped; 0: without end.
     truth
-        Table that gets the true values of each pulse; None: none.
+        List that gets the true values of each pulse, and whether it was sent; None: none.
     stop
         Event that ends the sending when it is set.
 
@@ -122,7 +88,9 @@ def send_pulses(
         while not sent and wait_s and not stop.is_set():
             sent = sender.send(frames, wait_s)
         if truth is not None:
-            truth.add(pulse, sent=sent)
+            scalars = {name: getattr(pulse.truth, name) for name in TRUTH}
+            times = {"pulse_id": pulse.pulse_id, "time_ns": pulse.time_ns, "sent": sent}
+            truth.append(times | scalars)
         ids = [*ids[:1], pulse.pulse_id]
         count += 1
     source.halt()
@@ -157,11 +125,10 @@ def _framing(source: SimSource, channel: str, encoder: Encoder) -> Callable[[Pul
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 if an argument cannot be used."""
     args = _parser().parse_args(arguments)
-    log_to_stderr(args.verbose)
+    log_to_stderr()
     try:
         source = _source(args)
-        address = tcp_address(args.host, args.port)
-        sender = Sender(address, args.kind, queue_bytes=args.queue_bytes)
+        sender = Sender(tcp_address("127.0.0.1", args.port), queue_bytes=args.queue_bytes)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -173,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deadline = args.wait_for_reader
     while deadline > 0.0 and not stop.is_set() and not sender.wait_for_reader(SLICE_S):
         deadline -= SLICE_S
-    truth = TruthTable(spectra=args.spectra) if args.truth else None
+    truth: list[dict[str, Any]] = []
     summary = send_pulses(
         source,
         sender,
@@ -181,11 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compression=args.compression,
         header_compression=args.header_compression,
         pulses=args.pulses,
-        truth=truth,
+        truth=truth if args.truth else None,
         stop=stop,
     )
-    if truth is not None:
-        truth.write(args.truth)
+    if args.truth:
+        names = truth[0] if truth else ()
+        columns: dict[str, Any] = {name: np.array([row[name] for row in truth]) for name in names}
+        np.savez(args.truth, **columns)
     sender.close()
     with contextlib.suppress(BrokenPipeError):  # who started us is gone
         sys.stdout.write(json.dumps({"ended": summary}) + "\n")
@@ -196,36 +165,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _source(args: argparse.Namespace) -> SimSource:
     """Return the source, with its pool of noise and its reel rendered."""
     columns, rows = parse_size(args.size)
-    settings = InstrumentSettings(
-        kind=args.spectrum, columns=columns, rows=rows, pool_bytes=args.pool_bytes
-    )
-    settings = replace(settings, **_numbers(args.set))
     source = SimSource(
-        settings,
+        InstrumentSettings(columns=columns, rows=rows, pool_bytes=args.pool_bytes),
         rate_hz=args.rate,
-        speed=args.speed,
         seed=args.seed,
         first_pulse_id=args.first_pulse_id,
         reel=args.reel,
     )
-    source.beam = not args.dark
     source.prepare()
     return source
-
-
-def _numbers(texts: Sequence[str]) -> dict[str, Any]:
-    """Return settings of the instrument from ``NAME=NUMBER``."""
-    names = {field.name for field in fields(InstrumentSettings)} - {"kind"}
-    numbers: dict[str, Any] = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        if name not in names:
-            raise ConfigError(f"--set {text}: no setting {name!r}; there are {sorted(names)}")
-        try:
-            numbers[name] = int(number) if number.lstrip("-").isdigit() else float(number)
-        except ValueError:
-            raise ConfigError(f"--set {text}: expected {name}=NUMBER") from None
-    return numbers
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -234,14 +182,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m skywright.instruments.psss.sender", description=__doc__
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; * for all")
     add("--port", type=port_number, default=9999, help="0 takes a free one")
-    add("--kind", choices=("push", "pub"), default="push")
     add("--prefix", default=PREFIX, help="the channel is PREFIX:FPICTURE")
     add("--rate", type=float, default=PULSE_RATE_HZ, help="Hz; 0 as fast as it is read")
-    add(
-        "--speed", type=float, default=1.0, help="factor on the rate; the clock stays the machine's"
-    )
     add("--size", default=f"{known.columns}x{known.rows}", help="WIDTHxHEIGHT")
     add("--pulses", type=int, default=0, help="number of pulses to send; 0: without end")
     add("--compression", choices=COMPRESSIONS, default="none")
@@ -250,20 +193,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--wait-for-reader", type=float, default=0.0, help="s; longest wait before the first pulse")
     add("--seed", type=int, default=0)
     add("--first-pulse-id", type=int, help="default: by the clock, so that ids always grow")
-    add("--spectrum", choices=("sase", "gaussian"), default=known.kind)
-    add("--set", action="append", default=[], metavar="NAME=NUMBER", help=SET_HELP)
-    add("--dark", action="store_true", help="no light, for a background")
-    add(
-        "--pool-bytes",
-        type=int,
-        default=known.pool_bytes,
-        help="of noisy frames; 0: all noise anew",
-    )
+    pool = "of noisy frames; 0: all noise anew"
+    add("--pool-bytes", type=int, default=known.pool_bytes, help=pool)
     reel = "number of pictures to render before the start and to repeat; 0: render each"
     add("--reel", type=int, default=0, help=reel)
     add("--truth", type=Path, help="npz file to write at the end")
-    add("--spectra", action="store_true", help="true spectra in that file too")
-    add("-v", "--verbose", action="count", default=0)
     return parser
 
 

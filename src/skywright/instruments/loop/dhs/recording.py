@@ -80,7 +80,7 @@ class Recording:
 
     def end(self) -> None:
         """Stop the camera and close the file with all that has come."""
-        acquisition = self.camera.stop()
+        acquisition = self.camera.stop_acquisition()
         if acquisition is not None and not acquisition.done.wait(FLUSH_LIMIT_S):
             logger.error("%s: pictures still wait to be written", self.path)
         state = self.camera.state()

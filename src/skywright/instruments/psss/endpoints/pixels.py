@@ -4,12 +4,12 @@
 every pulse for a second, and their memory would not be freed.
 """
 
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from skywright.processes.child import start_module
 
 SMALL_BYTES = 200_000
 """Bodies up to this size are read in the process of the service."""
-_REFUSED = 3
 
 
 @dataclass(frozen=True)
@@ -100,92 +99,34 @@ def to_pixels(data: Any) -> NDArray[np.uint16]:
     return values.astype(np.uint16)
 
 
-class Parser:
-    """Reads one body as it arrives. `close` must be called in any case."""
-
-    def __init__(self, expected_bytes: int | None) -> None:
-        self._body = bytearray()
-        self._is_large = expected_bytes is None or expected_bytes > SMALL_BYTES
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def feed(self, piece: bytes) -> None:
-        """Add a piece of the body."""
-        if not self._is_large:
-            self._body += piece
-            return
-        await anyio.to_thread.run_sync(self._write, piece)
-
-    def _started(self) -> "subprocess.Popen[bytes]":
-        """Return the process. It is started here: the event loop must not wait for its start."""
-        if self._process is None:
-            self._process = start_module(
-                "skywright.instruments.psss.endpoints.pixels", stderr=subprocess.DEVNULL, bufsize=0
-            )
-        return self._process
-
-    def _write(self, piece: bytes) -> None:
-        stdin = self._started().stdin
-        assert stdin is not None
-        rest = memoryview(piece)
-        try:
-            while rest:
-                rest = rest[stdin.write(rest) :]
-        except BrokenPipeError:  # `result` reports why the process has ended
-            return
-
-    async def result(self) -> Upload:
-        """Return the background of the complete body.
-
-        Raises
-        ------
-        DataError
-            If the body is no background.
-        """
-        if not self._is_large:
-            return await anyio.to_thread.run_sync(parse_upload, bytes(self._body))
-        return await anyio.to_thread.run_sync(self._receive)
-
-    def _receive(self) -> Upload:
-        process = self._started()
-        output, _ = process.communicate()
-        if process.returncode not in (0, _REFUSED):
-            raise DataError(
-                f"the body could not be read (exit status {process.returncode}); "
-                "is there memory for it?"
-            )
-        line, _, pixels = output.partition(b"\n")
-        header = orjson.loads(line)
-        if process.returncode == _REFUSED:
-            raise DataError(header["error"])
-        if header["shape"] is None:
-            return Upload(header["name"], None)
-        values = np.frombuffer(pixels, np.uint16).reshape(header["shape"])
-        return Upload(header["name"], values)
-
-    def close(self) -> None:
-        """End the process, if it still runs."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
+def read_upload(body: bytes) -> Upload:
+    """Read the body of POST /background as `parse_upload` does, a large one in another process."""
+    if len(body) <= SMALL_BYTES:
+        return parse_upload(body)
+    with start_module(
+        "skywright.instruments.psss.endpoints.pixels", stderr=subprocess.DEVNULL
+    ) as process:
+        output, _ = process.communicate(body)
+    if process.returncode:
+        raise DataError(
+            f"the body could not be read (exit status {process.returncode}); "
+            "is there memory for it?"
+        )
+    found = pickle.loads(output)
+    if isinstance(found, str):
+        raise DataError(found)
+    return Upload(*found)
 
 
 def main() -> None:
-    """Read a body from stdin; write one JSON line, and the pixels after it, to stdout."""
+    """Read a body from stdin; write its name and pixels, or why it is refused, to stdout."""
     try:
         upload = parse_upload(sys.stdin.buffer.read())
     except DataError as error:
-        sys.stdout.buffer.write(orjson.dumps({"error": str(error)}) + b"\n")
-        sys.exit(_REFUSED)
-    shape = None if upload.pixels is None else upload.pixels.shape
-    header: dict[str, Any] = {"name": upload.name, "shape": shape}
-    sys.stdout.buffer.write(orjson.dumps(header) + b"\n")
-    if upload.pixels is not None:
-        sys.stdout.buffer.write(upload.pixels.data)
+        found: Any = str(error)
+    else:
+        found = upload.name, upload.pixels
+    sys.stdout.buffer.write(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
 
 
 if __name__ == "__main__":

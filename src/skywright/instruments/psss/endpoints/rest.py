@@ -27,7 +27,7 @@ from skywright.instruments.psss.background import Background, uploaded
 from skywright.instruments.psss.endpoints.metrics import make_registry
 from skywright.instruments.psss.endpoints.openapi import LoadRequest, RecordRequest, describe
 from skywright.instruments.psss.endpoints.parameters import read_object
-from skywright.instruments.psss.endpoints.pixels import Parser
+from skywright.instruments.psss.endpoints.pixels import read_upload
 
 if TYPE_CHECKING:
     from skywright.instruments.psss.endpoints.service import Service
@@ -137,18 +137,7 @@ class _Handlers:
 
     async def background(self, request: Request) -> Mapping[str, Any]:
         async with self._uploads:
-            return await self._upload(request)
-
-    async def _upload(self, request: Request) -> Mapping[str, Any]:
-        length = request.headers.get("content-length")
-        parser = Parser(int(length) if length else None)
-        try:
-            async with aclosing(_pieces(request, BODY_BYTES_MAX)) as pieces:
-                async for piece in pieces:
-                    await parser.feed(piece)
-            upload = await parser.result()
-        finally:
-            await anyio.to_thread.run_sync(parser.close)
+            upload = await anyio.to_thread.run_sync(read_upload, await _body(request))
         if upload.pixels is None:
             self.service.parameters.use(None)
             return {}
@@ -252,12 +241,12 @@ async def _html_error(request: Request, error: Exception) -> Response:
     return HTMLResponse(page, error.status_code, headers)
 
 
-async def _pieces(request: Request, most_bytes: int) -> Any:
-    """Yield the body as it arrives; HTTP 413 if it is too large, 408 if its next piece is late."""
-    too_large = HTTPException(413, f"The body is larger than {most_bytes} bytes")
-    if int(request.headers.get("content-length") or 0) > most_bytes:
+async def _body(request: Request) -> bytes:
+    """Return the body; HTTP 413 if it is too large, 408 if its next piece is late."""
+    too_large = HTTPException(413, f"The body is larger than {BODY_BYTES_MAX} bytes")
+    if int(request.headers.get("content-length") or 0) > BODY_BYTES_MAX:
         raise too_large
-    received = 0
+    body = bytearray()
     async with aclosing(request.stream()) as stream:
         while True:
             try:
@@ -267,17 +256,10 @@ async def _pieces(request: Request, most_bytes: int) -> Any:
                 waited = f"Nothing more of the body came in {SILENCE_LIMIT_S:g} s"
                 raise HTTPException(408, waited, {"Connection": "close"}) from error
             if piece is None:
-                return
-            received += len(piece)
-            if received > most_bytes:
+                return bytes(body)
+            body += piece
+            if len(body) > BODY_BYTES_MAX:
                 raise too_large
-            if piece:
-                yield piece
-
-
-async def _body(request: Request) -> bytes:
-    async with aclosing(_pieces(request, BODY_BYTES_MAX)) as pieces:
-        return b"".join([piece async for piece in pieces])
 
 
 def _checked(model: type[T], body: bytes) -> T:

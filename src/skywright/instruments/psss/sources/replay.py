@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ import hdf5plugin  # noqa: F401  registers the filters of detector files, bitshu
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.pacing import Pacer, period_of
-from skywright.acquire.source import PolledSource
+from skywright.acquire.pacing import PacedSource, period_of
 from skywright.errors import ConfigError
 from skywright.files.areadetector import EPICS_EPOCH_S, EPICS_NANOSECONDS, EPICS_SECONDS, UNIQUE_ID
 from skywright.instruments.psss.pulse import Pulse
@@ -32,8 +31,11 @@ SECONDS_MAX = 9 * 10**9
 """The year 2255: later times, in ns, do not fit into 64 bits."""
 
 
-class ReplaySource(PolledSource[Pulse]):
-    """Plays the pictures of an HDF5 file as pulses.
+class ReplaySource(PacedSource[Pulse]):
+    """Plays the pictures of an HDF5 file as pulses, again and again; pulse ids go on to grow.
+
+    Pictures that are not taken in time count as lost, ``late``. A pulse whose picture cannot be
+    read comes without it, and is reported.
 
     Parameters
     ----------
@@ -42,8 +44,6 @@ class ReplaySource(PolledSource[Pulse]):
     dataset
         Path in the file of a dataset (N, rows, columns) of integers, float32 or float64. None: the
         first of `IMAGE_DATASETS` that the file has, else its only dataset of that kind.
-    once
-        True: end after the last picture. False: begin again then; pulse ids go on to grow.
     rate_hz
         Pictures per second; 0: as fast as they are taken.
 
@@ -54,105 +54,63 @@ class ReplaySource(PolledSource[Pulse]):
         what is missing.
     """
 
-    def __init__(
-        self, path: Path, dataset: str | None = None, *, once: bool = False, rate_hz: float = 100.0
-    ) -> None:
+    def __init__(self, path: Path, dataset: str | None = None, *, rate_hz: float = 100.0) -> None:
         if rate_hz < 0.0:
             raise ConfigError(f"rate {rate_hz} Hz: expected 0 or more")
-        super().__init__("replay")
+        super().__init__("replay", self._pulse, period_of(rate_hz), item_name="picture")
+        self._pacer.end()  # no picture comes before the first start
         self.path = path
         self.dataset = dataset
-        self.once = once
-        self.rate_hz = rate_hz
         self._lock = threading.Lock()
-        self._file: h5py.File | None = None
         self._images: h5py.Dataset | None = None
         self._ids: NDArray[np.int64] = np.empty(0, np.int64)
         self._times: NDArray[np.int64] | None = None
-        self._number = 0
-        self._pace = Pacer(period_of(rate_hz))
-        self._late = 0
-
-    @property
-    def lost(self) -> Mapping[str, int]:
-        """Number of pulses that were left out, ``late``.
-
-        A pulse whose picture cannot be read comes without it, and is reported.
-        """
-        with self._lock:
-            late = self._late
-        return {"late": late} if late else {}
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last picture was played; always False unless `once`."""
-        return self.once and self._number >= len(self._ids) > 0
 
     def open(self) -> None:
         """Open the file. The next picture is the one after the last that was played.
 
-        So the pulse ids of one acquisition do not come again in the next. After the end, with
-        `once`, it is the first picture.
+        So the pulse ids of one acquisition do not come again in the next.
         """
-        with self._lock:
-            if self.ended:
-                self._number = 0
+        with ExitStack() as files:  # closes the file if there is nothing to play
             try:
-                self._file = h5py.File(self.path, "r")
-                self._images = find_images(self._file, self.dataset)
-                self._ids, self._times = _ids(self._images), _times(self._images)
+                file = files.enter_context(h5py.File(self.path, "r"))
+                images = find_images(file, self.dataset)
+                self._ids, self._times = _ids(images), _times(images)
+            except ConfigError:
+                raise
             except Exception as error:  # h5py raises many kinds for a damaged file
-                opened, self._file, self._images = self._file, None, None
-                if opened is not None:
-                    opened.close()
-                if isinstance(error, ConfigError):
-                    raise
                 raise ConfigError(f"{self.path}: no HDF5 file to replay ({error})") from error
-            self._pace = Pacer(period_of(self.rate_hz))
+            self._images = images
+            files.pop_all()
+        super().open()
 
-    def next(self, timeout_s: float) -> Pulse | None:
-        """Return the next picture when it is due; None after `timeout_s`, or at the end."""
-        if self._file is None or self.ended:
-            self._pace.pause(timeout_s)
-            return None
-        skipped = self._pace.wait(timeout_s)
-        if skipped is None:
-            return None
-        with self._lock:
-            if self._images is None:
-                return None
-            if self.once:  # no more than the file has
-                skipped = min(skipped, len(self._ids) - self._number)
-            self._late += skipped
-            self._number += skipped
-            if self.ended:
-                return None
-            number, self._number = self._number, self._number + 1
-            return self._pulse(number)
+    def set_period(self, seconds: float) -> float:
+        """Return 0: the pulses come at the rate of their machine."""
+        return 0.0
 
     def halt(self) -> None:
         """Close the file."""
-        self._pace.end()
+        super().halt()
         with self._lock:
-            opened, self._file, self._images = self._file, None, None
-            if opened is not None:
-                opened.close()
+            images, self._images = self._images, None
+            if images is not None:
+                images.file.close()
 
-    def _pulse(self, number: int) -> Pulse:
-        assert self._images is not None
-        turn, index = divmod(number, len(self._ids))
-        span = int(self._ids[-1] - self._ids[0]) + _step(self._ids)
-        image: NDArray[Any] | None = None
-        try:
-            image = self._images[index]
-            image.flags.writeable = False
-        except (OSError, RuntimeError) as error:  # a chunk that cannot be decompressed
-            self.report(f"{self.path}: picture {index} cannot be read ({error})")
-        time_ns = None
-        if self._times is not None and not turn:
-            time_ns = int(self._times[index])
-        pulse_id = int(self._ids[index]) + turn * span
-        return Pulse(pulse_id, time_ns, image, has_unusable_picture=image is None)
+    def _pulse(self, number: int, _time: float) -> Pulse | None:
+        with self._lock:
+            if self._images is None:  # it was stopped just now
+                return None
+            turn, index = divmod(number, len(self._ids))
+            span = int(self._ids[-1] - self._ids[0]) + _step(self._ids)
+            image: NDArray[Any] | None = None
+            try:
+                image = self._images[index]
+                image.flags.writeable = False
+            except (OSError, RuntimeError) as error:  # a chunk that cannot be decompressed
+                self.report(f"{self.path}: picture {index} cannot be read ({error})")
+            time_ns = None if self._times is None or turn else int(self._times[index])
+            pulse_id = int(self._ids[index]) + turn * span
+            return Pulse(pulse_id, time_ns, image, has_unusable_picture=image is None)
 
 
 def find_images(file: h5py.File, dataset: str | None) -> h5py.Dataset:

@@ -2,14 +2,12 @@
 
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.pacing import Pacer, period_of
-from skywright.acquire.source import PolledSource
+from skywright.acquire.pacing import PacedSource, period_of
 from skywright.errors import ConfigError
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings, Truth
@@ -18,7 +16,7 @@ PULSE_RATE_HZ = 100.0
 """Rate of the machine: its pulse id grows by 1 every 10 ms."""
 
 
-class SimSource(PolledSource[Pulse]):
+class SimSource(PacedSource[Pulse]):
     """The twin of the instrument at the machine's clock.
 
     Parameters
@@ -66,7 +64,9 @@ class SimSource(PolledSource[Pulse]):
     ) -> None:
         if min(rate_hz, speed) < 0.0:
             raise ConfigError(f"rate {rate_hz} Hz, speed {speed}: expected 0 or more")
-        super().__init__("sim")
+        period_s = period_of(rate_hz * speed)
+        super().__init__("sim", self._pulse, period_s, item_name="pulse")
+        self._pacer.end()  # no pulse comes before the first start
         self.settings = settings or InstrumentSettings()
         self.beam = True
         self.silent = False
@@ -75,25 +75,14 @@ class SimSource(PolledSource[Pulse]):
         self.reel = reel
         self._first = first_pulse_id
         self._pictures: list[tuple[NDArray[np.uint16], Truth]] = []
-        self._paced_hz = rate_hz * speed
         self._step = max(round(PULSE_RATE_HZ / rate_hz), 1) if rate_hz else 1
         self._id_period_ns = round(1e9 / (rate_hz * self._step if rate_hz else PULSE_RATE_HZ))
-        self._lock = threading.Lock()
         self._instrument_lock = threading.Lock()
         """Held while the twin is made, which takes seconds."""
         self._instrument: Instrument | None = None
-        self._late = 0
-        self._pace = Pacer(period_of(self._paced_hz))
-        self._pace.end()
-        self._next_id = 0
+        self._id_of_first = 0
+        """Pulse id of the pulse that has the number 0 at the present clock."""
         self._time_of_zero_ns = 0
-
-    @property
-    def lost(self) -> Mapping[str, int]:
-        """Pulses that nobody took in time, as ``late``, since the object was made."""
-        with self._lock:
-            late = self._late + self._pace.skipped
-        return {"late": late} if late else {}
 
     @property
     def instrument(self) -> Instrument:
@@ -113,28 +102,29 @@ class SimSource(PolledSource[Pulse]):
             ]
 
     def open(self) -> None:
-        """Start the machine's clock."""
+        """Start the machine's clock; pulse ids go on from the last start."""
         self.prepare()
-        with self._lock:
-            now_ns = time.time_ns()
-            first = now_ns // self._id_period_ns if self._first is None else self._first
-            self._next_id = max(first, self._next_id)
-            self._time_of_zero_ns = now_ns - self._next_id * self._id_period_ns
-            self._late += self._pace.skipped
-            self._pace = Pacer(period_of(self._paced_hz))
+        now_ns = time.time_ns()
+        first = now_ns // self._id_period_ns if self._first is None else self._first
+        before = self._number * self._step
+        next_id = max(first, self._id_of_first + before)
+        self._id_of_first = next_id - before
+        self._time_of_zero_ns = now_ns - next_id * self._id_period_ns
+        super().open()
+
+    def set_period(self, seconds: float) -> float:
+        """Return 0: the machine sets the rate of its pulses."""
+        return 0.0
 
     def next(self, timeout_s: float) -> Pulse | None:
         """Wait until the next pulse is due, and return it; None after `timeout_s`."""
-        pace = self._pace
         if self.silent:
-            pace.pause(timeout_s)
+            self._pacer.pause(timeout_s)
             return None
-        skipped = pace.wait(timeout_s)
-        if skipped is None:
-            return None
-        with self._lock:
-            pulse_id = self._next_id + skipped * self._step
-            self._next_id = pulse_id + self._step
+        return super().next(timeout_s)
+
+    def _pulse(self, number: int, _time: float) -> Pulse:
+        pulse_id = self._id_of_first + number * self._step
         if self._pictures:
             image, truth = self._pictures[pulse_id % self.reel]
             truth = replace(truth, pulse_id=pulse_id)
@@ -144,7 +134,3 @@ class SimSource(PolledSource[Pulse]):
         # The value that a gas monitor beside the spectrometer would measure
         energy = float(truth.pulse_energy_uj)
         return Pulse(pulse_id, time_ns, image, truth=truth, energy_uj=energy)
-
-    def halt(self) -> None:
-        """Stop the clock; pulse ids go on after the next start."""
-        self._pace.end()
