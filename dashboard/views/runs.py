@@ -68,13 +68,15 @@ async def runs(request: Request) -> Response:
         # If tiled is away or silent, what was typed stays until it is back.
         answer, wrong = await site.catalog.try_ask(newest_first, search, site.settings.journals)
         found, status = answer or [], 503 if wrong else 200
+    is_refined = any((search.plan, search.sample, search.since, search.until, search.kind))
     more = str(request.url.include_query_params(limit=2 * search.limit))
     return render(
         request,
         "runs.html",
         status,
         search=asdict(search),
-        is_refined=any((search.plan, search.sample, search.since, search.until, search.kind)),
+        is_refined=is_refined,
+        is_search=bool(search.q) or is_refined,
         found=found,
         wrong=wrong,
         more=more if len(found) == search.limit < MOST else "",

@@ -309,6 +309,18 @@ def test_a_store_that_is_away_is_said_on_every_page(tmp_path: Path) -> None:
         assert 'value="what was typed"' in page.get("/runs?q=what was typed").text
 
 
+@pytest.mark.parametrize(
+    ("query", "says"), [("", "No run in the catalog yet."), ("?kind=raw&q=a", "No run matches.")]
+)
+def test_an_empty_catalog_is_no_search_that_finds_nothing(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch, query: str, says: str
+) -> None:
+    monkeypatch.setattr("dashboard.views.runs.find_runs", lambda *_: [])
+    page.portal.call(page.app.state.site.catalog._answers.clear)  # type: ignore
+    assert says in page.get(f"/runs{query}").text
+    page.portal.call(page.app.state.site.catalog._answers.clear)  # type: ignore
+
+
 def test_the_list_does_not_wait_for_a_tiled_that_is_silent(
     page: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
