@@ -32,6 +32,7 @@ from skywright.packages import installed_version, requirements_of
 from skywright.processes import locks, stack
 from skywright.processes.ports import port_is_free
 from skywright.store.tail import locked_if_dead
+from skywright.words import counted
 
 LOW_DISK_BYTES = 5_000_000_000
 STALE_JOURNAL_S = 10.0
@@ -269,10 +270,12 @@ def check_stack(settings: Settings, state: stack.State | None) -> Iterator[Check
         child = state.processes.get(name)
         log = settings.directory / "logs" / f"{name}.log"
         if child is None:
-            todo = f"look at {log}; if `up --only` left it out, start it without"
+            todo = f"`up` starts it again by itself; if it does not come, look at {log}; "
+            todo += "if `up --only` left it out, start `up` without"
             yield wrong("up", f"{name} does not run", todo)
         elif child.restarts:
-            yield doubtful("up", f"{name} was restarted {child.restarts} times", f"look at {log}")
+            times = counted(child.restarts, "time")
+            yield doubtful("up", f"{name} was restarted {times}", f"look at {log}")
 
 
 def check_session(settings: Settings) -> Iterator[Check]:
