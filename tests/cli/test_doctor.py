@@ -462,6 +462,26 @@ def test_a_missing_package_of_two_extras_is_named_once(monkeypatch: pytest.Monke
     assert check.found == "not installed: inotify-simple"
 
 
+def test_an_extra_of_an_instrument_that_is_not_configured_may_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import metadata
+
+    def version(name: str) -> str:
+        if name in ("grpcio", "aio-pika"):  # of panoseti and epu
+            raise metadata.PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr("skywright.packages.version", version)
+    settings = settings_in(tmp_path)
+    (check,) = doctor.check_versions(settings)
+    assert (check.status, check.found) == (Status.wrong, "not installed: aio-pika, grpcio")
+    camera = settings.model_copy(update={"iocs": {"axis": settings.iocs["axis"]}})
+    (check,) = doctor.check_versions(camera)
+    assert check.status is Status.ok
+    assert "; without all of epu, panoseti, which nothing in the configuration" in check.found
+
+
 def test_an_ioc_clock_that_is_ahead_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
