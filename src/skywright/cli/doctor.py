@@ -140,7 +140,7 @@ def check_versions(settings: Settings | None = None) -> Iterator[Check]:
             old.append(f"{requirement.name} {installed} (needs {requirement.specifier})")
     own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
     if without := ", ".join(sorted(each for each in left_out if _not_installed({each}))):
-        own += f"; without all of {without}, which nothing in the configuration needs"
+        own += f"; not all packages of {without}, which no configured IOC needs"
     if missing:
         names = ", ".join(missing)
         yield wrong("versions", f"not installed: {names}", "pip install 'skywright[all]'")
