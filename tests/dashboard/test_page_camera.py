@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import math
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,7 @@ def test_the_last_picture_of_an_idle_camera_is_shown_with_what_is_found() -> Non
     assert "crystal ball" in next(headers)["found"]["caption"]
     shown = next(headers)
     assert (shown["number"], shown["width"]) == (2, 64)
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]", shown["received"])
     assert shown["bytes"]
     assert "crystal ball" in shown["found"]["caption"]
 
