@@ -232,19 +232,20 @@ def test_a_picture_of_a_camera_that_is_away_says_when_it_was_received(
     browser: Any, page: str
 ) -> None:
     browser.get(f"{page}/loop")
-    status = find(browser, "[data-camera=status]")
-
-    def show(**header: Any) -> str:
-        """Show a message of the worker; return the status."""
-        message = json.dumps({"bytes": 0, **header}) + "\n"
-        script = "onPicture(new TextEncoder().encode(arguments[0]).buffer); return arguments[1].textContent"
-        return str(browser.execute_script(script, message, status))
-
-    assert show(connected=False, status="away") == "away"
-    received = "2026-05-02 11:00:00+02:00"
-    assert show(connected=True, status="idle", received=received) == "idle"
-    expected = f"away; what is shown was received at {received}"
-    assert show(connected=False, status="away") == expected
+    known = {"connected": True, "status": "idle", "received": "2026-05-02 11:00:00+02:00"}
+    messages = [known, {"connected": False, "status": "away"}]
+    script = """
+      const status = document.querySelector("[data-camera=status]"), shown = [];
+      for (const line of arguments[0]) {
+        onPicture(new TextEncoder().encode(line).buffer);
+        shown.push(status.textContent);
+      }
+      return shown;"""
+    lines = [json.dumps(each | {"bytes": 0}) + "\n" for each in messages]
+    assert browser.execute_script(script, lines) == [
+        "idle",
+        "away; what is shown was received at 2026-05-02 11:00:00+02:00",
+    ]
 
 
 def test_a_rotation_appears_with_its_fit(browser: Any, page: str, stack: Stack) -> None:
