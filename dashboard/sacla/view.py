@@ -57,7 +57,8 @@ CURVES = (
 VALUE_BINS, SHOTS_MIN = 40, 10
 """Bins of the histograms of values; least number of shots for a correlation."""
 TAGS_SHOWN = 10_000
-"""Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag."""
+"""Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag. So
+would those of a run before whose tags were higher."""
 
 
 async def sacla(request: Request) -> Response:
@@ -275,7 +276,7 @@ def draw_scatter(board: ShotBoard) -> list[tuple[str, Markup]]:
         return []
     is_on = recent["laser_on"] > 0.5
     tags_ago = recent["tag"] - recent["tag"][-1]
-    tags_ago[tags_ago < -TAGS_SHOWN] = np.nan
+    tags_ago[(tags_ago < -TAGS_SHOWN) | (tags_ago > 0)] = np.nan
     charts = []
     for title, x, label in (
         (

@@ -134,8 +134,9 @@ def test_an_ioc_that_is_away_is_told_and_the_last_curves_stay() -> None:
     assert board.number > before
 
 
-def test_shots_from_before_a_pause_do_not_squeeze_the_plot_over_the_tag() -> None:
-    tags = np.arange(700.0) + np.where(np.arange(700) < 600, 0.0, 1e6)
+@pytest.mark.parametrize("before", [0.0, 2e6], ids=["a pause", "tags that begin anew"])
+def test_shots_from_before_do_not_squeeze_the_plot_over_the_tag(before: float) -> None:
+    tags = np.arange(700.0) + np.where(np.arange(700) < 600, before, 1e6)
     board = ShotBoard()
     board.take(encode_facts(facts(recent={**facts().recent, "tag": tags}), 500))
     charts = {title.partition(",")[0]: chart for title, chart in draw_scatter(board)}
