@@ -69,12 +69,24 @@ async def sacla(request: Request) -> Response:
         request,
         "dashboard.sacla:sacla.html",
         **IOC.context(site),
-        curves=draw_curves(board.curve_facts),
-        are_earlier=board.curve_facts is not board.facts,
-        scatter=draw_scatter(board),
-        histogram=draw_histogram(board) + draw_values(board),
+        **draw_all(board),
         recent=await recent_runs(site, PLANS),
     )
+
+
+def draw_all(board: ShotBoard) -> Mapping[str, Any]:
+    """Return the charts of the newest message; they are drawn once for all who look."""
+    if board.charts[0] != board.number:
+        board.charts = (
+            board.number,
+            {
+                "curves": draw_curves(board.curve_facts),
+                "are_earlier": board.curve_facts is not board.facts,
+                "scatter": draw_scatter(board),
+                "histogram": draw_histogram(board) + draw_values(board),
+            },
+        )
+    return board.charts[1]
 
 
 async def now(request: Request) -> Response:
