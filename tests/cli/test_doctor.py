@@ -479,7 +479,9 @@ def test_an_extra_of_an_instrument_that_is_not_configured_may_be_left_out(
     camera = settings.model_copy(update={"iocs": {"axis": settings.iocs["axis"]}})
     (check,) = doctor.check_versions(camera)
     assert check.status is Status.ok
-    assert check.found.endswith("; not all packages of epu, panoseti, which no configured IOC needs")
+    assert check.found.endswith(
+        "; not all packages of epu, panoseti, which no configured IOC needs"
+    )
 
 
 def test_an_ioc_clock_that_is_ahead_is_wrong(
