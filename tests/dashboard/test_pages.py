@@ -193,15 +193,6 @@ def test_frames_are_the_stored_ones(page: TestClient) -> None:
         assert np.corrcoef(pixels.ravel(), FRAMES[row].ravel())[0, 1] > 0.95  # of noise, as JPEG
 
 
-def test_frames_are_not_kept(page: TestClient) -> None:
-    """Those that a slider passes over would be hundreds of megabytes."""
-    assert page.get(f"{FRAME}/1.jpg").status_code == 200
-    catalog = page.app.state.site.catalog  # type: ignore[attr-defined]
-    done = [task for task, _ in catalog._answers.values() if task.done()]
-    kept = [task.result() for task in done if task.exception() is None]
-    assert not [each for each in kept if isinstance(each, bytes)]
-
-
 def test_a_camera_without_frames_has_no_slider() -> None:
     columns = tuple(ColumnView(f"cam{n}", (n, 48, 64), "uint8", None, None) for n in (0, 5))
     view = RunView.__new__(RunView)
