@@ -56,6 +56,9 @@ def long_text(value: str = "", put: Any = None, max_length: int = 1024, **kw: An
     """Return a setting that holds a long text; its putter gets, and may return, the text."""
 
     async def put_text(obj: Any, instance: Any, given: str | bytes) -> str:
+        # Clients cut a text to the length of the PV and say nothing; what is left may make sense.
+        if len(given.partition(b"\0" if isinstance(given, bytes) else "\0")[0]) >= max_length:
+            raise ValueError(f"expected less than {max_length} characters")
         text = decode_char_array(given)
         if put is not None:
             changed: str | None = await put(obj, instance, text)
