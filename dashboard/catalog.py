@@ -83,6 +83,13 @@ class Catalog:
         task, _ = self._asked(question, arguments)
         return await asyncio.shield(task)
 
+    async def ask_anew(self, question: Callable[..., T], *arguments: Any) -> T:
+        """Return what `ask` returns; the answer is not kept.
+
+        For answers of megabytes, that hardly anybody asks for twice.
+        """
+        return await self._read(question, arguments)
+
     def _asked(
         self, question: Callable[..., T], arguments: tuple[Any, ...]
     ) -> tuple[asyncio.Task[T], float]:

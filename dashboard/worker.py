@@ -80,16 +80,20 @@ async def run_once(settings: Settings, ioc: str, module: str, *arguments: str) -
 
 
 def channel_access(settings: Settings) -> Mapping[str, str] | None:
-    """Return the environment that finds the IOCs; None if nobody runs them."""
-    state = read_state(settings.directory)
-    if state is not None:
-        return state.epics
+    """Return the environment that finds the IOCs; None if nobody runs them, or that is unknown."""
+    with suppress(OSError):  # `_no_beamline` says it
+        state = read_state(settings.directory)
+        if state is not None:
+            return state.epics
     elsewhere = [ioc.address for ioc in settings.iocs.values() if ioc.address]
     return client_environment(elsewhere) if elsewhere else None
 
 
 def _no_beamline(settings: Settings) -> str:
-    return not_ready(settings.directory) or f"{NOT_RUNNING}; start `skywright up`"
+    try:
+        return not_ready(settings.directory) or f"{NOT_RUNNING}; start `skywright up`"
+    except OSError as error:  # a directory that this user may not read, a stale handle of NFS
+        return f"the state of `skywright up` cannot be read: {error}"
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
-"""What can be seen of a camera behind areaDetector's PVs, by monitors alone: nothing is put."""
+"""What can be seen of a camera behind areaDetector's PVs: nothing is put."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,12 @@ from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
 from devices.facts import text_of
+from devices.guarded import is_ioc_lost
 from skywright.analysis.display import to_uint8
+
+SILENCE_S, ANSWER_S = 2.0, 2.0
+"""Time without a monitor, s, after which the IOC is asked for a value, and the time limit of its
+answer. Channel Access itself notices only after 30 s that an IOC hangs."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,14 @@ class CameraView(Device):
     def __init__(self, prefix: str, *, name: str = "camera_view", **kwargs: Any) -> None:
         super().__init__(prefix, name=name, **kwargs)
         self._values: dict[str, Any] = {}
+        self._heard_s = 0.0
+        """When something came from the IOC, of `time.monotonic`."""
 
     def watch(self, on_picture: Callable[[], None]) -> None:
         """Start to follow the PVs; call `on_picture`, in another thread, at each new picture."""
 
         def keep(value: Any, obj: Any, **_: Any) -> None:
-            self._values[obj.attr_name] = value
+            self._values[obj.attr_name], self._heard_s = value, time.monotonic()
             if obj is self.pixels:
                 on_picture()
 
@@ -87,11 +95,25 @@ class CameraView(Device):
         return None if values is None else picture_of(values, *sizes)
 
     def facts(self) -> CameraFacts:
-        """Return what the camera says of itself."""
-        if not self.acquiring.connected or not self._values.keys() >= FACTS.keys():
+        """Return what the camera says of itself; an IOC that is silent is asked."""
+        is_known = self.acquiring.connected and self._values.keys() >= FACTS.keys()
+        if not is_known or not self._answers():
             return CameraFacts()
         facts = {name: kind(self._values[name]) for name, kind in FACTS.items()}
         return CameraFacts(connected=True, **facts)
+
+    def _answers(self) -> bool:
+        """Return whether the IOC has posted something lately, or answers."""
+        if time.monotonic() - self._heard_s > SILENCE_S:
+            limits = {"timeout": ANSWER_S, "connection_timeout": ANSWER_S}
+            try:
+                self.acquiring.get(use_monitor=False, **limits)
+            except Exception as error:
+                if not is_ioc_lost(error):
+                    raise
+                return False
+            self._heard_s = time.monotonic()
+        return True
 
 
 def picture_of(values: Any, size_0: int, size_1: int, size_2: int) -> NDArray[np.uint8] | None:

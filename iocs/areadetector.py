@@ -57,7 +57,11 @@ def long_text(value: str = "", put: Any = None, max_length: int = 1024, **kw: An
     """Return a setting that holds a long text; its putter gets, and may return, the text."""
 
     async def put_text(obj: Any, instance: Any, given: str | bytes) -> str:
-        text = decode_char_array(given)
+        # Clients cut a text to the length of the PV and say nothing; what is left may make sense.
+        whole = given.decode("latin-1") if isinstance(given, bytes) else given
+        if len(whole.split("\0")[0]) >= max_length:
+            raise ValueError(f"expected less than {max_length} characters")
+        text = decode_char_array(whole)
         if put is not None:
             changed: str | None = await put(obj, instance, text)
             return text if changed is None else changed

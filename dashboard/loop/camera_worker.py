@@ -24,6 +24,7 @@ from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.draw import caption
 from skywright.instruments.loop.picture import SIDE_MIN_PX, encode_jpeg
 from skywright.waiting import pause
+from skywright.words import local_time
 
 BEAT_S = 1.0
 PERIOD_S = 0.1
@@ -152,7 +153,9 @@ def pictures(view: CameraView, analyze: PictureAnalyzer) -> Iterator[bytes]:
         if picture is not None:
             number += 1
             is_due = analyze.loading.is_alive()
-            about, newest = {"number": number, "found": analyze(picture)}, picture
+            received = local_time(time.time(), offset=True)
+            about = {"number": number, "received": received, "found": analyze(picture)}
+            newest = picture
         yield encode_picture(header | about, newest)
         pause(max(0.0, began + PERIOD_S - time.monotonic()))
 

@@ -27,6 +27,8 @@ class ShotBoard(LiveBoard):
         IOC has no curve then until further shots come.
     operating
         Held while a request changes the IOC's settings: it reads them first.
+    charts
+        What was drawn last, and the `number` that it was drawn at.
     """
 
     status: str = "waiting for the IOC of the shots"
@@ -34,6 +36,7 @@ class ShotBoard(LiveBoard):
     colors: tuple[float, float] = (np.nan, np.nan)
     curve_facts: Mapping[str, Any] = field(default_factory=dict)
     operating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    charts: tuple[int, Mapping[str, Any]] = (0, {})
 
     def take_data(self, data: bytes) -> None:
         """Take in the mean image, and note whether there is a curve."""

@@ -57,7 +57,8 @@ CURVES = (
 VALUE_BINS, SHOTS_MIN = 40, 10
 """Bins of the histograms of values; least number of shots for a correlation."""
 TAGS_SHOWN = 10_000
-"""Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag."""
+"""Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag. So
+would those of a run before whose tags were higher."""
 
 
 async def sacla(request: Request) -> Response:
@@ -68,12 +69,24 @@ async def sacla(request: Request) -> Response:
         request,
         "dashboard.sacla:sacla.html",
         **IOC.context(site),
-        curves=draw_curves(board.curve_facts),
-        are_earlier=board.curve_facts is not board.facts,
-        scatter=draw_scatter(board),
-        histogram=draw_histogram(board) + draw_values(board),
+        **draw_all(board),
         recent=await recent_runs(site, PLANS),
     )
+
+
+def draw_all(board: ShotBoard) -> Mapping[str, Any]:
+    """Return the charts of the newest message; they are drawn once for all who look."""
+    if board.charts[0] != board.number:
+        board.charts = (
+            board.number,
+            {
+                "curves": draw_curves(board.curve_facts),
+                "are_earlier": board.curve_facts is not board.facts,
+                "scatter": draw_scatter(board),
+                "histogram": draw_histogram(board) + draw_values(board),
+            },
+        )
+    return board.charts[1]
 
 
 async def now(request: Request) -> Response:
@@ -275,7 +288,7 @@ def draw_scatter(board: ShotBoard) -> list[tuple[str, Markup]]:
         return []
     is_on = recent["laser_on"] > 0.5
     tags_ago = recent["tag"] - recent["tag"][-1]
-    tags_ago[tags_ago < -TAGS_SHOWN] = np.nan
+    tags_ago[(tags_ago < -TAGS_SHOWN) | (tags_ago > 0)] = np.nan
     charts = []
     for title, x, label in (
         (

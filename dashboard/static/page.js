@@ -141,7 +141,10 @@ function onPicture(message) {
   const bytes = new Uint8Array(message);
   const end = bytes.indexOf(10);
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
-  figure.querySelector("[data-camera=status]").textContent = header.status;
+  if (header.received) figure.dataset.received = header.received;
+  const received = figure.dataset.received, isOld = !header.connected && received;
+  const since = isOld ? `; what is shown was received at ${received}` : "";
+  figure.querySelector("[data-camera=status]").textContent = header.status + since;
   figure.classList.toggle("stale", !header.connected);
   const placeholder = figure.querySelector(".placeholder");
   if (header.connected) placeholder.textContent = placeholder.dataset.connected;

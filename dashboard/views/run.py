@@ -73,7 +73,7 @@ async def picture(request: Request) -> Response:
 async def frame(request: Request) -> Response:
     """Send a frame of the run as JPEG."""
     site, asked = site_of(request), request.path_params
-    jpeg = await site.catalog.ask(
+    jpeg = await site.catalog.ask_anew(
         encoded_frame, asked["name"], asked["stream"], asked["key"], asked["row"]
     )
     return Response(jpeg, media_type="image/jpeg")

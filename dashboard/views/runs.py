@@ -10,7 +10,7 @@ from tiled.client.container import Container
 
 from dashboard.site import render, site_of
 from dashboard.views import View
-from skywright.errors import ConfigError, DataError
+from skywright.errors import DataError
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.lookup import RunFilter, RunSummary, find_runs, parse_time
 
@@ -59,20 +59,24 @@ class Search:
 async def runs(request: Request) -> Response:
     """Show the runs that match, newest first."""
     site, search = site_of(request), Search.of(request)
-    found, wrong, status = [], "", 200
+    found: list[RunSummary] = []
     try:
-        found = await site.catalog.ask(newest_first, search, site.settings.journals)
+        search.run_filter()
     except DataError as error:
         wrong, status = str(error), 400
-    except ConfigError as error:  # tiled is away: what was typed stays until it is back
-        wrong, status = str(error), 503
+    else:
+        # If tiled is away or silent, what was typed stays until it is back.
+        answer, wrong = await site.catalog.try_ask(newest_first, search, site.settings.journals)
+        found, status = answer or [], 503 if wrong else 200
+    is_refined = any((search.plan, search.sample, search.since, search.until, search.kind))
     more = str(request.url.include_query_params(limit=2 * search.limit))
     return render(
         request,
         "runs.html",
         status,
         search=asdict(search),
-        is_refined=any((search.plan, search.sample, search.since, search.until, search.kind)),
+        is_refined=is_refined,
+        is_search=bool(search.q) or is_refined,
         found=found,
         wrong=wrong,
         more=more if len(found) == search.limit < MOST else "",

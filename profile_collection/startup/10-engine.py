@@ -21,7 +21,7 @@ from skywright.session.metadata import check_metadata, next_scan_id
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
 from skywright.session.saved_metadata import SavedMetadata
-from skywright.session.steps import LONG_WAIT_S, show_steps
+from skywright.session.steps import LONG_WAIT_S, RowSteps, show_steps
 
 RE = RunEngine(
     SavedMetadata(settings.directory / "md"),
@@ -43,6 +43,7 @@ bec = BestEffortCallback()
 if not has_display():
     bec.disable_plots()
 RE.subscribe(isolated(newest_run_only(events_only(bec)), "BestEffortCallback"))
+RE.subscribe(isolated(RowSteps(), "RowSteps"))
 
 if sys.stdout.isatty():
     RE.waiting_hook = ProgressBarManager(partial(TerminalProgressBar, delay_draw=LONG_WAIT_S))

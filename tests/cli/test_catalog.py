@@ -100,6 +100,14 @@ def test_runs_selects(skywright: Run, args: list[str], uids: list[str]) -> None:
     assert [run["uid"] for run in json_lines(out)] == uids
 
 
+def test_an_empty_catalog_is_no_search_that_finds_nothing(
+    skywright: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skywright.store.lookup.find_runs", lambda *_: [])
+    assert skywright("runs") == (0, "", "no run in the catalog yet\n")
+    assert skywright("runs", "--plan", "count") == (0, "", "no run matches\n")
+
+
 def test_show(skywright: Run) -> None:
     status, out, _ = skywright("show", "4f0c")
     assert status == 0

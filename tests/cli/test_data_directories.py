@@ -9,7 +9,7 @@ import pytest
 from skywright.checks import Status
 from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.cli.doctor import check_data
-from skywright.cli.up import check_data_directories
+from skywright.cli.up import check_data_directories, check_directory
 from skywright.config import IocSettings, Settings, StoreSettings
 from skywright.errors import ConfigError
 
@@ -76,3 +76,27 @@ def test_another_tiled_must_see_the_directory_too(data_dir: Path) -> None:
     (check,) = check_data(settings_of("--data-dir", str(data_dir), tiled_uri="http://other:8000"))
     assert check.status is Status.warning
     assert "http://other:8000" in check.found
+
+
+def test_a_directory_below_one_that_may_not_be_entered_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`doctor` ended there without its other checks, and `up` named no setting."""
+    is_dir = Path.is_dir
+
+    def closed(path: Path) -> bool:  # root may enter every directory
+        if path.is_relative_to("/closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", closed)
+    monkeypatch.setattr(Path, "exists", closed)
+    settings = settings_of("--data-dir", "/closed/data", directory=tmp_path)
+    (check,) = check_data(settings)
+    assert check.status is Status.wrong
+    assert check.found.startswith("telescopes: /closed/data cannot be reached by this user (")
+    with pytest.raises(ConfigError, match=r"iocs.telescopes.args: /closed/data cannot be reached"):
+        check_data_directories(settings, {"telescopes"})
+    readable = settings_of(directory=tmp_path, readable=["/closed/pictures"])
+    with pytest.raises(ConfigError, match=r"store.readable: /closed/pictures: permission denied"):
+        check_directory(readable)

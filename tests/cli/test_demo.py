@@ -80,6 +80,22 @@ def test_the_step_of_a_run_names_its_newest_event(
     assert event["progress"] == "event 1"
 
 
+def test_the_step_of_a_run_without_events_names_its_newest_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "steps").open("wb") as file:
+        monkeypatch.setattr("skywright.cli.demos._readers", [file])
+        steps = RunSteps()
+        steps("start", {"uid": "a", "scan_id": 2, "plan_name": "acquire_shots"})
+        for stream, stop in (("d", 15), ("e", 3)):
+            steps("descriptor", {"uid": stream, "run_start": "a"})
+            steps("stream_datum", {"descriptor": stream, "seq_nums": {"start": 1, "stop": stop}})
+        steps("event", {"descriptor": "d", "seq_num": 1})
+        steps("stream_datum", {"descriptor": "d", "seq_nums": {"start": 15, "stop": 31}})
+    lines = map(json.loads, (tmp_path / "steps").read_text().splitlines())
+    assert [line["progress"] for line in lines] == ["", "row 14", "row 14", "event 1"]
+
+
 def test_a_demo_that_ends_its_process_does_not_end_the_others(
     run_demos: Callable[..., Any],
 ) -> None:

@@ -374,7 +374,10 @@ def test_a_key_in_the_configuration_is_for_its_owner_alone(
     assert not list(doctor.check_keys(settings_in(tmp_path, api_key="secret")))
 
 
-def test_what_is_configured_runs_and_what_runs_elsewhere_is_not_expected(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("restarts", "times"), [(1, "1 time"), (3, "3 times")])
+def test_what_is_configured_runs_and_what_runs_elsewhere_is_not_expected(
+    tmp_path: Path, restarts: int, times: str
+) -> None:
     own = IocSettings(module="iocs.axis", prefix="AXIS9:")
     elsewhere = IocSettings(module="iocs.psss", prefix="PSSS9:", address="host:5064")
     settings = settings_in(tmp_path).model_copy(
@@ -383,14 +386,15 @@ def test_what_is_configured_runs_and_what_runs_elsewhere_is_not_expected(tmp_pat
             "services": {"agent": ServiceSettings(command=("agent",))},
         }
     )
-    running = {"own": Child(1, {}, restarts=3), "repeater": Child(2, {})}
+    running = {"own": Child(1, {}, restarts=restarts), "repeater": Child(2, {})}
     state = State(os.getpid(), time.time() - 7200.0, "SKY:", "", {}, running)
     up, *checks = doctor.check_stack(settings, state)
     assert f"process {os.getpid()}, since 2.0 h, PVs SKY:" in up.found
     assert [(check.status, check.found) for check in checks] == [
-        (Status.warning, "own was restarted 3 times"),
+        (Status.warning, f"own was restarted {times}"),
         *((Status.wrong, f"{name} does not run") for name in ("agent", "tiled", "ingester")),
     ]
+    assert all(check.todo.startswith("`up` starts it again") for check in checks[1:])
     store = settings.store.model_copy(update={"tiled_uri": "http://elsewhere"})
     of_site = settings.model_copy(update={"store": store})
     names = [check.found for check in doctor.check_stack(of_site, state) if "run" in check.found]
@@ -456,6 +460,28 @@ def test_a_missing_package_of_two_extras_is_named_once(monkeypatch: pytest.Monke
     monkeypatch.setattr("skywright.packages.version", version)
     (check,) = doctor.check_versions()
     assert check.found == "not installed: inotify-simple"
+
+
+def test_an_extra_of_an_instrument_that_is_not_configured_may_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import metadata
+
+    def version(name: str) -> str:
+        if name in ("grpcio", "aio-pika"):  # of panoseti and epu
+            raise metadata.PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr("skywright.packages.version", version)
+    settings = settings_in(tmp_path)
+    (check,) = doctor.check_versions(settings)
+    assert (check.status, check.found) == (Status.wrong, "not installed: aio-pika, grpcio")
+    camera = settings.model_copy(update={"iocs": {"axis": settings.iocs["axis"]}})
+    (check,) = doctor.check_versions(camera)
+    assert check.status is Status.ok
+    assert check.found.endswith(
+        "; not all packages of epu, panoseti, which no configured IOC needs"
+    )
 
 
 def test_an_ioc_clock_that_is_ahead_is_wrong(

@@ -228,6 +228,26 @@ def test_a_camera_is_called_idle_only_when_it_has_answered(browser: Any, page: s
     assert "the camera takes pictures while a plan runs" in shown
 
 
+def test_a_picture_of_a_camera_that_is_away_says_when_it_was_received(
+    browser: Any, page: str
+) -> None:
+    browser.get(f"{page}/loop")
+    known = {"connected": True, "status": "idle", "received": "2026-05-02 11:00:00+02:00"}
+    messages = [known, {"connected": False, "status": "away"}]
+    script = """
+      const status = document.querySelector("[data-camera=status]"), shown = [];
+      for (const line of arguments[0]) {
+        onPicture(new TextEncoder().encode(line).buffer);
+        shown.push(status.textContent);
+      }
+      return shown;"""
+    lines = [json.dumps(each | {"bytes": 0}) + "\n" for each in messages]
+    assert browser.execute_script(script, lines) == [
+        "idle",
+        "away; what is shown was received at 2026-05-02 11:00:00+02:00",
+    ]
+
+
 def test_a_rotation_appears_with_its_fit(browser: Any, page: str, stack: Stack) -> None:
     browser.get(f"{page}/loop")
     assert "No rotation in the catalog yet" in find(browser, "#rotation").text

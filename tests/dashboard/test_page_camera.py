@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import math
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,11 @@ from dashboard.loop.camera_worker import (
     pictures,
     status_words,
 )
-from dashboard.worker import channel_access, worker_messages
+from dashboard.worker import channel_access, run_once, worker_messages
 from devices.camera_view import CameraFacts, CameraView, picture_of
 from devices.facts import text_of
+from skywright.config import IocSettings
+from skywright.errors import ConfigError
 from skywright.processes.locks import hold_lock
 from skywright.processes.stack import UP_LOCK
 
@@ -127,6 +130,7 @@ def test_the_last_picture_of_an_idle_camera_is_shown_with_what_is_found() -> Non
     assert "crystal ball" in next(headers)["found"]["caption"]
     shown = next(headers)
     assert (shown["number"], shown["width"]) == (2, 64)
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]", shown["received"])
     assert shown["bytes"]
     assert "crystal ball" in shown["found"]["caption"]
 
@@ -143,3 +147,19 @@ def test_without_a_beamline_the_page_says_so(tmp_path: Path) -> None:
     assert "start `skywright up`" in header["status"]
     hold_lock(tmp_path / UP_LOCK, "skywright up")
     assert "starts or stops" in json.loads(asyncio.run(first()))["status"]
+
+
+def test_a_state_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = settings_of(tmp_path / "file", "", "", tmp_path)
+
+    async def first() -> bytes:
+        return await anext(worker_messages(settings, "axis", "dashboard.loop.camera_worker"))
+
+    status = json.loads(asyncio.run(first()))["status"]
+    assert status.startswith("the state of `skywright up` cannot be read: [Errno 20] Not a dir")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        asyncio.run(run_once(settings, "sacla", "dashboard.sacla.operate_worker"))
+    address = IocSettings(module="iocs.axis", prefix="AXIS1:", address="camera:5064")
+    elsewhere = settings.model_copy(update={"iocs": {"axis": address}})
+    assert (channel_access(elsewhere) or {})["EPICS_CA_ADDR_LIST"] == "camera:5064"

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 from store.stack import running_stack
-from support.page import settings_of
+from support.page import fake_checks, settings_of
 
 from dashboard import catalog as catalog_module
+from dashboard.app import make_app
 from dashboard.catalog import Catalog
+from dashboard.views import run
 from dashboard.views.state import count_runs
 from skywright.errors import ConfigError
 
@@ -101,3 +104,16 @@ def test_a_view_does_not_wait_for_a_tiled_that_is_silent(
         catalog.close()
 
     asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
+def test_frames_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a slider passes over would be hundreds of megabytes."""
+    read = itertools.count()
+    monkeypatch.setattr(run, "encoded_frame", lambda *_: b"%d" % next(read))
+    app = make_app(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path), fake_checks())
+    catalog = app.state.site.catalog
+    catalog._client, catalog.subscribed = object(), True
+    page = TestClient(app, "http://127.0.0.1")  # without its lifespan, which looks for tiled
+    frames = [page.get("/runs/a/frames/primary/b/7.jpg").content for _ in range(2)]
+    assert (frames, catalog._answers) == ([b"0", b"1"], {})
+    catalog.close()

@@ -134,8 +134,20 @@ def test_an_ioc_that_is_away_is_told_and_the_last_curves_stay() -> None:
     assert board.number > before
 
 
-def test_shots_from_before_a_pause_do_not_squeeze_the_plot_over_the_tag() -> None:
-    tags = np.arange(700.0) + np.where(np.arange(700) < 600, 0.0, 1e6)
+def test_the_charts_of_a_message_are_drawn_once_for_all_who_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = []
+    monkeypatch.setattr(view, "draw_curves", lambda _: drawn.append(1) or drawn[:])
+    board = ShotBoard()
+    for count in (1, 2):
+        board.take(encode_facts(facts(), 500))
+        assert view.draw_all(board)["curves"] == view.draw_all(board)["curves"] == [1] * count
+
+
+@pytest.mark.parametrize("before", [0.0, 2e6], ids=["a pause", "tags that begin anew"])
+def test_shots_from_before_do_not_squeeze_the_plot_over_the_tag(before: float) -> None:
+    tags = np.arange(700.0) + np.where(np.arange(700) < 600, before, 1e6)
     board = ShotBoard()
     board.take(encode_facts(facts(recent={**facts().recent, "tag": tags}), 500))
     charts = {title.partition(",")[0]: chart for title, chart in draw_scatter(board)}

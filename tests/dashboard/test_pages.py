@@ -309,6 +309,42 @@ def test_a_store_that_is_away_is_said_on_every_page(tmp_path: Path) -> None:
         assert 'value="what was typed"' in page.get("/runs?q=what was typed").text
 
 
+@pytest.mark.parametrize(
+    ("query", "says"), [("", "No run in the catalog yet."), ("?kind=raw&q=a", "No run matches.")]
+)
+def test_an_empty_catalog_is_no_search_that_finds_nothing(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch, query: str, says: str
+) -> None:
+    monkeypatch.setattr("dashboard.views.runs.find_runs", lambda *_: [])
+    page.portal.call(page.app.state.site.catalog._answers.clear)  # type: ignore
+    assert says in page.get(f"/runs{query}").text
+    page.portal.call(page.app.state.site.catalog._answers.clear)  # type: ignore
+
+
+def test_the_list_does_not_wait_for_a_tiled_that_is_silent(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows what it has shown before, and why there is nothing newer."""
+    path, gate = "/runs?q=d1a5&limit=3", threading.Event()
+    assert DERIVED_V2 in page.get(path).text
+
+    def silent(*_: object) -> list[RunSummary]:
+        assert gate.wait(60.0)
+        return []
+
+    catalog = page.app.state.site.catalog  # type: ignore[attr-defined]
+    monkeypatch.setattr("dashboard.catalog.WAIT_S", 0.05)
+    monkeypatch.setattr("dashboard.views.runs.find_runs", silent)
+    page.portal.call(catalog._answers.clear)  # type: ignore[union-attr]  # as at a change
+    try:
+        answer = page.get(path)
+        assert answer.status_code == 503
+        assert "tiled has not answered for" in answer.text
+        assert DERIVED_V2 in answer.text
+    finally:
+        gate.set()
+
+
 def test_a_store_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = Settings(store={"directory": tmp_path / "file"})  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from caproto import AlarmSeverity, ChannelType
+from caproto.server import PVGroup
 
 from iocs import areadetector
 from iocs.common import post
@@ -242,3 +243,21 @@ def test_an_error_does_not_end_what_follows_another_ioc(monkeypatch: pytest.Monk
     text, severity = asyncio.run(shown())
     assert text == "another IOC is not followed: RuntimeError('no socket')"
     assert severity == AlarmSeverity.MINOR_ALARM
+
+
+@pytest.mark.parametrize("text", ["a" * 16, b"a" * 16, "a" * 17])
+def test_a_text_that_a_client_may_have_cut_is_refused(text: str | bytes) -> None:
+    """pyepics cuts it to the length of the PV: of polygons, the last one would lose corners."""
+
+    class Texts(PVGroup):
+        text = areadetector.long_text(max_length=16)
+
+    async def put() -> str:
+        texts = Texts("TEST:")
+        for whole in ("a" * 15, "a" * 14 + "\0b"):
+            await texts.text.setpoint.write(whole)
+        with pytest.raises(ValueError, match="expected less than 16 characters"):
+            await texts.text.setpoint.write(text)
+        return str(texts.text.readback.value)
+
+    assert asyncio.run(put()) == "a" * 14

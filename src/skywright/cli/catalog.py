@@ -102,7 +102,8 @@ def runs(
         console = make_console()
         console.print(_runs_table(found, console.width < NARROW))
     else:
-        typer.echo("no run matches", err=True)
+        is_search = run_filter != RunFilter()
+        typer.echo("no run matches" if is_search else "no run in the catalog yet", err=True)
     if not as_json and (waiting := waiting_runs(settings.journals)):
         typer.echo(
             f"runs that have ended and are not completely stored yet: {len(waiting)}", err=True

@@ -40,16 +40,19 @@ def why_unreadable(directory: Path) -> str:
     str
         Empty if it can, and if there is no such directory yet.
     """
-    if not directory.exists():
-        return ""
-    if not directory.is_dir():
-        return f"{directory} is no directory"
-    for number, path in enumerate(_walk(directory)):
-        needed = os.R_OK | (os.X_OK if path.is_dir() else 0)
-        if not os.access(path, needed):
-            return f"{path} cannot be read by this user ({os.geteuid()})"
-        if number >= LOOKS_MAX:
-            break
+    try:
+        if not directory.exists():
+            return ""
+        if not directory.is_dir():
+            return f"{directory} is no directory"
+        for number, path in enumerate(_walk(directory)):
+            needed = os.R_OK | (os.X_OK if path.is_dir() else 0)
+            if not os.access(path, needed):
+                return f"{path} cannot be read by this user ({os.geteuid()})"
+            if number >= LOOKS_MAX:
+                break
+    except PermissionError as error:  # a directory above, or behind a link, may not be entered
+        return f"{error.filename} cannot be reached by this user ({os.geteuid()})"
     return ""
 
 

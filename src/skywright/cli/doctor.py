@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from skywright.packages import installed_version, requirements_of
 from skywright.processes import locks, stack
 from skywright.processes.ports import port_is_free
 from skywright.store.tail import locked_if_dead
+from skywright.words import counted
 
 LOW_DISK_BYTES = 5_000_000_000
 STALE_JOURNAL_S = 10.0
@@ -75,12 +76,13 @@ def _show(checks: list[Check]) -> None:
 
 def examine() -> Iterator[Check]:
     """Yield all checks; those that need what has failed are left out."""
-    yield from check_versions()
     try:
         settings = load_settings()
     except ConfigError as error:
+        yield from check_versions()
         yield wrong("configuration", str(error), "correct what it names")
         return
+    yield from check_versions(settings)
     yield good("configuration", _source())
     yield from check_analyses(settings)
     yield from check_disk(settings)
@@ -119,19 +121,28 @@ def _source() -> str:
     return str(file.resolve()) if file.is_file() else f"defaults (no {FILE_NAME} here)"
 
 
-def check_versions() -> Iterator[Check]:
-    """Compare the installed packages with what pyproject.toml asks for."""
-    extras = {*EXTRAS, *(each.extra for each in instruments().values())}
-    missing, old = [], []
-    for requirement in requirements_of("skywright", extras):
+def check_versions(settings: Settings | None = None) -> Iterator[Check]:
+    """Compare the installed packages with what pyproject.toml asks for.
+
+    Extras of instruments that are not configured may be left out. Without settings, all
+    instruments count as configured.
+    """
+    from skywright.session.context import configured_instruments
+
+    extras = {each.extra for each in instruments().values()}
+    used = configured_instruments(settings) if settings is not None else instruments()
+    left_out = extras.difference(EXTRAS, (each.extra for each in used.values()))
+    missing = _not_installed({*EXTRAS, *extras} - left_out)
+    old = []
+    for requirement in requirements_of("skywright", {*EXTRAS, *extras}):
         installed = installed_version(requirement.name)
-        if not installed:
-            missing.append(requirement.name)
-        elif not requirement.specifier.contains(installed, prereleases=True):
+        if installed and not requirement.specifier.contains(installed, prereleases=True):
             old.append(f"{requirement.name} {installed} (needs {requirement.specifier})")
     own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
+    if without := ", ".join(sorted(each for each in left_out if _not_installed({each}))):
+        own += f"; not all packages of {without}, which no configured IOC needs"
     if missing:
-        names = ", ".join(dict.fromkeys(missing))  # two extras may bring the same package
+        names = ", ".join(missing)
         yield wrong("versions", f"not installed: {names}", "pip install 'skywright[all]'")
     if old:
         yield wrong(
@@ -139,6 +150,12 @@ def check_versions() -> Iterator[Check]:
         )
     if not missing and not old:
         yield good("versions", own)
+
+
+def _not_installed(extras: Iterable[str]) -> list[str]:
+    """Return the packages of skywright's extras that are not installed, each once."""
+    names = dict.fromkeys(each.name for each in requirements_of("skywright", extras))
+    return [name for name in names if not installed_version(name)]
 
 
 def check_analyses(settings: Settings) -> Iterator[Check]:
@@ -269,10 +286,12 @@ def check_stack(settings: Settings, state: stack.State | None) -> Iterator[Check
         child = state.processes.get(name)
         log = settings.directory / "logs" / f"{name}.log"
         if child is None:
-            todo = f"look at {log}; if `up --only` left it out, start it without"
+            todo = f"`up` starts it again by itself; if it does not come, look at {log}; "
+            todo += "if `up --only` left it out, start `up` without"
             yield wrong("up", f"{name} does not run", todo)
         elif child.restarts:
-            yield doubtful("up", f"{name} was restarted {child.restarts} times", f"look at {log}")
+            times = counted(child.restarts, "time")
+            yield doubtful("up", f"{name} was restarted {times}", f"look at {log}")
 
 
 def check_session(settings: Settings) -> Iterator[Check]:

@@ -360,7 +360,13 @@ def check_directory(settings: Settings) -> None:
             f"{FREE_BYTES_MIN / 1e6:.0f} are needed to start; make room"
         )
     for readable in settings.store.readable:
-        if not readable.expanduser().is_dir():
+        try:
+            is_there = readable.expanduser().is_dir()
+        except PermissionError as error:  # a directory above may not be entered
+            raise ConfigError(
+                f"store.readable: {readable}: permission denied; give this user access"
+            ) from error
+        if not is_there:
             raise ConfigError(f"store.readable: {readable}: no such directory; mount or make it")
 
 

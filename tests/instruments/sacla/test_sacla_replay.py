@@ -340,6 +340,23 @@ def test_live_ends_after_the_shots_asked_for(tmp_path, run, report):
     assert found["counts"]["shots_expected"] == 100
 
 
+@pytest.mark.parametrize("lost", [{"gone": 12, "no value": 1}, {}])
+def test_live_says_what_its_source_has_lost(monkeypatch, capfd, lost):
+    class Losing(SimSource):
+        @property
+        def lost(self):
+            return lost
+
+    monkeypatch.setattr("skywright.instruments.sacla.sources.sim.SimSource", Losing)
+    with pytest.raises(SystemExit) as ended:
+        main(["sacla", "live", "--bins=-2:3:6", "--shots", "20", "--speed", "0", "--json"])
+    out, err = capfd.readouterr()
+    assert ended.value.code == 0, err
+    assert json.loads(out)["counts"]["shots_expected"] == 20
+    said = "images and values that the source lost: 12 gone, 1 no value\n"
+    assert err == (said if lost else "")
+
+
 def test_without_json_people_read_counts_and_curves(tmp_path, capfd):
     path = make_replay(tmp_path / "run.h5", 0, 120)
     with pytest.raises(SystemExit) as ended:

@@ -88,6 +88,8 @@ class RunSteps:
     def __init__(self) -> None:
         self._runs: dict[str, tuple[str, float]] = {}
         self._events: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
+        """Rows of the longest stream of a run, by its uid."""
         self._descriptors: dict[str, str] = {}
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
@@ -103,6 +105,11 @@ class RunSteps:
             new = document["seq_num"]
             self._events[uid] += len(new) if isinstance(new, list) else 1
             report_step(self._runs[uid][0], progress=f"event {self._events[uid]}")
+        elif name == "stream_datum":
+            uid = self._descriptors[document["descriptor"]]
+            self._rows[uid] = max(self._rows[uid], document["seq_nums"]["stop"] - 1)
+            if not self._events[uid]:  # else these say how far it is
+                report_step(self._runs[uid][0], progress=f"row {self._rows[uid]}")
         elif name == "stop":
             title, began = self._runs.pop(document["run_start"])
             status, reason = document["exit_status"], document.get("reason", "")

@@ -154,8 +154,8 @@ def live(
 ) -> None:
     """Analyze shots while they come.
 
-    It ends with the source, after --shots, or on Ctrl-C or SIGTERM, and reports what it found. A
-    second Ctrl-C ends it without a report.
+    It ends with the source, after --shots, or on Ctrl-C or SIGTERM, and reports what it found; what
+    the source lost, by cause, is a line on stderr. A second Ctrl-C ends it without a report.
     """
     import logging
     from contextlib import nullcontext
@@ -188,6 +188,9 @@ def live(
                 analysis.close()
     finally:
         shots_source.close()
+    if lost := shots_source.lost:
+        causes = ", ".join(f"{count} {cause}" for cause, count in lost.items())
+        typer.echo(f"images and values that the source lost: {causes}", err=True)
     _print(report, images, as_json)
 
 
