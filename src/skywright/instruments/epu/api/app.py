@@ -100,8 +100,8 @@ def create_app(
     app.add_middleware(keep_slashes)
     for failure in (ValueDoesNotFit, OverflowError, UnicodeEncodeError):
         app.add_exception_handler(failure, _does_not_fit)
-    for failure in (OperationalError, NoConnection):
-        app.add_exception_handler(failure, _database_down)
+    for unanswered in (OperationalError, NoConnection):
+        app.add_exception_handler(unanswered, _database_down)
     app.add_exception_handler(RequestValidationError, _bad_request)
     for part in (
         entities,
