@@ -71,6 +71,13 @@ def test_the_first_name_of_the_simulation_by_files_is_read(tmp_path):
         load_server_config(config)
 
 
+def test_a_module_that_there_cannot_be_is_refused(tmp_path):
+    config = tmp_path / "hp_io_config.json"
+    config.write_text(json.dumps({"data_dir": ".", "module_ids": [1, -1]}))
+    with pytest.raises(ConfigError, match=r"module_ids\.1"):
+        load_hp_io_config(config)
+
+
 def test_a_configuration_of_something_else_is_refused():
     with pytest.raises(ConfigError, match=r"hp_io_config\.json: none of its keys is known"):
         load_server_config(EXAMPLES / "hp_io_config.json")
