@@ -6,6 +6,7 @@ import sys
 import numpy as np
 from matplotlib.figure import Figure
 
+from skywright.errors import HardwareError
 from skywright.instruments.panoseti.live.client import stream
 from skywright.instruments.panoseti.live.views import View
 from skywright.wire.daqdata.encode import LiveImage
@@ -43,4 +44,7 @@ async def main(host: str, images: int = 100) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "localhost"))
+    try:
+        asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "localhost"))
+    except HardwareError as error:
+        sys.exit(str(error))

@@ -17,7 +17,6 @@ that are ended, so that the next session can take up the grid.
 import argparse
 import json
 import shutil
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +36,7 @@ from skywright.instruments.epu.twin.feed import visit_feed
 from skywright.instruments.epu.twin.processing import processing_of
 from skywright.instruments.epu.twin.visit import TwinVisit, plan_visit
 from skywright.processes.options import limited, positive_number
+from skywright.processes.scratch import make_scratch
 
 POST_PERIOD_S, IDLE_PERIOD_S = 0.1, 1.0
 JSON_BYTES, OVERVIEW_BYTES = 1 << 16, 1 << 17
@@ -267,7 +267,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     if args.list_pvs:
         return EpuIOC(args.prefix, None), {}
     feed = _feed(args)
-    base = Path(tempfile.mkdtemp(prefix="skywright-epu-")) if args.root is None else None
+    base = make_scratch("epu-ioc") if args.root is None else None
     root = args.root if base is None else base / "data"
     if feed is None and not root.is_dir():
         raise ConfigError(f"--root {root}: not a directory")

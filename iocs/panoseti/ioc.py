@@ -27,7 +27,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +68,7 @@ from skywright.instruments.panoseti.twin.sky import ArraySettings
 from skywright.instruments.panoseti.warm import warm_up
 from skywright.processes.options import limited
 from skywright.processes.ports import port_number
+from skywright.processes.scratch import KEPT, keep_scratch, make_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +177,8 @@ class IndexesPlugin(RowsPlugin):
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Index one run from its start."""
         run = self.parent.track_run.readback.value
+        if self.parent.temporary is not None:  # a catalog will refer to its files
+            keep_scratch(self.parent.temporary)
         return self.parent.tracker.start_recording(path, "" if run == NEWEST else run)
 
     def stop_capture(self) -> None:
@@ -289,11 +291,9 @@ class PanosetiBase(OwnerGroup):
         if self.temporary is None:
             return
         # A catalog refers to files that were indexed, and packets of boards cannot be had again.
-        if isinstance(self.runs, SimulatedRuns) and not self.tracker.has_recorded:
+        is_needless = isinstance(self.runs, SimulatedRuns) and not self.tracker.has_recorded
+        if is_needless or set(os.listdir(self.temporary)) <= {KEPT}:  # noqa: PTH208
             shutil.rmtree(self.temporary, ignore_errors=True)
-        else:
-            with suppress(OSError):  # it is not empty
-                self.temporary.rmdir()
 
     async def _post(self) -> None:
         tracker = self.tracker
@@ -413,8 +413,10 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         if data_dir is None and args.list_pvs:
             data_dir = Path(tempfile.gettempdir())  # nothing will be written
         elif data_dir is None:
-            data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
-            if args.source == "sockets":
+            if args.source == "sim":
+                data_dir = temporary = make_scratch("panoseti-ioc")
+            else:
+                data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
                 logger.warning(
                     "runs are written below %s, which a restart of this machine may empty; "
                     "choose another directory with --data-dir",

@@ -22,7 +22,7 @@ from watching import LIMIT_S, Following, check, recorded
 
 from skywright.errors import SkywrightError
 from skywright.instruments.epu.cli import app
-from skywright.instruments.epu.cli_watch import EventLines
+from skywright.instruments.epu.cli_watch import EventLines, default_database
 from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.watch.changes import Changes, PollingSource
 from skywright.instruments.epu.watch.ingest import Event, Outcome
@@ -595,6 +595,29 @@ def test_the_log_file_holds_the_warning_of_a_broken_file(root, tmp_path):
     (warning,) = (line for line in lines if " WARNING " in line)
     assert path.relative_to(root).as_posix() in warning
     assert "document type declaration" in warning
+
+
+def test_a_directory_on_a_network_mount_keeps_its_database(tmp_path, monkeypatch):
+    """The number of its file system is another one after each restart of the machine."""
+    before, look = default_database(tmp_path), os.stat
+
+    def stat_after_a_restart(*arguments, **options):
+        status = look(*arguments, **options)
+        return os.stat_result((*status[:2], status.st_dev + 7, *status[3:]))
+
+    monkeypatch.setattr(os, "stat", stat_after_a_restart)
+    after = default_database(tmp_path)
+    monkeypatch.undo()
+    assert after == before
+
+
+def test_a_directory_that_is_made_anew_has_a_new_database(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    before = default_database(root)
+    root.rename(tmp_path / "old")
+    root.mkdir()
+    assert default_database(root) != before
 
 
 def test_command_ends_on_sigterm(root, tmp_path):

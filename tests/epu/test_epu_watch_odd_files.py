@@ -98,6 +98,47 @@ def test_a_file_without_permission_is_tried_again_and_stops_no_other(root, datab
     check(database, root, following.events, 5)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_file_whose_permission_comes_after_the_last_try_is_recorded(
+    root, database, monkeypatch, restarted
+):
+    """The permission changes neither size nor time of the file."""
+    from skywright.instruments.epu.watch import backlog, ingest
+
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    locked = sorted(root.rglob("Data/*.xml"))[3]
+    read_file, access = ingest.read_file, os.access
+
+    def refuse(path, kind):
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read_file(path, kind)
+
+    monkeypatch.setattr(backlog, "GIVE_UP_S", 0.0)
+    monkeypatch.setattr(ingest, "read_file", refuse)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: (path != locked or mode != os.R_OK) and access(path, mode)
+    )
+    following = Following(root, database, rescan=0.05)
+    watcher = following.watcher
+    following.wait_for(lambda: watcher.unreadable and not len(watcher.backlog))
+    rescans = watcher.state.rescans
+    following.wait_for(lambda: watcher.state.rescans > rescans + 1)
+    assert not len(watcher.backlog)  # it is not tried while it is closed
+    (issue,) = recorded(database, root)["issues"]
+    assert issue["kind"] == "unreadable"
+    if restarted:
+        following.stop()
+    monkeypatch.undo()
+    if restarted:
+        Watcher(root, database).run(idle_exit=0)
+    else:
+        following.wait_for(lambda: not watcher.unreadable, 20)
+        following.stop()
+    assert recorded(database, root)["issues"] == []
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
 def test_a_removed_file_is_not_unreadable_any_more(root, database, monkeypatch):
     from skywright.instruments.epu.watch import backlog
 

@@ -24,6 +24,7 @@ from skywright.instruments.panoseti.clock import NS, NSEC, SEC, TAI, USEC, Flag
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import module_id
+from skywright.processes.scratch import KEPT
 
 COUNT = 2500
 LOST = [10, 11, 536, 1023, 1024, 2400]
@@ -186,6 +187,21 @@ def test_packets_that_were_written_stay(tmp_path: Path, monkeypatch: pytest.Monk
             group.runs.start()
         group.close()
         assert group.tracker.source.data_dir.is_dir() == stays
+
+
+@pytest.mark.parametrize("takes_run", [False, True])
+def test_a_simulated_run_that_was_indexed_stays_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes_run: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    group = built("sim", lists=False)
+    directory = group.temporary
+    if takes_run:
+        group.runs.start()
+    assert group.recording.start_capture(tmp_path / "index.h5", 0, False) == ""
+    assert (directory / KEPT).exists()
+    group.close()
+    assert directory.exists() == takes_run
 
 
 def test_a_run_directory_may_be_the_working_directory(

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -28,6 +29,13 @@ def test_the_own_view_writes_its_picture(server, tmp_path, monkeypatch):
     example = runpy.run_path(EXAMPLES / "brightest_pixel.py")
     asyncio.run(example["main"](server.address, 3))
     assert matplotlib.image.imread("brightest_pixel.png").std() > 0
+
+
+def test_the_example_says_that_no_server_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["brightest_pixel.py", "127.0.0.1:1"])
+    with pytest.raises(SystemExit, match="UNAVAILABLE"):
+        runpy.run_path(EXAMPLES / "brightest_pixel.py", run_name="__main__")
 
 
 def test_archived_files_are_found_beside_the_configuration_or_above_it(tmp_path, monkeypatch):
@@ -61,6 +69,13 @@ def test_the_first_name_of_the_simulation_by_files_is_read(tmp_path):
     config.write_text(json.dumps({"simulate_daq_cfg": {"simulation_mode": ["filesystem"]}}))
     with pytest.raises(ConfigError, match="simulation_mode"):
         load_server_config(config)
+
+
+def test_a_module_that_there_cannot_be_is_refused(tmp_path):
+    config = tmp_path / "hp_io_config.json"
+    config.write_text(json.dumps({"data_dir": ".", "module_ids": [1, -1]}))
+    with pytest.raises(ConfigError, match=r"module_ids\.1"):
+        load_hp_io_config(config)
 
 
 def test_a_configuration_of_something_else_is_refused():

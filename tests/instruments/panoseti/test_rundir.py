@@ -1,11 +1,15 @@
+import errno
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from support.pano_files import append, file_name, made_frames, run_directory
 
 from skywright.errors import DataError
 from skywright.instruments.panoseti.clock import NUM
+from skywright.instruments.panoseti.housekeeping import RunHousekeeping
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import module_id
 from skywright.instruments.panoseti.rundir import (
@@ -14,7 +18,7 @@ from skywright.instruments.panoseti.rundir import (
     without_secrets,
 )
 from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
-from skywright.instruments.panoseti.telescopes import telescopes_in
+from skywright.instruments.panoseti.telescopes import RunTelescopes, telescopes_in
 
 RUN = "obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
 
@@ -81,6 +85,46 @@ def test_the_rest_of_a_file_that_was_moved_is_named(tmp_path, caplog):
     source.close()
     copies = [each for each in caplog.records if str(copy) in each.message]
     assert [each.levelname for each in copies] == ["INFO", "WARNING"]
+
+
+def test_a_module_whose_directory_may_not_be_entered_hides_no_other(tmp_path, monkeypatch):
+    frames = made_frames("ph256", 6)
+    run = run_directory(tmp_path, 1)
+    (run / file_name("ph256")).write_bytes(encode_frames(frames))
+    closed = run_directory(tmp_path, 2).parent
+    look = os.stat
+
+    def refuse(path, *arguments, **options):  # root, as whom tests may run, enters it
+        if not isinstance(path, int) and closed in Path(path).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    source = RunDirectorySource(tmp_path)
+    source.open()
+    source.rewind()
+    assert len(source.next(5.0).frames) == 6
+    source.close()
+    assert list(open_run_directory(run).files()) == [(1, "ph256")]
+    assert is_under_way(tmp_path, run.name)
+    assert RunTelescopes(tmp_path).of(run.name) == {}
+    assert RunHousekeeping(tmp_path).new_states(run.name) == []
+
+
+def test_a_run_directory_that_may_not_be_read_hides_no_other(tmp_path, monkeypatch):
+    run, closed = (run_directory(tmp_path, module) for module in (1, 2))
+    for module, directory in ((1, run), (2, closed)):
+        frames = made_frames("ph256", 6, module=module)
+        (directory / file_name("ph256", module)).write_bytes(encode_frames(frames))
+    listdir = os.listdir
+
+    def refuse(path):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert list(open_run_directory(run).files()) == [(1, "ph256")]
 
 
 def test_secrets_are_left_out_at_any_depth():

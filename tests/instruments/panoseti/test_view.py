@@ -234,6 +234,8 @@ def test_several_modules_follow_one_option(server, tmp_path):
         (["nodes.json"], "only --list-hosts reads"),
         (["--list-hosts", "nodes.json"], "daq_nodes[].ip_addr"),
         (["--init", "hp_io_config.json", "--init-sim"], "one of --init and --init-sim"),
+        (["--plot-speed", "--module-ids", "-1"], "modules -1: expected 0 to 255"),
+        (["--plot-speed", "--module-ids", "1", "99999999999"], "modules 1, 99999999999: expected"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(options, text):

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from skywright.instruments.panoseti.warm import warm_up
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -44,3 +46,9 @@ def test_frames_of_real_files_need_no_further_compiling(test_data) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_the_files_that_are_made_for_it_are_not_in_the_log(caplog) -> None:
+    caplog.set_level("INFO", "skywright")
+    warm_up()
+    assert not caplog.records

@@ -213,12 +213,12 @@ def default_database(directory: Path) -> Path:
     """Return the database file of a directory, in the directory of the store.
 
     The directory's number on its disk is part of the name, so a tree that is made anew under the
-    same path starts afresh.
+    same path starts afresh. The number of the disk itself is not: a network mount gets another one
+    with each restart of the machine.
     """
     from skywright.config import load_settings
 
     path = directory.resolve()
-    status = path.stat()
-    text = f"{path}\n{status.st_dev}\n{status.st_ino}"
+    text = f"{path}\n{path.stat().st_ino}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return load_settings().directory / "epu" / f"{path.name}-{digest}.sqlite"

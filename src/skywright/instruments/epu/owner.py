@@ -152,7 +152,7 @@ class EpuOwner(TreeOwner):
 
     def _suggested(self, grid: str, suggestion: Suggestion) -> None:
         if self.sender is not None:
-            self.sender.send(suggestion)
+            self.sender.send(grid, suggestion)
 
     def _write(self) -> None:
         assert self._feed is not None

@@ -204,7 +204,7 @@ class PffFile(Closing):
             if size == self._probed_size or self._is_regular(size, layout):
                 self._probed_size = size
                 return None
-            logger.info("%s: frames differ in length, it is scanned", self.path.name)
+            logger.debug("%s: frames differ in length, it is scanned", self.path.name)
             self._offsets, self._dated = np.empty(1024, np.int64), (0, 0)
         if size > self._scanned:
             self._scan(size)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ class RunDirectory:
             parent = parent.parent
         beside = (path / self.path.name for path in sorted(parent.glob("module_*")))
         found = [*beside, self.path, parent / self.path.name]
-        return [path for path in dict.fromkeys(found) if path.is_dir()]
+        # Not `Path.is_dir`, which raises where a directory may not be entered.
+        return [path for path in dict.fromkeys(found) if os.path.isdir(path)]  # noqa: PTH112
 
     def files(self) -> dict[tuple[int, str], list[Path]]:
         """Return the files by module and product, in the order of their sequence numbers.
@@ -89,7 +91,12 @@ class RunDirectory:
         """
         by_name: dict[str, Path] = {}
         for directory in self.directories:
-            for path in directory.iterdir():
+            try:
+                paths = list(directory.iterdir())
+            except OSError as error:
+                logger.error("%s: %s", directory, error.strerror)
+                continue
+            for path in paths:
                 if is_pff_name(path.name):
                     by_name.setdefault(path.name, path)
         found: dict[tuple[int, str], list[Path]] = {}
@@ -133,7 +140,7 @@ class RunDirectory:
         found: dict[str, str] = {}
         for directory in self.directories:
             for marker in MARKERS:
-                if (directory / marker).is_file():
+                if os.path.isfile(directory / marker):  # noqa: PTH113  as above
                     # The text holds a local time, in any language and encoding.
                     text = (directory / marker).read_text("utf-8", "replace")
                     found.setdefault(marker, text.strip())

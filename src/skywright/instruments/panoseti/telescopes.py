@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -41,7 +42,7 @@ class RunTelescopes:
         directory = run_of(self._data_dir, run)
         state = None
         for path in (each / FILE_NAME for each in directory.directories if run):
-            if path.is_file():
+            with suppress(OSError):  # it is not there, or its directory may not be entered
                 state = path, path.stat().st_mtime_ns
                 break
         if state != self._state:

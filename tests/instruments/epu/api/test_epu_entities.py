@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+from sqlalchemy.exc import TimeoutError as NoConnection
 from support.epu_api import TIME, events, hole
 
 from skywright.instruments.epu.database import Database, read
@@ -148,6 +150,17 @@ def test_a_key_that_no_index_holds_is_the_request_s_fault(
     wanted = 201 if database.dialect == "sqlite" else 422
     assert [tree.post(path, json=body).status_code for path, body in bodies] == [wanted] * 4
     assert tree.post("/acquisitions", json={"uuid": "next"}).status_code == 201
+
+
+def test_a_request_that_gets_no_connection_may_come_again(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Engine) -> None:
+        raise NoConnection("QueuePool limit of size 10 overflow 20 reached")
+
+    monkeypatch.setattr(Engine, "connect", refuse)
+    answer = client.get("/micrographs")
+    assert (answer.status_code, "QueuePool" in answer.json()["detail"]) == (503, True)
 
 
 def test_a_batch_over_the_limit_is_422(tree: TestClient) -> None:

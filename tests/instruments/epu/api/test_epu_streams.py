@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import RowMapping, select
 from support import forked
 
 from skywright.instruments.epu.agent.instructions import events
@@ -24,7 +24,7 @@ from skywright.instruments.epu.api.models_services import Acknowledgement, Instr
 from skywright.instruments.epu.api.service import Service
 from skywright.instruments.epu.api.streams import PING, event
 from skywright.instruments.epu.broker.events import read_event
-from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database import Database, write
 from skywright.instruments.epu.database.schema_exchange import (
     agent_connection,
     agent_instruction,
@@ -285,6 +285,22 @@ def test_a_stream_that_counts_as_stale_ends_without_an_error(database: Database)
 
     given(database)
     assert asyncio.run(events()) == []
+
+
+def test_instructions_are_not_compared_with_one_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tens of thousands wait for an agent that was away for some days."""
+    given(database, 60, *4 * [1e-9], 60)
+    monkeypatch.setattr(RowMapping, "__eq__", lambda *_: 1 / 0, raising=False)
+    monkeypatch.setattr(write, "CHUNK", 3)
+    with database.write() as connection:
+        assert len(instructions.hand_out(connection, "s")) == 2
+    monkeypatch.undo()
+    table = agent_instruction.c
+    with database.read() as connection:
+        states = connection.execute(select(table.status).order_by(table.number)).scalars().all()
+    assert states == ["sent", *4 * ["expired"], "sent"]
 
 
 def test_an_instruction_whose_time_is_over_is_not_sent(database: Database) -> None:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -491,6 +492,29 @@ def test_the_consumer_waits_for_an_entity_that_comes_later(
     assert row is not None
     assert row["average_motion"] == 0.5
     assert taken(settings) == []
+
+
+def test_old_ids_are_forgotten_while_the_connection_lasts(
+    store: Database, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "FORGET_S", 0.0)
+    session(store)
+    column = applied_message.c.message_id
+
+    def add_old() -> bool:
+        old = datetime.now(UTC) - 2 * consumer_module.KEEP
+        with store.write() as connection:
+            rows = [{"message_id": "old", "applied_at": old}]
+            connection.execute(applied_message.insert(), rows)
+        return True
+
+    def forgotten() -> bool:
+        with store.read() as connection:
+            return connection.execute(select(column)).scalars().all() == ["motion"]
+
+    consumer = Consumer(store, settings)
+    steps = (lambda: consumer.applied == 1, add_old, forgotten)
+    asyncio.run(consume_until(consumer, settings, *steps))
 
 
 def test_a_message_whose_id_is_no_text_stops_no_other(

@@ -190,10 +190,24 @@ def test_a_database_of_a_newer_version_is_refused(sqlite_url: str) -> None:
         open_database(sqlite_url)
 
 
-@pytest.mark.parametrize("url", ["mysql://host/name", "sqlite://", "://", ""])
-def test_a_bad_url_is_refused(url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["mysql://host/name", "sqlite://", "://", "", "nonsense", "sqlite:epu.db"]
+)
+def test_a_bad_url_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="database"):
         open_database(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_database("new.db").close()
+    Path("new.db").rename("entities")
+    open_database("entities").close()
+    assert not Path("new.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -314,7 +315,8 @@ def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
         local, ApiSettings(api.url), agent_id="scope", session_id="s", handlers=control.handlers()
     )
     sender = InstructionSender(ApiClient(ApiSettings(api.url)), "s")
-    sender.send(Suggestion(("5", "6", "7"), ("7",), "go to 5"))  # before the agent is there
+    # Before the agent is there.
+    sender.send("grid", Suggestion(("5", "6", "7"), ("7",), "go to 5"))
     agent.start()
     until(lambda: len(double.orders) == 2)
     assert double.orders[0][0] == "/reorder_gridsquares"
@@ -329,15 +331,16 @@ def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
         return [row["status"] for row in httpx.get(url).json()["instructions"]]
 
     until(lambda: set(statuses()) == {"acknowledged"})
-    sender.send(Suggestion(("5", "7", "6"), ("7",), "stay in 5"))  # the next square is the same
-    sender.send(Suggestion(("0", "7"), ("7",), "go to 0"))
+    # The next square is the same.
+    sender.send("grid", Suggestion(("5", "7", "6"), ("7",), "stay in 5"))
+    sender.send("grid", Suggestion(("0", "7"), ("7",), "go to 0"))
     until(lambda: statuses() == 3 * ["acknowledged"])
     found = httpx.get(f"{api.url}/debug/session/s/instructions").json()
     assert found["acknowledgement_statistics"] == {"processed": 2, "declined": 1}
     assert len(double.orders) == 2
 
     def suggest(skipped: str, holes: tuple[str, ...], bad: tuple[str, ...]) -> None:
-        sender.send(Suggestion(("5", "7"), (skipped,), "stay in 5", holes, bad))
+        sender.send("grid", Suggestion(("5", "7"), (skipped,), "stay in 5", holes, bad))
 
     suggest("7", ("52", "51", "53"), ("54",))  # and square 5 again
     until(lambda: len(double.orders) == 4)
@@ -363,6 +366,20 @@ def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
     agent.close()
     control.close()
     local.close()
+
+
+def test_what_was_sent_for_another_grid_is_sent_again(double: Double) -> None:
+    """Grids that were taken with the same atlas have squares of the same ids."""
+    sender = InstructionSender(ApiClient(ApiSettings(double.url)), "s")
+    suggestion = Suggestion(("5", "6"), ("6",), "go to 5", ("51",))
+    sender.send("first", suggestion)
+    until(lambda: len(double.orders) == 3)
+    sender.send("first", replace(suggestion, reason="stay in 5"))
+    sender.send("second", suggestion)
+    until(lambda: len(double.orders) == 6)
+    sender.close()
+    kinds = [body["instruction_type"].rpartition(".")[2] for _, body in double.orders]
+    assert kinds == 2 * ["reorder_gridsquares", "skip_gridsquares", "reorder_foilholes"]
 
 
 def test_orders_of_each_kind_reach_the_service(double: Double) -> None:

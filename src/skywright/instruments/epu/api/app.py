@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.exc import DataError as ValueDoesNotFit
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from skywright import __version__
 from skywright.instruments.epu.api import (
@@ -99,7 +100,8 @@ def create_app(
     app.add_middleware(keep_slashes)
     for failure in (ValueDoesNotFit, OverflowError, UnicodeEncodeError):
         app.add_exception_handler(failure, _does_not_fit)
-    app.add_exception_handler(OperationalError, _database_down)
+    for unanswered in (OperationalError, NoConnection):
+        app.add_exception_handler(unanswered, _database_down)
     app.add_exception_handler(RequestValidationError, _bad_request)
     for part in (
         entities,

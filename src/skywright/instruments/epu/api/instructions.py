@@ -15,7 +15,7 @@ from skywright.instruments.epu.database.schema_exchange import (
     agent_instruction,
     agent_session,
 )
-from skywright.instruments.epu.database.write import announce, set_values
+from skywright.instruments.epu.database.write import announce, chunks, set_values
 
 Row = RowMapping
 _RANK = case({"high": 0, "normal": 1, "low": 2}, value=agent_instruction.c.priority, else_=1)
@@ -104,10 +104,11 @@ def hand_out(connection: Connection, session_id: str) -> Sequence[Row]:
             {name: row[name] for name in ("instruction_id", "session_id", "agent_id")}
             | {"expires_at": _iso(row["expires_at"]), "retry_count": row["retry_count"]},
         )
-    sent = [row for row in rows if row not in late]
+    expired = {row["instruction_id"] for row in late}
+    sent = [row for row in rows if row["instruction_id"] not in expired]
     for status, part in (("expired", late), ("sent", sent)):
-        ids = [row["instruction_id"] for row in part]
-        if ids:
+        # After days without its agent a session has more than a statement takes.
+        for ids in chunks([row["instruction_id"] for row in part]):
             set_values(connection, table, table.c.instruction_id.in_(ids), status=status)
     touch(connection, session_id)
     return sent

@@ -8,6 +8,7 @@ messages state results, which may be stated twice.
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,8 @@ LEASE_S = 60
 RETRY_HEADER = "x-retry-count"
 KEEP = timedelta(days=14)
 """Time for which the ids of applied messages are kept; no broker delivers again after it."""
+FORGET_S = 3600.0
+"""Time between two looks for ids that are older than that."""
 CONNECT_S = (0.2, 5.0)
 
 
@@ -192,8 +195,11 @@ class Consumer:
         await queue.consume(arrived.put)
         self._show_ready(True)
         self.ready.set()
-        await asyncio.to_thread(self._forget_old)
+        forget_at = 0.0
         while True:
+            if time.monotonic() >= forget_at:
+                await asyncio.to_thread(self._forget_old)
+                forget_at = time.monotonic() + FORGET_S
             batch = await _gather(arrived, channel)
             messages = [(message.message_id, message.body) for message in batch]
             outcomes = await asyncio.to_thread(self._apply, messages) if messages else []

@@ -1,5 +1,7 @@
 """Opening the database: driver, pragmas, transactions, migrations."""
 
+import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -39,6 +41,9 @@ LIMIT_EXCEEDED = "54"
 
 BUSY_S = 30.0
 """Longest wait of a SQLite connection for another process's transaction."""
+
+FILE_NAME = re.compile(r"(?![A-Za-z0-9+]{2,}:).+\.(sqlite3?|db)", re.DOTALL)
+"""A text that names a SQLite file to be made: no other kind of URL, such as ``sqlite:epu.db``."""
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 """SQLite's codes of a file that another connection holds."""
@@ -127,7 +132,8 @@ def open_database(url: str | Path, *, announce: bool = False, durable: bool = Tr
     Parameters
     ----------
     url
-        ``sqlite:////ABS/FILE``, ``postgresql://...``, or the path of a SQLite file.
+        ``sqlite:////ABS/FILE``, ``postgresql://...``, or the path of a SQLite file. A text is the
+        path of a new file only if it ends in ``.sqlite``, ``.sqlite3`` or ``.db``.
     announce
         Write a message for the broker or the API with each change (see `Database`), from now on
         and by every process; where it is switched on first, one for each entity that is stored.
@@ -179,9 +185,17 @@ def _switch_on(database: Database) -> None:
 def _url(url: str | Path) -> URL:
     if not str(url).strip():
         raise ConfigError("database: empty; use sqlite:////ABS/FILE or postgresql://HOST/NAME")
-    if isinstance(url, Path) or "://" not in str(url):
-        return URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
     place = str(url).rpartition("@")[2]  # without password
+    if isinstance(url, Path) or "://" not in url:
+        path = Path(url).expanduser().absolute()
+        # Not `Path.is_file`, which raises where a directory may not be entered.
+        is_there = os.path.isfile(path)  # noqa: PTH113
+        if isinstance(url, str) and not FILE_NAME.fullmatch(url) and not is_there:
+            raise ConfigError(
+                f"database {place}: use sqlite:////ABS/FILE, postgresql://HOST/NAME, or a file "
+                "whose name ends in .sqlite or .db"
+            )
+        return URL.create("sqlite", database=str(path))
     try:
         parsed = make_url(str(url))
     except (ArgumentError, ValueError) as error:

@@ -37,15 +37,17 @@ class InstructionSender:
         self.problem = ""
         self._client = client
         self._path = f"/debug/session/{quote(session_id, safe='')}"
-        self._waiting: queue.SimpleQueue[Suggestion | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[str, Suggestion] | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
+        self._grid = ""
         self._last: dict[str, Any] = {}
+        """What tells the last instruction of each kind from the next one, for this grid."""
         self._thread = threading.Thread(target=self._work, name="epu-instructions", daemon=True)
         self._thread.start()
 
-    def send(self, suggestion: Suggestion) -> None:
-        """Send a suggestion soon."""
-        self._waiting.put(suggestion)
+    def send(self, grid: str, suggestion: Suggestion) -> None:
+        """Send a suggestion for a grid soon."""
+        self._waiting.put((grid, suggestion))
 
     def close(self) -> None:
         """End; what waits is not sent."""
@@ -56,12 +58,12 @@ class InstructionSender:
 
     def _work(self) -> None:
         while not self._stopped.is_set():
-            suggestion = self._waiting.get()
+            wanted = self._waiting.get()
             while not self._waiting.empty():
-                suggestion = self._waiting.get()
-            while suggestion is not None and not self._stopped.is_set():
+                wanted = self._waiting.get()
+            while wanted is not None and not self._stopped.is_set():
                 try:
-                    self._send(suggestion)
+                    self._send(*wanted)
                     self.problem = ""
                     break
                 except (ServerUnavailableError, HardwareError) as error:
@@ -71,7 +73,9 @@ class InstructionSender:
                     if not self._waiting.empty():
                         break
 
-    def _send(self, suggestion: Suggestion) -> None:
+    def _send(self, grid: str, suggestion: Suggestion) -> None:
+        if grid != self._grid:  # its squares have the same ids if it was taken with the same atlas
+            self._grid, self._last = grid, {}
         # The order changes a little with each result; what counts is which square is next, and
         # which of its holes.
         squares, skipped = suggestion.squares, suggestion.skipped

@@ -15,6 +15,9 @@ from skywright.instruments.epu.safe_xml import XmlError
 from skywright.instruments.epu.watch.changes import Signature, signature_of
 from skywright.instruments.epu.watch.memory import load_memory
 
+NO_TIME = -1
+"""Time, in the signature of a file, that no file has: the file counts as changed."""
+
 
 @dataclass(slots=True)
 class Event:
@@ -50,7 +53,7 @@ class Failure:
     ----------
     signature
         Size and time before it was read, by which it is read again when it changes; None if they
-        could not be found.
+        could not be found. Of a file that may not be read the time is `NO_TIME`.
     final
         Whether trying again makes no sense.
     """
@@ -121,6 +124,9 @@ class Ingest:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if signature is not None and isinstance(error, PermissionError):
+                # A permission that is given later changes neither size nor time of the file
+                signature = signature[0], NO_TIME
             return Failure(file, error.strerror or str(error), signature)
         return Read(file, signature, digest, entity, problems)
 

@@ -257,13 +257,19 @@ class Watcher:
                 self.known.pop(path, None)
         unlisted: dict[str, str] = {}
         for file in changed_files(self.root, self._ingest.memory.known, unlisted):
-            if not self.backlog.is_in_trouble(file.path) and self._can_be_named(file):
+            if self.backlog.is_in_trouble(file.path) or self._is_still_closed(file.path):
+                continue
+            if self._can_be_named(file):
                 self.backlog.add(file, now)
         self._add_atlases_beside(now)
         self.state.rescans += self.state.scanned
         self.state.scanned = True
         self._next_scan = time.monotonic() + self._take_unlisted(unlisted)
         return len(self.backlog) > before
+
+    def _is_still_closed(self, path: str) -> bool:
+        """Return whether a file that could not be read may still not be read."""
+        return path in self.unreadable and not os.access(self.root / path, os.R_OK)
 
     def _take_unlisted(self, unlisted: dict[str, str]) -> float:
         """Note the directories that a scan could not list; return when to scan again, s."""
@@ -288,7 +294,8 @@ class Watcher:
                 except OSError:
                     continue
                 known = memory.known.get(path) == (status.st_size, status.st_mtime_ns)
-                if path.startswith("../") and not known and not self.backlog.is_in_trouble(path):
+                waits = self.backlog.is_in_trouble(path) or self._is_still_closed(path)
+                if path.startswith("../") and not known and not waits:
                     self.backlog.add(EpuFile(Kind.ATLAS, path, ""), now)
                 break
 

@@ -17,7 +17,7 @@ from skywright.instruments.panoseti.clock import NS, date_frames
 from skywright.instruments.panoseti.live.config import HpIoConfig
 from skywright.instruments.panoseti.live.publish import flag_text
 from skywright.instruments.panoseti.pff_layout import FIELDS
-from skywright.instruments.panoseti.products import QUABOS
+from skywright.instruments.panoseti.products import HIGHEST_MODULE, QUABOS
 from skywright.wire.daqdata import DEFAULT_PORT
 from skywright.wire.daqdata import daq_data_pb2 as pb
 from skywright.wire.daqdata.encode import LiveImage, decode
@@ -65,9 +65,14 @@ async def stream(
 
     Raises
     ------
+    ConfigError
+        If there cannot be such a module.
     HardwareError
         If the server does not answer, or refuses the stream; the message says why.
     """
+    if not all(0 <= module <= HIGHEST_MODULE for module in modules):
+        named = ", ".join(map(str, modules))
+        raise ConfigError(f"modules {named}: expected 0 to {HIGHEST_MODULE}")
     request = pb.StreamImagesRequest(
         stream_movie_data=movie,
         stream_pulse_height_data=pulse_height,

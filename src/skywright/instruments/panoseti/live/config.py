@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from skywright.errors import ConfigError
-from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.products import HIGHEST_MODULE, PRODUCTS
 from skywright.wire.daqdata import DEFAULT_SOCKET
 
 SimulationMode = Annotated[
@@ -51,7 +51,7 @@ class HpIoConfig(_Settings):
     update_interval_seconds: float = Field(default=0.001, gt=0, allow_inf_nan=False)
     force: bool = False
     simulate_daq: bool = False
-    module_ids: tuple[int, ...] = ()
+    module_ids: tuple[Annotated[int, Field(ge=0, le=HIGHEST_MODULE)], ...] = ()
 
 
 class Enabled(_Settings):

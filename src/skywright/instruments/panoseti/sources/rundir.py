@@ -331,7 +331,8 @@ class RunDirectorySource(PolledSource[FrameGroup]):
 
     def _is_marked(self, run: str) -> bool:
         directories = run_of(self.data_dir, run).directories
-        return any((path / ENDED_MARKER).exists() for path in directories)
+        # Not `Path.exists`, which raises where a directory may not be entered.
+        return any(os.path.exists(path / ENDED_MARKER) for path in directories)  # noqa: PTH110
 
     def _begins(self, directory: Path) -> bool:
         """Return whether a directory without files was made for a run that begins now."""

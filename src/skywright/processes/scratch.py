@@ -1,0 +1,51 @@
+"""Temporary directories of processes: what a killed process has left is removed by a later one."""
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from skywright.processes.locks import try_lock
+
+KEPT = ".kept"
+"""File in a directory that stays."""
+
+
+def make_scratch(name: str) -> Path:
+    """Make a temporary directory that is this process's own until it ends.
+
+    Directories of this name that killed processes of this user have left are removed, but for those
+    that `keep_scratch` has marked.
+
+    Parameters
+    ----------
+    name
+        What the directory is for; part of its own name.
+    """
+    prefix = f"skywright-{name}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        _remove_abandoned(left)
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=prefix))
+        descriptor = os.open(made, os.O_RDONLY)  # stays open: the lock ends with this process
+        if try_lock(descriptor) and made.is_dir():
+            return made
+        os.close(descriptor)  # another process has removed it before it was locked
+
+
+def keep_scratch(directory: Path) -> None:
+    """Mark a directory of `make_scratch`: it stays, however this process ends."""
+    (directory / KEPT).touch()
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Remove a directory of this user if no process holds its lock and it is not marked."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            is_own = os.fstat(descriptor).st_uid == os.getuid()
+            if is_own and try_lock(descriptor) and not (directory / KEPT).exists():
+                shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            os.close(descriptor)
