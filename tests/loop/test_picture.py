@@ -124,6 +124,14 @@ def test_odd_bytes_between_the_parts_of_a_jpeg_do_no_harm():
         assert np.abs(decode(odd).astype(int) - decode(data)).max() <= 2
 
 
+def test_a_jpeg_larger_than_any_camera_picture_is_refused_by_its_header():
+    data = bytearray(encoded(ramp(), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65_000, 65_000)
+    with pytest.raises(DataError, match="frame 7: 65000 x 65000 pixels"):
+        decode(bytes(data), "frame 7")
+
+
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"]))
 @settings(deadline=None, max_examples=60)
 def test_any_bytes_are_a_picture_or_a_data_error(tail, head):

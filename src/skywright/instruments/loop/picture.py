@@ -20,6 +20,8 @@ DECODE_ERRORS = (
 )
 """What Pillow raises for files that it cannot read; SyntaxError for broken PNG chunks, RuntimeError
 for broken AVIF, and NotImplementedError, a RuntimeError, for rare kinds of DDS and BLP."""
+PIXELS_MAX = 100_000_000
+"""Most pixels of a JPEG. No camera has more; a damaged header may say so."""
 LOST_DATA = re.compile(r"Corrupt JPEG data: (?!\d{1,2} extraneous bytes)")
 """libjpeg's warnings that pixels are lost, which Pillow does not report. Fewer than 100 odd bytes
 before the next part of a file are what some cameras fill it up with."""
@@ -97,6 +99,12 @@ def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _decode_jpeg(data: bytes, source: str, color: bool) -> NDArray[np.uint8]:
     """Decode a JPEG to its luminance or RGB; libjpeg's warnings (missing data) are errors."""
     try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if height * width > PIXELS_MAX:
+            raise DataError(
+                f"{source}: {width} x {height} pixels, expected at most {PIXELS_MAX}; "
+                "is it a camera picture?"
+            )
         if color:
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         return simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)[:, :, 0]
