@@ -142,6 +142,14 @@ def test_padding_of_a_smaller_picture_is_taken_away(shape: tuple[int, ...]) -> N
     assert without_padding(black) is black
 
 
+def test_black_around_a_mount_in_the_dark_is_no_padding() -> None:
+    dark = np.zeros((240, 320), np.uint8)
+    dark[100:140, :160] = 90
+    assert without_padding(dark).shape == dark.shape
+    dark[:200, :300] += 1  # of a smaller picture whose light is low
+    assert without_padding(dark).shape == (200, 300)
+
+
 def test_color_is_luminance() -> None:
     rng = np.random.default_rng(0)
     color = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)

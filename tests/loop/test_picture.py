@@ -109,6 +109,29 @@ def test_cut_off_files_are_data_errors_that_name_the_source(kind, kept):
         decode(data[:kept], "frame 7")
 
 
+@pytest.mark.parametrize("color", [False, True])
+def test_a_jpeg_that_ends_too_early_is_a_data_error_though_it_has_an_end(color):
+    data = encoded(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8), "JPEG")
+    half = len(data) // 2
+    for damaged in (data[:half] + data[-2:], data[:half] + bytes(200) + data[half + 200 :]):
+        with pytest.raises(DataError, match="frame 7"):
+            decode(damaged, "frame 7", color)
+
+
+def test_odd_bytes_between_the_parts_of_a_jpeg_do_no_harm():
+    data = encoded(ramp(), "JPEG")
+    for odd in (data + bytes(64), data[:-2] + bytes(4) + data[-2:]):
+        assert np.abs(decode(odd).astype(int) - decode(data)).max() <= 2
+
+
+def test_a_jpeg_larger_than_any_camera_picture_is_refused_by_its_header():
+    data = bytearray(encoded(ramp(), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65_000, 65_000)
+    with pytest.raises(DataError, match="frame 7: 65000 x 65000 pixels"):
+        decode(bytes(data), "frame 7")
+
+
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"]))
 @settings(deadline=None, max_examples=60)
 def test_any_bytes_are_a_picture_or_a_data_error(tail, head):

@@ -199,6 +199,10 @@ def test_a_pace_that_has_ended_never_waits():
         ([1, 4, 5, 6], None, 2),  # the step is learnt late
         ([100, 101, 1, 2, 4], None, 1),  # the sender began anew
         ([1, 2, 10**15, 10**15 + 1], None, 0),  # another clock
+        ([1, 2, 3, 5, 4, 6], None, 0),  # one is overtaken
+        ([4, 8, 12, 24, 16, 28, 32], None, 1),
+        ([1, *(i + late for i in range(2, 900, 2) for late in (1, 0))], 1, 0),
+        ([1, 2, 5, 6, 3, 4, 1, 2, 4], None, 1),  # the gap is filled, then the sender begins anew
     ],
 )
 def test_gaps(ids, step, missing):

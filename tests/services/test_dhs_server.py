@@ -250,6 +250,23 @@ def test_a_thousand_fuzzed_messages_leave_nothing_behind(dcss: Dcss) -> None:
             threading.Event().wait(0.05)
 
 
+def test_a_dcss_that_hangs_up_each_time_is_logged_once(
+    dcss: Dcss, caplog: pytest.LogCaptureFixture
+) -> None:
+    def count(words: str) -> int:
+        return sum(words in record.getMessage() for record in caplog.get_records("call"))
+
+    for _ in range(4):  # it does not know the name, or another DHS has it
+        dcss.accept().hang_up_after_the_handshake()
+    with dcss.connected("echo") as link:
+        assert link.run("echo", "1.1") == "normal"
+        assert count("closed the connection") == count("registered nothing") == 1
+    dcss.accept().hang_up_after_the_handshake()
+    dcss.accept().close()
+    assert count("closed the connection") == 2
+    assert count("registered nothing") == 2
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])  # the latter may have two addresses
 def test_why_dcss_cannot_be_reached_is_in_the_systems_words(
     host: str, operations: Operations, caplog: pytest.LogCaptureFixture

@@ -68,6 +68,11 @@ class Link:
         threading.Thread(target=self._listen, daemon=True).start()
         return answer.partition(b"\0")[0].decode("ascii")
 
+    def hang_up_after_the_handshake(self) -> None:
+        """Close the connection, as DCSS does if it does not know the name."""
+        self.shake_hands()
+        self.close()
+
     @staticmethod
     def layout2(text: str, binary: bytes = b"", end: bytes = b"\0") -> bytes:
         """Return a message as DCSS sends it; `end` is byte 26 of the header."""

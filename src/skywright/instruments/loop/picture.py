@@ -1,6 +1,8 @@
 """Camera pictures: from the bytes of an image file to an array, and back."""
 
 import io
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,11 @@ DECODE_ERRORS = (
 )
 """What Pillow raises for files that it cannot read; SyntaxError for broken PNG chunks, RuntimeError
 for broken AVIF, and NotImplementedError, a RuntimeError, for rare kinds of DDS and BLP."""
+PIXELS_MAX = 100_000_000
+"""Most pixels of a JPEG. No camera has more; a damaged header may say so."""
+LOST_DATA = re.compile(r"Corrupt JPEG data: (?!\d{1,2} extraneous bytes)")
+"""libjpeg's warnings that pixels are lost, which Pillow does not report. Fewer than 100 odd bytes
+before the next part of a file are what some cameras fill it up with."""
 
 
 def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray[np.uint8]:
@@ -92,18 +99,24 @@ def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _decode_jpeg(data: bytes, source: str, color: bool) -> NDArray[np.uint8]:
     """Decode a JPEG to its luminance or RGB; libjpeg's warnings (missing data) are errors."""
     try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if height * width > PIXELS_MAX:
+            raise DataError(
+                f"{source}: {width} x {height} pixels, expected at most {PIXELS_MAX}; "
+                "is it a camera picture?"
+            )
         if color:
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         return simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)[:, :, 0]
     except ValueError as error:
         # libjpeg cannot convert CMYK and other rare kinds; Pillow refuses broken ones.
-        try:
-            return _decode_other(data, source)
-        except DataError:
-            raise DataError(
-                f"{source}: JPEG of {len(data)} bytes cannot be decoded ({error}); "
-                "it is truncated or damaged, take the picture again"
-            ) from error
+        if not LOST_DATA.match(str(error)):
+            with suppress(DataError):
+                return _decode_other(data, source)
+        raise DataError(
+            f"{source}: JPEG of {len(data)} bytes cannot be decoded ({error}); "
+            "it is truncated or damaged, take the picture again"
+        ) from error
 
 
 def _decode_other(data: bytes, source: str) -> NDArray[np.uint8]:

@@ -29,11 +29,18 @@ for a message that is not acknowledged, which Linux else repeats for 15 minutes;
 
 
 class Connection:
-    """One connection, as long as it lasts; what is sent after its end is dropped."""
+    """One connection, as long as it lasts; what is sent after its end is dropped.
+
+    Attributes
+    ----------
+    is_used
+        Whether DCSS has registered something on it.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self.is_used = False
         self._layout = 1
         self._draining = asyncio.Lock()
         connected = writer.get_extra_info("socket")
@@ -96,7 +103,8 @@ async def keep_connected(
     """Connect, run `session` over the connection until it ends, and so on until cancelled.
 
     `session` reads the messages, and returns or raises `OSError` or `DataError` when the connection
-    is over; `retry_s` later comes the next attempt.
+    is over; `retry_s` later comes the next attempt. A reason that comes again and again is logged
+    once: DCSS closes each connection by a name that it does not know.
     """
     trouble = ""
     while True:
@@ -108,17 +116,19 @@ async def keep_connected(
                 logger.error("DCSS at %s:%d: %s; trying every %g s", host, port, why, retry_s)
             trouble = why
         else:
-            trouble = ""
             logger.info("DCSS at %s:%d: connected", host, port)
             connection = Connection(reader, writer)
             try:
                 await session(connection)
-                logger.error("DCSS at %s:%d: closed the connection", host, port)
+                why = "closed the connection"
             except (OSError, DataError) as error:
-                why = _reason(error) if isinstance(error, OSError) else str(error)
-                logger.error("DCSS at %s:%d: connection lost: %s", host, port, why)
+                reason = _reason(error) if isinstance(error, OSError) else str(error)
+                why = f"connection lost: {reason}"
             finally:
                 await connection.close()
+            if connection.is_used or why != trouble:
+                logger.error("DCSS at %s:%d: %s", host, port, why)
+            trouble = why
         await asyncio.sleep(retry_s)
 
 

@@ -103,6 +103,8 @@ class Server:
         self.name = name
         self._trouble = trouble
         self._was_registered = asyncio.Event()
+        self._is_refused = False
+        """Whether DCSS has registered nothing on the last connection."""
         self._operations = operations
         self._known_as: dict[str, str] = {}
         self._calls: set[Call] = set()
@@ -130,7 +132,8 @@ class Server:
         finally:
             reporting.cancel()
             self._end_all(Call.drop)
-            if asked and not self.registered:
+            refused_before, self._is_refused = self._is_refused, asked and not self.registered
+            if self._is_refused and not refused_before:
                 logger.error(
                     "DCSS registered nothing for %s; is that name in its database, and no other "
                     "DHS connected by it?",
@@ -159,10 +162,10 @@ class Server:
             case ["stoc_send_client_type", *_]:
                 connection.write(xos2.client_is_hardware(self.name))
             case ["stoh_register_operation", name, *rest]:
-                self._was_registered.set()
+                self._note_registration(connection)
                 self._known_as[name] = rest[0] if rest else name
             case [word, name, *_] if word.startswith("stoh_register_"):
-                self._was_registered.set()
+                self._note_registration(connection)
                 logger.warning("%s %s: this DHS has operations only", word, name)
             case ["stoh_start_operation", name, handle, *arguments]:
                 self._start(StartOperation(name, handle, tuple(arguments)), connection)
@@ -173,6 +176,10 @@ class Server:
                 self._end_all(Call.abort)
             case _:
                 logger.debug("ignored: %s", " ".join(words))
+
+    def _note_registration(self, connection: Connection) -> None:
+        connection.is_used = True
+        self._was_registered.set()
 
     def _start(self, start: StartOperation, connection: Connection) -> None:
         call = Call(start, connection, counts=self.counts)

@@ -8,6 +8,10 @@ logger = logging.getLogger(__name__)
 PULSES_A_DAY = 24 * 3600 * 100
 """A jump of the pulse id by more than this is a change of the clock: no pulses were lost."""
 
+LATE_PULSES = 10
+"""Greatest number of pulses by which a missing one may come late, overtaken by later ones. A pulse
+that goes back further begins a new stretch."""
+
 PULSES_TO_CONFIRM = 200
 """Number of pulses that shows a change of the machine's rate.
 
@@ -38,6 +42,12 @@ class Stretch:
         pulses = (self.last - self.first) // self.step + 1
         return max(pulses - self.received - self.undecodable, 0)
 
+    def misses(self, pulse_id: int) -> bool:
+        """Return whether a pulse that comes late may be one of the missing ones."""
+        late = self.last - pulse_id
+        is_near = self.missing > 0 and 0 < late <= LATE_PULSES * self.step
+        return is_near and pulse_id > self.first and late % self.step == 0
+
 
 class PulseGaps:
     """Counts the pulses that are missing in a growing sequence of pulse ids.
@@ -47,7 +57,8 @@ class PulseGaps:
     the step of the messages, and is not used any more. The missing pulses are computed from the
     first and the last pulse of a stretch. So a step that is learnt late corrects what was counted
     before. A stretch ends where the ids go back or jump by more than `PULSES_A_DAY`, where another
-    step is declared, and where the machine has changed its rate.
+    step is declared, and where the machine has changed its rate. It does not end where a missing
+    pulse comes late (`LATE_PULSES`).
 
     Parameters
     ----------
@@ -103,6 +114,10 @@ class PulseGaps:
         step = self._given or (declared if declared != self._refuted else 0)
         if now is not None and apart == 0:
             return False
+        if now is not None and now.misses(pulse_id):
+            now.received += 1
+            self._before, self._longer = None, 0  # the rate of the machine is not lower
+            return True
         if now is None or not 0 < apart <= PULSES_A_DAY:
             # They came before this pulse, and no pulse before it is missing
             self._undecodable_pending = 0
