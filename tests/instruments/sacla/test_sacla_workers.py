@@ -561,7 +561,7 @@ def test_the_process_that_forks_workers_has_loaded_what_their_kernels_need() -> 
         "importlib.import_module(process_workers.NUMBA_LOADED)\n"
         "before = set(sys.modules)\n"
         "warm.warm_up()\n"
-        "print(*(each for each in set(sys.modules) - before if each.startswith(('numba', 'scipy'))))"
+        "print(*(new for new in set(sys.modules) - before if new.startswith(('numba', 'scipy'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
