@@ -243,11 +243,12 @@ class RunDirectorySource(PolledSource[FrameGroup]):
     def halt(self) -> None:
         """End a `next` under way."""
         self._stopping.set()
-        self._keeps_run, self._kept_run = False, ""
 
     def stop(self) -> None:
         """Stop, and close the files: the disk space of one that is deleted is free then."""
         super().stop()
+        # Not before: `_list`, on the source's thread, may be about to set them
+        self._keeps_run, self._kept_run = False, ""
         self._groups = iter(())
         for growing in self._files.values():
             if growing.done:  # else no other file may get its inode
