@@ -11,6 +11,7 @@ from iocs.areadetector import COLOR_MODES
 from iocs.common import post, post_pair
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
 from iocs.recording import DATA_TYPES, RecorderPlugin
+from skywright.files.areadetector import EPICS_EPOCH_S, EPICS_SECONDS_MAX
 from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processing import AxisUnit
@@ -21,8 +22,11 @@ DTYPES = {name.lower(): index for index, name in enumerate(DATA_TYPES)}
 
 
 async def post_result(pvs: Spectra, result: Result) -> None:
-    """Post the result of a pulse; the figures have the pulse's time."""
-    found, stamp = result.spectrum, result.time_ns / 1e9
+    """Post the result of a pulse; the figures have the pulse's time, if EPICS can hold it."""
+    found, time_s = result.spectrum, result.time_ns / 1e9
+    # A clock that is not set begins in 1970; EPICS begins in 1990, and 1970 would become 2106.
+    is_epics_time = 0 <= time_s - EPICS_EPOCH_S <= EPICS_SECONDS_MAX
+    stamp = time_s if is_epics_time else time.time()
     severity = severity_of(found.status)
     columns = len(found.spectrum)
     too_wide = columns > COLUMNS_MAX
@@ -46,7 +50,7 @@ async def post_result(pvs: Spectra, result: Result) -> None:
     await post(pvs.background_applied, int(background_applied(result)))
     await post(pvs.settings_used, result.settings_number)
     await post(pvs.duration, result.duration_ms)
-    await _write(pvs.pulse_time, stamp, stamp)
+    await _write(pvs.pulse_time, time_s, stamp)
     await _write(pvs.pulse_id, float(result.pulse.pulse_id), stamp)  # last of all
 
 

@@ -102,6 +102,20 @@ def test_axis_averages_and_spectra_have_units() -> None:
     assert [channel.units for channel in in_counts] == ["counts"] * 3
 
 
+@pytest.mark.parametrize("seconds", [0, -5, 2**33])
+def test_a_time_that_epics_cannot_hold_is_no_time_stamp(
+    ioc: PsssIOC, service: Service, source: ScriptedSource, seconds: int
+) -> None:
+    service.processor.start()
+    source.put(1, time_ns=seconds * 10**9)
+    result = until(lambda: service.processor.newest)
+    before = time.time()
+    asyncio.run(post_result(ioc.spectra, result))
+    assert ioc.spectra.pulse_time.value == seconds
+    for channel in (ioc.spectra.center, ioc.spectra.pulse_id, ioc.spectra.spectrum_y):
+        assert before - 1.0 < channel.timestamp < time.time() + 1.0
+
+
 def test_a_spectrum_wider_than_its_pv_is_said(
     ioc: PsssIOC, service: Service, source: ScriptedSource
 ) -> None:
