@@ -33,6 +33,7 @@ from skywright.store.journal_contents import (
     ResourceRows,
     datum_fields,
 )
+from skywright.store.recover import recover
 from skywright.store.rows import stored_data_keys
 from skywright.store.run_nodes import Catalog
 from skywright.store.stored_run import catalog_documents
@@ -317,6 +318,40 @@ def test_first_rows_of_a_second_file_that_are_taken_again(
     assert np.asarray(stream["image"].read()).tolist() == [[n, -n] for n in expected]
     (contents,) = read_contents(client["raw"][recording.uid]).streams
     assert all(part.asset.file.is_file() for c in contents.columns for part in c.parts)
+
+
+@pytest.mark.parametrize("stored", ["after its end", "live", "by an older version"])
+def test_a_file_that_is_longer_than_its_documents_say(
+    client: Any, journals: Path, monkeypatch: pytest.MonkeyPatch, stored: str
+) -> None:
+    """A camera took one more image before it began its second file."""
+    recording = Recording(journals)
+    external = {
+        "x": scalar("integer", dtype_numpy="<i4", external="STREAM:"),
+        "image": array([2], dtype_numpy="<i4", external="STREAM:"),
+    }
+    recording.stream("primary", **external)
+    following = RunIngest(recording.path, Catalog(client))
+    for number in range(2):
+        path = journals / f"{recording.uid}-{number}.h5"
+        values = np.arange(3, dtype="<i4") + 100 * number
+        with h5py.File(path, "w") as file:
+            file["x"], file["image"] = values, np.stack([values, -values], axis=1)
+        refer_to(path, recording, "primary", external, [(0, 2, 1 + 2 * number)])
+        while stored == "live" and following.step() is IngestState.MORE:
+            pass
+    recording.stop()
+    with monkeypatch.context() as patch:
+        if stored == "by an older version":
+            patch.setattr("skywright.store.ingest.note_longer_files", lambda _: None)
+        while (state := following.step()) is IngestState.MORE:
+            pass
+    assert state is IngestState.DONE
+    expected = (recording.uid,) if stored == "by an older version" else ()
+    assert recover(journals.parent, client).restored == expected
+    stream = client["raw"][recording.uid]["primary"]
+    assert np.asarray(stream["x"].read()).tolist() == [0, 1, 100, 101]
+    assert np.asarray(stream["image"].read())[:, 0].tolist() == [0, 1, 100, 101]
 
 
 @pytest.mark.parametrize("source", ["catalog", "server"])
