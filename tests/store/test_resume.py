@@ -355,6 +355,35 @@ def test_a_file_that_is_longer_than_its_documents_say(
 
 
 @pytest.mark.parametrize("source", ["catalog", "server"])
+def test_documents_of_an_array_over_two_files_name_both(
+    client: Any, journals: Path, source: str
+) -> None:
+    """The last row of the second file belongs to no event; the path has a percent sign."""
+    directory = journals.with_name("50%20 of it")
+    directory.mkdir()
+    recording = Recording(journals)
+    image = array([2], dtype_numpy="<i4", external="STREAM:")
+    recording.stream("primary", image=image)
+    for number, rows in enumerate((3, 4)):
+        path = directory / f"{recording.uid}-{number}.h5"
+        values = np.arange(rows, dtype="<i4") + 100 * number
+        with h5py.File(path, "w") as file:
+            file["image"] = np.stack([values, -values], axis=1)
+        refer_to(path, recording, "primary", ["image"], [(0, 3, 1 + 3 * number)])
+    assert ingest(recording.stop(), client) is IngestState.DONE
+    run = client["raw"][recording.uid]
+    documents = list(catalog_documents(run) if source == "catalog" else run.documents())
+    raw = RawRun(documents[0][1], RequiredKeys(("image",), "x", "time"))
+    for name, doc in documents:
+        raw(name, doc)
+    table = raw.streams["primary"].table
+    assert table is not None
+    assert table.announced() == 6
+    with FrameReader(table) as reader:
+        assert reader.read(0, 6)["image"][:, 0].tolist() == [0, 1, 2, 100, 101, 102]
+
+
+@pytest.mark.parametrize("source", ["catalog", "server"])
 def test_documents_of_further_files_whose_first_rows_were_taken_again(
     client: Any, journals: Path, tmp_path: Path, source: str
 ) -> None:
