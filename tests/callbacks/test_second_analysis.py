@@ -251,6 +251,31 @@ def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
     assert [each["stream"] for each in made if each["name"] == "slope"] == ["left"]
 
 
+def test_it_works_on_the_first_stream_that_can_be_used(
+    RE: Any, live: LiveAnalysis, tmp_path: Path
+) -> None:
+    """Two cameras are read together before the points: it is not known which one is meant."""
+    cameras = [StreamingCamera(name, tmp_path / "assets") for name in ("a", "b")]
+    result, motor = LiveResult(live.second_reports[SLOPE], "slope"), SynAxis(name="motor")
+
+    @bpp.stage_decorator(cameras)
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.trigger_and_read(cameras, name="both")
+        for place in (1.0, 3.0, 2.0):
+            yield from bps.mv(motor, place)
+            yield from bps.trigger_and_read([cameras[0], motor])
+        yield from bps.trigger(result, wait=True)
+
+    uid = RE(plan()).run_start_uids[0]
+    assert result.read()["slope_n_frames"]["value"] == 3
+    live.wait(raw_uid=uid)
+    made = {run.start["analysis"]["name"]: run for run in read_derived(tmp_path / "journal")}
+    assert made["slope"].start["analysis"]["stream"] == "primary"
+    assert made["slope"].stop is not None
+    assert made["slope"].stop["exit_status"] == "success"
+
+
 def test_a_process_that_sends_no_pictures_does_not_get_the_next_drawing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -258,6 +258,29 @@ def test_pictures_of_two_cameras_are_named(tmp_path: Path, monkeypatch: pytest.M
         wait(LiveResult(live, "live").trigger(), timeout=1)
 
 
+def test_a_stream_that_cannot_be_used_does_not_stand_for_the_next_one(
+    RE: Any, start: Any, tmp_path: Path
+) -> None:
+    """Two cameras are read together, then one of them alone; a decision is on the latter."""
+    live = start()
+    RE.subscribe(live)
+    cameras = [StreamingCamera(name, tmp_path / "assets") for name in ("a", "b")]
+    result = LiveResult(live, "live")
+
+    @bpp.stage_decorator(cameras)
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.trigger_and_read(cameras, name="both")
+        for _ in range(2):
+            yield from bps.trigger_and_read(cameras[:1])
+        yield from bps.trigger(result, wait=True)
+
+    uid = RE(plan()).run_start_uids[0]
+    assert result.read()["live_n_frames"]["value"] == 2
+    assert live.progress().stream == "primary"
+    assert "a_image, b_image all fit" in live.wait(raw_uid=uid, stream="both").error
+
+
 def test_a_result_of_an_earlier_run_is_none_of_this_run(
     RE: Any, start: Any, camera: StreamingCamera
 ) -> None:

@@ -155,6 +155,26 @@ def test_a_cut_image_is_no_zeros_in_tiled_either(
         adapters["virtual.h5"].read((slice(0, 10),))
 
 
+def test_tiled_reads_single_images_of_datasets_without_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself it reads all rows for each request: a file of another program, a resumed run."""
+    from tiled.adapters import hdf5
+
+    from skywright.store.server import OpenHdf5
+
+    monkeypatch.setattr(hdf5, "h5open", OpenHdf5)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1024, 1024), np.uint8)
+    source = {"uri": f"file://localhost{tmp_path / 'a.h5'}", "parameters": {"dataset": "x"}}
+    write_virtual_file(tmp_path / "virtual.h5", [(source, ResourceRows("r", 1, 4))])
+    for name, dataset, numbers in (("a.h5", "x", [0, 1, 2, 3]), ("virtual.h5", "kept", [1, 2, 3])):
+        uri = f"file://localhost{tmp_path / name}"
+        adapter = hdf5.HDF5ArrayAdapter.from_uris(uri, dataset=dataset)
+        assert adapter.structure().chunks == ((1,) * len(numbers), (1024,), (1024,))
+        assert adapter.read()[:, 7, 9].tolist() == numbers
+
+
 def test_a_cut_column_is_no_zeros_in_tiled_either(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with closing(ColumnWriter(path, [Column("x", "<f8")], Column("id", "<i8"))) as writer:

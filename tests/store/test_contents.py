@@ -100,6 +100,7 @@ def test_places_of_the_rows_of_a_column(
     ("uris", "expected"),
     [
         (["a", "b"], [("a", 0, 3), ("b", 0, 2)]),
+        (["a", "longer"], [("a", 0, 3), ("longer", 0, 2)]),  # its last row is in no document
         (["a", "lost"], []),
         (["lost"], [("lost", 0, 5)]),  # the number of rows is that of the column
         (["a", "http://x/b"], []),
@@ -108,7 +109,7 @@ def test_places_of_the_rows_of_a_column(
 def test_places_of_the_rows_of_whole_files(
     tmp_path: Path, uris: list[str], expected: list[Any]
 ) -> None:
-    for name, rows in (("a", 3), ("b", 2)):
+    for name, rows in (("a", 3), ("b", 2), ("longer", 3)):
         with h5py.File(tmp_path / name, "w") as file:
             file["x"] = np.zeros((rows, 2))
     full = [uri if ":" in uri else f"file://localhost{tmp_path}/{uri}" for uri in uris]
@@ -119,5 +120,5 @@ def test_places_of_the_rows_of_whole_files(
         parameters={"dataset": "x"},
         assets=[TiledAsset(uri, False, "data_uris", n) for n, uri in enumerate(full)],
     )
-    parts = contents_module._array_parts(source, 5)
+    parts = contents_module.array_parts(source, 5)
     assert [(part.asset.file.name, part.start, part.stop) for part in parts] == expected

@@ -847,7 +847,7 @@ def test_slices_of_other_programs(selected: Any, parts: list[tuple[int, int]]) -
         parameters={"dataset": "/x", "slice": selected},
         assets=[TiledAsset("file://localhost/f.h5", False, "data_uris", 0)],
     )
-    assert [(r.start, r.stop) for r in contents_module._array_parts(source, 3)] == parts
+    assert [(r.start, r.stop) for r in contents_module.array_parts(source, 3)] == parts
 
 
 @given(

@@ -435,6 +435,47 @@ def test_rows_of_a_second_file_that_no_document_names_are_found(
         assert contents.stop["num_events"] == {"primary": 8}
 
 
+@pytest.mark.parametrize("has_events", [True, False])
+def test_rows_of_two_files_that_no_document_names_are_found(
+    tmp_path: Path, has_events: bool
+) -> None:
+    """A camera began a second file, and the session died before it named the last rows of both."""
+    recording = Recording(tmp_path)
+    key = scalar("number", dtype_numpy="<f8", external="STREAM:")
+    recording.stream("primary", x=key, **({"y": scalar("number")} if has_events else {}))
+    descriptor = recording._streams["primary"].descriptor_doc["uid"]
+    for number, rows in enumerate((3, 5)):
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=hdf5(tmp_path / f"{number}.h5", 10.0 * number + np.arange(rows)),
+            data_key="x",
+            parameters={"dataset": "/x"},
+        ).stream_resource_doc
+        recording.journal("stream_resource", resource)
+        datum = datum_fields(resource["uid"], 2 * number, 1 + 2 * number, 2)
+        recording.journal("stream_datum", {"uid": str(number), "descriptor": descriptor, **datum})
+    for _ in range(4 * has_events):
+        recording.event(y=0.0)
+    recording.journal.close()
+    path = recording.path
+    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+    contents = contents_of(path)
+    last = [*contents.streams.values()][-1]
+    values = []
+    for place in rows_in_files(last, "x"):
+        resource = contents.resources[place.resource]
+        with h5py.File(path_from_uri(resource["uri"])) as file:
+            first = first_row(resource["parameters"])
+            values += file["x"][first + place.start : first + place.stop].tolist()
+    assert contents.stop is not None
+    if has_events:
+        assert values == [2.0, 12.0, 13.0, 14.0]
+        assert contents.stop["num_events"] == {"primary": 4, last.name: 4}
+    else:
+        assert values == [0.0, 1.0, 10.0, 11.0, 2.0, 12.0, 13.0, 14.0]
+        assert contents.stop["num_events"] == {"primary": 8}
+
+
 @pytest.mark.parametrize("odd", ["no time", "dataset", "uid"])
 def test_a_run_of_odd_documents_is_closed(tmp_path: Path, odd: str) -> None:
     path = abandoned(tmp_path)

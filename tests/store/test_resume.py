@@ -33,6 +33,7 @@ from skywright.store.journal_contents import (
     ResourceRows,
     datum_fields,
 )
+from skywright.store.recover import recover
 from skywright.store.rows import stored_data_keys
 from skywright.store.run_nodes import Catalog
 from skywright.store.stored_run import catalog_documents
@@ -317,6 +318,69 @@ def test_first_rows_of_a_second_file_that_are_taken_again(
     assert np.asarray(stream["image"].read()).tolist() == [[n, -n] for n in expected]
     (contents,) = read_contents(client["raw"][recording.uid]).streams
     assert all(part.asset.file.is_file() for c in contents.columns for part in c.parts)
+
+
+@pytest.mark.parametrize("stored", ["after its end", "live", "by an older version"])
+def test_a_file_that_is_longer_than_its_documents_say(
+    client: Any, journals: Path, monkeypatch: pytest.MonkeyPatch, stored: str
+) -> None:
+    """A camera took one more image before it began its second file."""
+    recording = Recording(journals)
+    external = {
+        "x": scalar("integer", dtype_numpy="<i4", external="STREAM:"),
+        "image": array([2], dtype_numpy="<i4", external="STREAM:"),
+    }
+    recording.stream("primary", **external)
+    following = RunIngest(recording.path, Catalog(client))
+    for number in range(2):
+        path = journals / f"{recording.uid}-{number}.h5"
+        values = np.arange(3, dtype="<i4") + 100 * number
+        with h5py.File(path, "w") as file:
+            file["x"], file["image"] = values, np.stack([values, -values], axis=1)
+        refer_to(path, recording, "primary", external, [(0, 2, 1 + 2 * number)])
+        while stored == "live" and following.step() is IngestState.MORE:
+            pass
+    recording.stop()
+    with monkeypatch.context() as patch:
+        if stored == "by an older version":
+            patch.setattr("skywright.store.ingest.note_longer_files", lambda _: None)
+        while (state := following.step()) is IngestState.MORE:
+            pass
+    assert state is IngestState.DONE
+    expected = (recording.uid,) if stored == "by an older version" else ()
+    assert recover(journals.parent, client).restored == expected
+    stream = client["raw"][recording.uid]["primary"]
+    assert np.asarray(stream["x"].read()).tolist() == [0, 1, 100, 101]
+    assert np.asarray(stream["image"].read())[:, 0].tolist() == [0, 1, 100, 101]
+
+
+@pytest.mark.parametrize("source", ["catalog", "server"])
+def test_documents_of_an_array_over_two_files_name_both(
+    client: Any, journals: Path, source: str
+) -> None:
+    """The last row of the second file belongs to no event; the path has a percent sign."""
+    directory = journals.with_name("50%20 of it")
+    directory.mkdir()
+    recording = Recording(journals)
+    image = array([2], dtype_numpy="<i4", external="STREAM:")
+    recording.stream("primary", image=image)
+    for number, rows in enumerate((3, 4)):
+        path = directory / f"{recording.uid}-{number}.h5"
+        values = np.arange(rows, dtype="<i4") + 100 * number
+        with h5py.File(path, "w") as file:
+            file["image"] = np.stack([values, -values], axis=1)
+        refer_to(path, recording, "primary", ["image"], [(0, 3, 1 + 3 * number)])
+    assert ingest(recording.stop(), client) is IngestState.DONE
+    run = client["raw"][recording.uid]
+    documents = list(catalog_documents(run) if source == "catalog" else run.documents())
+    raw = RawRun(documents[0][1], RequiredKeys(("image",), "x", "time"))
+    for name, doc in documents:
+        raw(name, doc)
+    table = raw.streams["primary"].table
+    assert table is not None
+    assert table.announced() == 6
+    with FrameReader(table) as reader:
+        assert reader.read(0, 6)["image"][:, 0].tolist() == [0, 1, 2, 100, 101, 102]
 
 
 @pytest.mark.parametrize("source", ["catalog", "server"])

@@ -22,6 +22,7 @@ from support import forked
 from support.limits import full_disk
 from support.streaming import StreamingCamera, noise
 from support.waiting import until
+from tiled.client.utils import TiledResponse
 from tiled.storage import SQLStorage
 
 from skywright.errors import ConfigError, DataError
@@ -230,6 +231,20 @@ def test_a_directory_is_readable_by_its_link_and_by_its_target(
 
 def test_writes_are_taken(client: Any) -> None:
     assert takes_writes(client)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Type": "text/html"}, {}])
+def test_a_page_of_a_proxy_is_no_answer_of_the_server(
+    client: Any, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """The proxy answers each request with this page and the status 200."""
+
+    def page(*_: Any, **__: Any) -> httpx.Response:
+        request = httpx.Request("POST", client.uri)
+        return TiledResponse(200, headers=headers, content=b"<html></html>", request=request)
+
+    monkeypatch.setattr(client.context.http_client, "post", page)
+    assert not takes_writes(client)
 
 
 def test_a_probe_that_fails_leaves_nothing() -> None:

@@ -32,12 +32,12 @@ class LiveAnalysis(Reports):
     Subscribe it after the journal. It never raises and never waits.
 
     Each stream of a raw run that has the required data keys gets a derived run, except the stream
-    ``baseline``. Methods with a `stream` argument use the first of these streams by default. When
-    the worker dies, a new one analyzes the present runs again, from their first frame, into new
-    derived runs.
+    ``baseline``. Methods with a `stream` argument use the first of these streams by default; one
+    whose inputs cannot be used, such as two cameras for one input, is not counted. When the worker
+    dies, a new one analyzes the present runs again, from their first frame, into new derived runs.
 
     The worker can run second-stage analyses too (`skywright.analysis.second`). They work on the
-    rows of the first stream, when a device requests a result (`SecondReports.request_result`) and
+    rows of that first stream, when a device requests a result (`SecondReports.request_result`) and
     after the end of the run.
 
     Parameters

@@ -255,6 +255,12 @@ class RawRun:
         """Uid of the run."""
         return str(self.start["uid"])
 
+    @property
+    def first_usable(self) -> str:
+        """Name of the first stream whose inputs can be used; "" if there is none yet."""
+        streams = list(self.streams.items())  # another thread may add to them
+        return next((name for name, each in streams if each.table is not None), "")
+
     def __call__(self, name: str, doc: Document) -> None:
         """Process one document of this run; the document is not changed."""
         if name == "descriptor":

@@ -89,8 +89,11 @@ class Reports:
     @property
     def announced(self) -> int:
         """Number of frames in the documents of the present raw run, of its first usable stream."""
-        streams = self.present_run.streams.values() if self.present_run is not None else ()
-        return next((each.table.announced() for each in streams if each.table is not None), 0)
+        run = self.present_run
+        if run is None or not (name := run.first_usable):
+            return 0
+        table = run.streams[name].table
+        return table.announced() if table is not None else 0
 
     @property
     def unusable(self) -> str:
@@ -133,18 +136,26 @@ class Reports:
         raw_uid
             The raw run; by default the present one.
         stream
-            Name of its stream; by default the first that fits.
+            Name of its stream; by default the first usable one.
         """
         with self._changed:
             return self._progress_of(raw_uid or self.raw_uid or "", stream)
 
     def _progress_of(self, uid: str, stream: str | None) -> Progress:
-        reported = self._runs.get(uid, {})
-        name = _first_stream(reported) if stream is None else stream
-        return reported.get(name, Progress(uid, name))
+        name = self._first_stream(uid) if stream is None else stream
+        return self._runs.get(uid, {}).get(name, Progress(uid, name))
+
+    def _first_stream(self, uid: str) -> str:
+        """Return the name of the first usable stream of a run; "" if none is known.
+
+        Of an earlier run than the present one it is the first stream that was reported.
+        """
+        run = self.present_run
+        usable = run.first_usable if run is not None and run.uid == uid else ""
+        return usable or next(filter(None, self._runs.get(uid, {})), "")
 
     def subscribe(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call `callback`, in another thread, at each progress of a run's first reported stream.
+        """Call `callback`, in another thread, at each progress of a run's first usable stream.
 
         Returns a function that ends the subscription.
         """
@@ -174,7 +185,7 @@ class Reports:
         raw_uid
             The raw run; by default the present one.
         stream
-            Name of its stream; by default the first that fits.
+            Name of its stream; by default the first usable one.
         timeout_s
             Time limit, s.
 
@@ -296,7 +307,7 @@ class Reports:
             while len(self._runs) > REMEMBERED_RUNS:
                 self._runs.pop(next(iter(self._runs)))
             self._changed.notify_all()
-            first = _first_stream(reported)
+            first = self._first_stream(uid)
         # The error of a whole run is reported for each of its streams too: log it once
         if progress.error and progress.error != before.error and (stream or not first):
             log.error("analysis %s of run %s %s: %s", self.name, uid, stream, progress.error)
@@ -308,8 +319,3 @@ class Reports:
             except Exception:  # a display must not end the analysis
                 log.exception("analysis %s: a subscriber failed", self.name)
         return progress
-
-
-def _first_stream(reported: Mapping[str, Progress]) -> str:
-    """Return the name of the first stream reported; empty if there is none."""
-    return next(filter(None, reported), "")

@@ -4,9 +4,9 @@
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
 run that has the required data keys, except the stream ``baseline``. The parameters of the analysis
 are in the environment variable `worker_supervisor.PARAMETERS`. Each second-stage analysis
-(``--second``) that fits the raw run writes one more, over the rows of the first stream, if there
-are any. A failure of the analysis does not end this process; the stop document of the derived run
-has the reason. `worker_supervisor` describes the lines of both pipes.
+(``--second``) that fits the raw run writes one more, over the rows of the first usable stream, if
+there are any. A failure of the analysis does not end this process; the stop document of the derived
+run has the reason. `worker_supervisor` describes the lines of both pipes.
 """
 
 import argparse
@@ -239,8 +239,8 @@ class Worker:
         done = self._done_streams.get(run.uid, ())
         for name, raw_stream in run.streams.items():
             if (run.uid, name) not in self._streams and name not in done:
-                # Second-stage analyses work on the first stream only
-                is_first = name == next(iter(run.streams))
+                # Second-stage analyses work on the first usable stream only
+                is_first = name == run.first_usable
                 stream = StreamAnalysis(
                     raw_stream,
                     self._make,

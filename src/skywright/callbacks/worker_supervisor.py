@@ -147,7 +147,7 @@ class _SentRun:
         """What a new worker needs: the names of done streams, the documents, the last request.
 
         The new worker does not analyze the done streams again, but it must know of them:
-        second-stage analyses work on the first stream, done or not.
+        second-stage analyses work on the first usable stream, done or not.
         """
         done = sorted(self.streams.keys() - self.open_streams.keys())
         names = [("done_streams", {"raw_uid": self.raw.uid, "names": done})] if done else []

@@ -23,11 +23,16 @@ from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
 from skywright.files.hdf5 import open_hdf5
-from skywright.files.readers import HDF5, first_row, readers
+from skywright.files.readers import HDF5, first_row, local_path, readers
 from skywright.files.replacing import replacing
 from skywright.section import NOT_IN_ADDRESSES
 from skywright.store.external import check_chunks, external_source, number_files
-from skywright.store.journal_contents import ResourceRows, Stream, datum_fields
+from skywright.store.journal_contents import (
+    JournalContents,
+    ResourceRows,
+    Stream,
+    datum_fields,
+)
 from skywright.store.reader_adapter import reader_source
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
@@ -61,6 +66,33 @@ def rows_in_files(stream: Stream, key: str) -> list[ResourceRows]:
         first = stream.external_rows[key].first_index(part.resource)
         rows.append(replace(part, start=part.start - first, stop=part.stop - first))
     return rows
+
+
+def note_longer_files(contents: JournalContents) -> None:
+    """Find arrays over several files that have more rows than the stream datums name.
+
+    tiled shows the whole files, one after the other. So more rows in any but the last one would
+    take the place of the rows of the next file. Their `ExternalRows.skips_rows` becomes True. Call
+    it when the run has ended; files that cannot be read here are passed over.
+    """
+    resources = {(str(r.get("uri")), r["data_key"]): r for r in contents.resources.values()}
+    for stream in contents.streams.values():
+        for key, rows in stream.external_rows.items():
+            if not rows.skips_rows and any(
+                _length(resources[uri, key]) > named for uri, named in [*rows.next_row.items()][:-1]
+            ):
+                rows.skips_rows = True
+                stream.revision += 1
+
+
+def _length(resource: Mapping[str, Any]) -> int:
+    """Return the length of a dataset of an HDF5 file; 0 if it cannot be read."""
+    try:
+        with open_hdf5(local_path(resource["uri"])) as file:
+            return len(file[resource["parameters"]["dataset"]])
+    except Exception as error:  # documents of other programs may lack anything, files be damaged
+        log.debug("%s: its length is not known: %s", resource.get("uri"), error)
+        return 0
 
 
 def data_sources(

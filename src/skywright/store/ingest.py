@@ -15,6 +15,7 @@ import httpx
 from skywright.errors import SkywrightError
 from skywright.store import repair
 from skywright.store.check import differences
+from skywright.store.file_nodes import note_longer_files
 from skywright.store.journal_contents import JournalContents
 from skywright.store.line_writer import LineWriter
 from skywright.store.moves import move_journal
@@ -208,6 +209,8 @@ class RunIngest:
         lines = self._tail.read()
         for line in lines or ():
             self.contents.add(line)
+        if lines and self.contents.stop is not None:
+            note_longer_files(self.contents)
         return lines
 
     def _needs_full_write(self) -> bool:

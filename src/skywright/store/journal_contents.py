@@ -57,10 +57,11 @@ class ExternalRows:
         self.segments: list[ResourceRows] = []
         self.skips_rows = False
         """True if rows are missing in front of rows that are used: a resumed run took them again,
-        they belong to another stream, or one of several files has a slice."""
-        self._has_slice = False
-        self._next_row: dict[str, int] = {}
+        they belong to another stream, one of several files has a slice, or a file before the last
+        one is longer than its stream datums say (`file_nodes.note_longer_files`)."""
+        self.next_row: dict[str, int] = {}
         """Row after the last one that a stream datum named, by URI of the file."""
+        self._has_slice = False
         self._file_of: dict[str, str] = {}
         """URI of each stream resource, by its uid."""
         self._first = first
@@ -89,11 +90,11 @@ class ExternalRows:
         self._file_of[new.resource] = file
         self._first.note(file, first)
         row = first - self.first_index(new.resource)
-        follows = row == self._next_row.get(file, 0)
-        self._next_row[file] = row + rows
+        follows = row == self.next_row.get(file, 0)
+        self.next_row[file] = row + rows
         self._has_slice |= row_0 > 0
         # tiled takes the slice of the first file, and applies it to the rows of all files together
-        follows &= not (self._has_slice and len(self._next_row) > 1)
+        follows &= not (self._has_slice and len(self.next_row) > 1)
         begins_to_skip = not follows and not self.skips_rows
         self.skips_rows |= begins_to_skip
         if last is None or seq_num >= last.end:

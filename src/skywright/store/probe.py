@@ -83,7 +83,8 @@ def _read_back(client: Any, path: Path) -> None:
 def takes_writes(client: Any) -> bool:
     """Return whether the server takes a new container with a table now.
 
-    False means that the trouble of a run is the server's (disk full, read-only, wrong key).
+    False means that the trouble of a run is the server's (disk full, read-only, wrong key), or that
+    of a proxy.
     """
     key = f"{PREFIX}{uuid.uuid4().hex}"
     table = pyarrow.table({"seq_num": [1]})
@@ -93,6 +94,7 @@ def takes_writes(client: Any) -> bool:
             container.create_appendable_table(table.schema, key="t").append_partition(0, table)
         finally:
             client.delete_contents(key, recursive=True, external_only=False)
-    except httpx.HTTPError:
+    # The other errors: an answer that is not tiled's, such as a page of a proxy
+    except (httpx.HTTPError, ValueError, KeyError):
         return False
     return True

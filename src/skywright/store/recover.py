@@ -18,6 +18,7 @@ from skywright.files.index import files_path
 from skywright.files.readers import local_path, readers
 from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW, container_name, ensure_containers
+from skywright.store.file_nodes import note_longer_files
 from skywright.store.ingest import ServerUnavailableError
 from skywright.store.ingester import Ingester, back_off, ingest_lock
 from skywright.store.journal_contents import JournalContents
@@ -159,6 +160,8 @@ def contents_of(path: Path) -> JournalContents:
     while (lines := tail.read()) is not None:
         for line in lines:
             contents.add(line)
+    if contents.stop is not None:
+        note_longer_files(contents)
     return contents
 
 

@@ -1,5 +1,6 @@
 """Closes the run of a writer that was killed: counts its frames, writes its stop document."""
 
+import copy
 import logging
 import os
 import uuid
@@ -16,7 +17,7 @@ from skywright.files.index import files_path
 from skywright.files.readers import HDF5, file_and_column, local_path, open_reader, readers
 from skywright.store.journal_contents import JournalContents, Stream, datum_fields
 from skywright.store.table_adapter import flushed_rows
-from skywright.store.tail import Tail, locked_if_dead
+from skywright.store.tail import Line, Tail, locked_if_dead
 
 LATE = "_after_last_event"
 """Suffix of the name of a stream with events: the stream of its frames that have no event. Its
@@ -79,24 +80,17 @@ def close_interrupted_run(path: Path, offset: int, contents: JournalContents) ->
 
 
 def _closing_documents(contents: JournalContents, last_write: float) -> Documents:
-    counts = {name: _num_events(stream) for name, stream in contents.streams.items()}
-    names = {stream.descriptor: stream.name for stream in contents.streams.values()}
+    # Each document is added to a copy: the rows of a further file follow those of the files before
+    contents = copy.deepcopy(contents)
     for resources in _by_file(contents):
         rows = rows_on_disk(resources)
         if rows is None:
             continue
         found = (each for resource in resources for each in _unreported(contents, resource, rows))
         for name, doc in found:
-            if name == "descriptor":
-                if doc["uid"] in names:
-                    continue  # of another data key in the same file
-                names[doc["uid"]] = doc["name"]
-            elif name == "stream_resource" and doc["uid"] in contents.resources:
-                continue  # by an ingester that was killed here
-            elif name == "stream_datum":
-                stream = names[doc["descriptor"]]
-                counts[stream] = max(counts.get(stream, 0), doc["seq_nums"]["stop"] - 1)
+            contents.add(Line(0, name, doc))
             yield name, doc
+    counts = {name: _num_events(stream) for name, stream in contents.streams.items()}
     stop = _stop(contents, last_write) | {"num_events": counts}
     schema_validators[DocumentNames.stop].validate(stop)
     yield "stop", stop
@@ -192,22 +186,29 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
     if count <= 0:
         return
     if not stream.internal:
-        seq_num = segments[-1].end if segments else 1
+        seq_num = _next_seq_num(stream, key)
         yield "stream_datum", _stream_datum(uid, stream.descriptor, index, seq_num, count)
         return
-    late = f"{stream.name}{LATE}"
-    if late in contents.streams and _reported(contents.streams[late], key, {f"{uid}{LATE}"}):
-        return
+    # Some of these documents may be there already, by an ingester that was killed here
+    late, late_uid = f"{stream.name}{LATE}", f"{uid}{LATE}"
     descriptor = f"{stream.descriptor}{LATE}"
-    yield "descriptor", _late_descriptor(contents, stream, descriptor, late)
-    taken = f"{index - first}:{index - first + count}"
-    parameters = dict(resource["parameters"]) | {"slice": taken}
-    yield (
-        "stream_resource",
-        dict(resource) | {"uid": f"{uid}{LATE}", "parameters": parameters},
-    )
+    if late not in contents.streams:  # by another data key or file
+        yield "descriptor", _late_descriptor(contents, stream, descriptor, late)
+    if _reported(contents.streams[late], key, {late_uid}):
+        return
+    if late_uid not in contents.resources:
+        taken = f"{index - first}:{index - first + count}"
+        parameters = dict(resource["parameters"]) | {"slice": taken}
+        yield "stream_resource", dict(resource) | {"uid": late_uid, "parameters": parameters}
+    seq_num = _next_seq_num(contents.streams[late], key)
     # The index of the first row of a file is the same for all stream resources (`FirstIndices`)
-    yield "stream_datum", _stream_datum(f"{uid}{LATE}", descriptor, first, 1, count)
+    yield "stream_datum", _stream_datum(late_uid, descriptor, first, seq_num, count)
+
+
+def _next_seq_num(stream: Stream, key: str) -> int:
+    """Return the seq_num after those of the rows of a data key."""
+    segments = stream.catalog_rows(key)
+    return segments[-1].end if segments else 1
 
 
 def _reported(stream: Stream, key: str, uids: set[str]) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import math
 import os
 import secrets
 import sqlite3
@@ -43,6 +44,8 @@ GRACE_S = 2
 """Open streams and downloads get this long after SIGTERM."""
 
 CATALOG = "catalog.db"
+CHUNK_BYTES = 1 << 20
+"""Size of the parts in which tiled reads an HDF5 dataset without chunks, bytes."""
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +205,18 @@ class OpenHdf5(hdf5.h5open):
 
 class _CheckedRows(h5py.Dataset):
     """A dataset; to read rows that its file lacks is an error."""
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Chunks in which tiled reads the dataset.
+
+        Some datasets have none in their file, such as the virtual one of a resumed run. Of these
+        tiled would read all rows for each request.
+        """
+        if (in_file := super().chunks) is not None:
+            return tuple(in_file)
+        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        return (max(CHUNK_BYTES // max(row_bytes, 1), 1), *self.shape[1:])
 
     def __getitem__(self, key: Any, new_dtype: Any = None) -> Any:
         first = key[0] if isinstance(key, tuple) and key else key

@@ -287,7 +287,7 @@ def _array_column(
 ) -> Column:
     """Return a column that is an array of its own in the catalog, in a file or in Zarr."""
     source, shape = (node.data_sources() or [None])[0], tuple(node.shape)
-    parts = _array_parts(source, shape[0]) if source is not None and shape else ()
+    parts = array_parts(source, shape[0]) if source is not None and shape else ()
     at = _describe_place(where, parts)
 
     def read(rows: slice) -> NDArray:
@@ -357,7 +357,7 @@ def _file_column(key: str, table: _FileTable, data_key: Mapping[str, Any], where
     return Column(key, (table.rows,), table.dtypes[key], data_key, read, parts)
 
 
-def _array_parts(source: Any, rows: int) -> tuple[AssetRows, ...]:
+def array_parts(source: Any, rows: int) -> tuple[AssetRows, ...]:
     """Return where the rows of an array are, if its files are on this machine's paths."""
     dataset = source.parameters.get("dataset")
     if source.mimetype not in readers() or not isinstance(dataset, str):
@@ -372,6 +372,8 @@ def _array_parts(source: Any, rows: int) -> tuple[AssetRows, ...]:
         segments = [[0, first, first + rows]]
     elif segments is None:  # tiled's own adapter: the whole files, one after the other
         counts = [rows] if len(assets) == 1 else _row_counts(assets)
+        if counts and 0 < (excess := sum(counts) - rows) < counts[-1]:
+            counts[-1] -= excess  # the last file may have rows that no document names
         segments = [[number, 0, count] for number, count in enumerate(counts)]
     return _parts(assets, segments, rows)
 
