@@ -25,7 +25,7 @@ from skywright.cli.output import JsonOption, make_console, print_json
 from skywright.config import ENV_PREFIX, Settings
 from skywright.errors import ConfigError
 from skywright.instruments import declared
-from skywright.processes.child import start_module
+from skywright.processes.child import PipedProcess, start_module
 from skywright.processes.lifecycle import SUPERVISED
 from skywright.words import counted
 
@@ -142,7 +142,6 @@ def _run_process(
         )
     limit = _TimeLimit(process)
     try:
-        assert process.stdout is not None
         steps.show(process.stdout, limit.restart)
         status = process.wait()
     except BaseException:  # Ctrl-C: the process has it too
@@ -153,7 +152,7 @@ def _run_process(
     return None if limit.is_over else status
 
 
-def _terminate(process: "subprocess.Popen[str]") -> None:
+def _terminate(process: PipedProcess) -> None:
     """Terminate a process; if that does not end it in time, kill it."""
     process.terminate()
     try:
@@ -166,7 +165,7 @@ def _terminate(process: "subprocess.Popen[str]") -> None:
 class _TimeLimit:
     """Ends the process of a demo that is not done within `LIMIT_S`."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: PipedProcess) -> None:
         self.is_over = False
         self._process = process
         self._begin()
