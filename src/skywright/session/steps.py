@@ -9,7 +9,7 @@ STEP_LOG = logging.getLogger("skywright.plans")
 """Takes one line for each step of a plan, at level INFO."""
 
 
-class StepHandler(logging.Handler):
+class _StepHandler(logging.Handler):
     """Writes the time and a step to the present standard output."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -21,11 +21,12 @@ class StepHandler(logging.Handler):
             self.handleError(record)
 
 
+_HANDLER = _StepHandler()
+
+
 def show_steps() -> None:
     """Print the steps of plans from now on; a second call changes nothing."""
-    if not any(isinstance(handler, StepHandler) for handler in STEP_LOG.handlers):
-        handler = StepHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-        STEP_LOG.addHandler(handler)
-        STEP_LOG.setLevel(logging.INFO)
-        STEP_LOG.propagate = False  # the console has the line already
+    _HANDLER.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    STEP_LOG.addHandler(_HANDLER)
+    STEP_LOG.setLevel(logging.INFO)
+    STEP_LOG.propagate = False  # the console has the line already
