@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from devices.guarded import ReasonStatusMixin
 from skywright.callbacks.derived import COUNTS, data_key
 from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.worker_supervisor import START_LIMIT_S
-from skywright.errors import ConfigError, HardwareError, SkywrightError
+from skywright.errors import ConfigError, HardwareError
 
 logger = logging.getLogger(__name__)
 
@@ -111,12 +112,71 @@ class LiveResult:
                 why = f"analysis {self.live.name} failed: {self.live.unusable}"
             status.set_exception(HardwareError(f"{self.name}: {why}"))
             return status
-        _Wait(self, status, uid, wanted).begin()
+        arguments = status, uid, wanted, self.live.request_result(wanted)
+        threading.Thread(target=self._wait, args=arguments, name=self.name, daemon=True).start()
         return status
 
-    def accept(self, progress: Progress) -> None:
-        """Take over the result that `read` gives."""
-        self._reached = progress
+    def _wait(self, status: Status, uid: str, wanted: int, number: int) -> None:
+        """End a status with the result of the first `wanted` frames of a run, or with an error."""
+        updates: SimpleQueue[Progress] = SimpleQueue()
+        unsubscribe = self.live.subscribe(updates.put)
+        try:
+            self._reached = self._await_result(updates, uid, wanted, number)
+        except Exception as error:  # a status that never ends would hold the plan
+            status.set_exception(error)
+        else:
+            status.set_finished()
+        finally:
+            unsubscribe()
+
+    def _await_result(
+        self, updates: "SimpleQueue[Progress]", uid: str, wanted: int, number: int
+    ) -> Progress:
+        """Return the result; raise if it does not come, unless the worker is starting."""
+        live, begun = self.live, time.monotonic()
+        what = f"{self.name}: analysis {live.name}"
+        progress, is_starting = live.progress(uid), live.is_starting
+        updates.put(progress)  # it may be the result
+        deadline, reached = begun + self.limit_s, progress.reached
+        check_at = min(begun + self.timeout_s, deadline)
+        if is_starting:
+            logger.info("%s waits for the worker of %s to start", self.name, live.name)
+        while True:
+            try:
+                progress = updates.get(timeout=max(check_at - time.monotonic(), 0.0))
+            except Empty:
+                before, reached = reached, live.progress(uid).reached
+                now = time.monotonic()
+                was_starting, is_starting = is_starting, live.is_starting
+                if is_starting:
+                    deadline = min(now + self.limit_s, begun + self.start_limit_s)
+                elif was_starting:
+                    deadline = now + self.limit_s
+                if now >= deadline:
+                    why = "; its worker is still starting" if is_starting else ""
+                    waited = f"{now - begun:.0f} s{why}"
+                    raise HardwareError(
+                        f"{what} is at frame {reached} of {wanted} after {waited}"
+                    ) from None
+                # A worker that is starting cannot make progress
+                if not (was_starting or is_starting or reached != before):
+                    raise HardwareError(
+                        f"{what} made no progress for {self.timeout_s:g} s; "
+                        f"it is at frame {before} of {wanted}"
+                    ) from None
+                check_at = min(now + self.timeout_s, deadline)
+                continue
+            if progress.raw_uid != uid:
+                continue
+            is_answered = progress.done or progress.answered >= number
+            if progress.error and is_answered:
+                is_fault = progress.error_type == ConfigError.__name__
+                kind = ConfigError if is_fault else HardwareError
+                raise kind(f"{what} failed: {progress.error}")
+            if progress.reached >= wanted and is_answered:
+                return progress
+            if progress.done:
+                raise HardwareError(f"{what} ended at frame {progress.reached} of {wanted}")
 
     def read(self) -> dict[str, Any]:
         """Return the scalars that the last `trigger` waited for; missing is NaN, "" or -1.
@@ -156,86 +216,3 @@ class LiveResult:
             f"{self.name}_{key}": {"source": source, "dtype": "string", "shape": []}
             for key in ("analysis", "version")
         }
-
-
-class _Wait:
-    """One wait for one frame; ends its status once, by progress or by the clock."""
-
-    def __init__(self, device: LiveResult, status: Status, uid: str, wanted: int) -> None:
-        self._device, self._status = device, status
-        self._uid, self._wanted = uid, wanted
-        self._begun = time.monotonic()
-        self._deadline = self._begun + device.limit_s
-        self._lock = threading.Lock()
-        self._over = False
-        self._number = device.live.request_result(wanted)
-        self._reached = device.live.progress(uid).reached
-        self._is_starting = device.live.is_starting
-        if self._is_starting:
-            logger.info("%s waits for the worker of %s to start", device.name, device.live.name)
-        self._unsubscribe: Callable[[], None] = lambda: None
-
-    def begin(self) -> None:
-        self._start_timer()
-        self._unsubscribe = self._device.live.subscribe(self._on_progress)
-        self._on_progress(self._device.live.progress(self._uid))
-        if self._over:  # it may have ended before it knew how to unsubscribe
-            self._unsubscribe()
-
-    def _on_progress(self, progress: Progress) -> None:
-        if progress.raw_uid != self._uid:
-            return
-        is_answered = progress.done or progress.answered >= self._number
-        if progress.error and is_answered:
-            kind = ConfigError if progress.error_type == ConfigError.__name__ else HardwareError
-            self._end(f"failed: {progress.error}", kind)
-        elif progress.reached >= self._wanted and is_answered:
-            self._device.accept(progress)
-            self._end(None)
-        elif progress.done:
-            self._end(f"ended at frame {progress.reached} of {self._wanted}")
-
-    def _give_up(self) -> None:
-        """End the wait, unless the analysis is starting or makes progress."""
-        live = self._device.live
-        before, self._reached = self._reached, live.progress(self._uid).reached
-        now = time.monotonic()
-        was_starting, self._is_starting = self._is_starting, live.is_starting
-        why = "; its worker is still starting" if self._is_starting else ""
-        if self._is_starting:
-            latest = self._begun + self._device.start_limit_s
-            self._deadline = min(now + self._device.limit_s, latest)
-        elif was_starting:
-            self._deadline = now + self._device.limit_s
-        if now >= self._deadline:
-            waited = f"{now - self._begun:.0f} s"
-            self._end(f"is at frame {self._reached} of {self._wanted} after {waited}{why}")
-        # A worker that is starting cannot make progress
-        elif was_starting or self._is_starting or self._reached != before:
-            self._start_timer()
-        else:
-            self._end(
-                f"made no progress for {self._device.timeout_s:g} s; "
-                f"it is at frame {before} of {self._wanted}"
-            )
-
-    def _start_timer(self) -> None:
-        left_s = max(self._deadline - time.monotonic(), 0.0)
-        with self._lock:
-            if not self._over:
-                self._timer = threading.Timer(min(self._device.timeout_s, left_s), self._give_up)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def _end(self, trouble: str | None, kind: type[SkywrightError] = HardwareError) -> None:
-        with self._lock:
-            if self._over:
-                return
-            self._over = True
-        self._timer.cancel()
-        self._unsubscribe()
-        if trouble is None:
-            self._status.set_finished()
-        else:
-            live = self._device.live
-            self._status.set_exception(kind(f"{self._device.name}: analysis {live.name} {trouble}"))

@@ -3,9 +3,10 @@
 import contextlib
 import functools
 import math
+import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
@@ -360,30 +361,17 @@ def move_all(moves: Iterable[tuple[Motor, float]]) -> None:
     for motor, position in moves:
         motor.check_connected()
         motor.check_value(position)
-    statuses: list[MotionStatus] = []
+    ended: queue.SimpleQueue[StatusBase] = queue.SimpleQueue()
     try:
-        for motor, position in moves:  # any error in here leaves earlier motors moving
-            statuses.append(motor.move(position, wait=False))
-        _wait_for_all(statuses)
+        # Any error in here leaves earlier motors moving
+        statuses = [motor.move(position, wait=False) for motor, position in moves]
+        for status in statuses:
+            status.add_callback(ended.put)
+        for _ in statuses:
+            if failure := ended.get().exception(timeout=0):
+                raise failure
     except BaseException:
         for motor, _ in moves:
             with contextlib.suppress(*IOC_LOST):  # one lost IOC must not keep the others moving
                 motor.stop()
         raise
-
-
-def _wait_for_all(statuses: Sequence[MotionStatus]) -> None:
-    """Wait for all moves; at the first failure, raise it at once."""
-    over = threading.Event()
-
-    def check(_: StatusBase) -> None:
-        if all(s.done for s in statuses) or any(s.done and not s.success for s in statuses):
-            over.set()
-
-    for status in statuses:
-        status.add_callback(check)
-    if statuses:
-        over.wait()
-    for status in statuses:
-        if status.done and not status.success:
-            raise status.exception(timeout=0) or HardwareError("a motor failed")

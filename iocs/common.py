@@ -38,8 +38,7 @@ from skywright.processes.lifecycle import (
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
 from skywright.processes.options import OptionParser, limited, speed_factor
-from skywright.processes.ports import free_port, port_number
-from skywright.processes.stack import ARRAY_BYTES_MAX
+from skywright.processes.ports import ARRAY_BYTES_MAX, free_port, port_number
 
 logger = logging.getLogger(__name__)
 

@@ -47,14 +47,15 @@ def _moves(motor: "MotorRecord") -> dict[str, Putter]:
         await motor.go(value)
         raise SkipWrite
 
-    async def put_raw(channel: Any, value: float) -> None:
-        await put_dial(channel, value * motor.get("MRES"))
-
     async def put_relative(_: Any, value: float) -> float:
         await _put_user(motor, motor.get("VAL") + value)
         return 0.0
 
-    return {"DVAL": put_dial, "RVAL": put_raw, "RLV": put_relative}
+    return {
+        "DVAL": put_dial,
+        "RVAL": lambda channel, value: put_dial(channel, value * motor.get("MRES")),
+        "RLV": put_relative,
+    }
 
 
 def _buttons(motor: "MotorRecord") -> dict[str, Putter]:
@@ -122,21 +123,12 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
 
         return put
 
-    async def put_offset(_: Any, value: float) -> None:
-        await motor.set_offset(value)
-
     async def put_direction(channel: ChannelEnum, value: str) -> str:
         here = motor.get("RBV")
         await motor.post("DIR", channel.enum_strings.index(value))
         # As the record does with a variable offset: where it stands keeps its number.
         await motor.set_offset(here - motor.axis.position(time.time()) * motor.sign)
         return value  # else caproto keeps the index that a client may have put
-
-    async def put_units(_: Any, value: str) -> None:
-        await motor.post_units(value, motor.get("PREC"))
-
-    async def put_precision(_: Any, value: int) -> None:
-        await motor.post_units(motor.get("EGU"), value)
 
     async def put_mode(channel: ChannelEnum, value: str) -> str:
         target, before = motor.get("DVAL"), motor.get("SPMG")
@@ -153,9 +145,9 @@ def _settings(motor: "MotorRecord") -> dict[str, Putter]:
         "LLM": user_limit(high=False),
         "DHLM": dial_limit("DHLM"),
         "DLLM": dial_limit("DLLM"),
-        "OFF": put_offset,
-        "EGU": put_units,
-        "PREC": put_precision,
+        "OFF": lambda _, value: motor.set_offset(value),
+        "EGU": lambda _, value: motor.post_units(value, motor.get("PREC")),
+        "PREC": lambda _, value: motor.post_units(motor.get("EGU"), value),
         "DIR": put_direction,
         "SPMG": put_mode,
         **{name: positive(name) for name in ("VELO", "ACCL", "JVEL", "MRES")},

@@ -440,19 +440,12 @@ def _variable_beside(parts: Sequence[str]) -> str:
 
 def _holds(text: str, parts: Sequence[str]) -> bool:
     """Return whether a JSON text has a value for a key."""
-    if not parts:
-        return True
     try:
-        value: Any = json.loads(text)
-    except ValueError:
+        value: Any = json.loads(text) if parts else text
+        for part in parts:
+            value = value[part] if isinstance(value, dict) else value[int(part)]
+    except (ValueError, LookupError, TypeError):
         return False
-    for part in parts:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return False
     return True
 
 

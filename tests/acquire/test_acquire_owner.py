@@ -102,7 +102,7 @@ def test_a_queue_whose_source_cannot_start_is_not_kept(source: HandSource, make:
     source.refuses = "the camera is off"
     with pytest.raises(HardwareError, match="camera is off"):
         owner.subscribe(runs_source=True)
-    assert owner._publisher.queues == ()
+    assert owner._queues == ()
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])

@@ -319,7 +319,7 @@ def test_a_derived_run_whose_files_cannot_be_made_ends_with_the_reason(
     def fail(*_: Any) -> Any:
         raise OSError(28, "disk full")
 
-    monkeypatch.setattr("skywright.callbacks.derived_columns.ColumnWriter", fail)
+    monkeypatch.setattr("skywright.callbacks.derived.ColumnWriter", fail)
     stream, documents = analyze(tmp_path, lambda _: PictureStatistics())
     assert [name for name, _ in documents] == ["start", "stop"]
     assert documents[-1][1]["exit_status"] == "fail"

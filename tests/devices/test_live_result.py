@@ -115,7 +115,7 @@ def test_a_boolean_is_read_only_when_it_is_known() -> None:
     assert result.describe()["live_flag"]["dtype"] == "boolean"
     with pytest.raises(HardwareError, match=r"live_flag can only be true or false: trigger live"):
         result.read()
-    result.accept(Progress("a", result={"flag": False}))
+    result._reached = Progress("a", result={"flag": False})
     assert result.read()["live_flag"]["value"] is False
 
 
@@ -124,7 +124,7 @@ def test_a_missing_count_is_below_zero_and_a_value_has_the_time_of_its_report() 
     reading = result.read()
     assert reading["live_n_frames"]["value"] == -1
     assert np.isnan(reading["live_flag"]["value"])
-    result.accept(Progress("a", time=5.0, result={"flag": 2.0}))
+    result._reached = Progress("a", time=5.0, result={"flag": 2.0})
     assert result.read()["live_flag"] == {"value": 2.0, "timestamp": 5.0}
     configuration = result.read_configuration()
     assert configuration["live_analysis"]["value"] == "flagged"

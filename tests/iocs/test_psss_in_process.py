@@ -163,7 +163,7 @@ def test_one_background_is_recorded_at_a_time(
 ) -> None:
     async def clicks() -> None:
         first = asyncio.create_task(ioc.record_background(3))
-        await asyncio.to_thread(until, lambda: service.processor._publisher.queues)
+        await asyncio.to_thread(until, lambda: service.processor._queues)
         with pytest.raises(HardwareError, match="being recorded"):
             await ioc.record_background(3)
         source.put(1, 2, 3)
@@ -175,7 +175,7 @@ def test_one_background_is_recorded_at_a_time(
             over_rest = asyncio.create_task(
                 asyncio.to_thread(service.background_recorder.record, 3, cancelled=gone)
             )
-            await asyncio.to_thread(until, lambda: service.processor._publisher.queues)
+            await asyncio.to_thread(until, lambda: service.processor._queues)
             with pytest.raises(HardwareError, match="being recorded"):
                 await ioc.record_background(3)
             assert ioc.spectra.background_recorded.value == ""
@@ -186,7 +186,7 @@ def test_one_background_is_recorded_at_a_time(
             with pytest.raises(HardwareError, match="only 0 of 3 pictures came before it was canc"):
                 await over_rest
         again = asyncio.create_task(ioc.record_background(3))
-        await asyncio.to_thread(until, lambda: service.processor._publisher.queues)
+        await asyncio.to_thread(until, lambda: service.processor._queues)
         await ioc.in_thread(service.processor.stop)
         with pytest.raises(HardwareError, match="before it was stopped"):
             await again

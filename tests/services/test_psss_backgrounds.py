@@ -87,9 +87,9 @@ def test_a_background_is_recorded_from_the_pulses(
         answers.append(http.post("/background/record", json={"pulses": 3, "name": "live"}).json())
 
     thread = threading.Thread(target=ask)
-    feeds = service.processor._publisher.queues
+    feeds = service.processor._queues
     thread.start()
-    until(lambda: len(service.processor._publisher.queues) > len(feeds))
+    until(lambda: len(service.processor._queues) > len(feeds))
     for pulse_id, level in ((21, 1), (22, 2), (23, 4)):
         source.put(pulse_id, image=np.full((ROWS, COLUMNS), level, np.uint16))
         until(lambda: (r := service.processor.newest) and r.pulse.pulse_id == pulse_id)  # noqa: B023

@@ -347,7 +347,7 @@ def test_a_derived_run_that_cannot_be_closed_is_a_failure_of_its_stream(
     def fail(*_: Any) -> None:
         raise OSError(28, "disk full")
 
-    monkeypatch.setattr("skywright.callbacks.derived_columns.DerivedColumns.write", fail)
+    monkeypatch.setattr("skywright.callbacks.derived.DerivedRun._write_columns", fail)
     with pytest.raises(DataError, match=r"stream primary, failed, see .*disk full"):
         reprocess_three_frames(tmp_path)
     (derived,) = read_derived(tmp_path / "journal")
@@ -480,7 +480,7 @@ def test_pictures_that_fail_and_files_that_cannot_be_made(
     def fail(*_: Any) -> Any:
         raise OSError(28, "disk full")
 
-    monkeypatch.setattr("skywright.callbacks.derived_columns.ColumnWriter", fail)
+    monkeypatch.setattr("skywright.callbacks.derived.ColumnWriter", fail)
     run = find_run(world.client, world.steps_uid)
     with pytest.raises(DataError, match=f"picture_statistics of run {world.steps_uid}.*disk full"):
         reprocess(run, "picture_statistics", store=world.stack.directory)

@@ -5,6 +5,7 @@ import math
 import socket
 from datetime import UTC, datetime
 from http import HTTPStatus
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from skywright.wire.axis_body import name_with_time, time_in_name
 from skywright.wire.axis_http import Cut, Event, PushConnection, Refused, Upload
-from skywright.wire.axis_receiver import PushReceiver, _Sender
+from skywright.wire.axis_receiver import PushReceiver
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4 + b"\r\n--edge\r\n\xff\xd9"
 PNG = b"\x89PNG\r\n\x1a\n" + b"rest"
@@ -302,21 +303,19 @@ def test_receiver_on_sockets() -> None:
 
 
 def test_a_sender_that_has_closed_already_has_no_address() -> None:
-    class Closed(asyncio.Transport):
-        def get_extra_info(self, name: str, default: object = None) -> object:
-            return default
-
-        def close(self) -> None:
-            pass
+    taken: list[tuple[Event, str]] = []
 
     async def session() -> None:
-        receiver = PushReceiver(lambda event, peer: None)
-        sender = _Sender(receiver)
-        sender.connection_made(Closed())
-        assert receiver.senders == {sender}
-        sender.connection_lost(None)
+        receiver, reader = PushReceiver(lambda *each: taken.append(each)), asyncio.StreamReader()
+        reader.feed_data(post(JPEG))
+        reader.feed_eof()
+        writer = Mock()
+        writer.get_extra_info.return_value = None
+        await receiver._serve(reader, writer)
+        writer.close.assert_called_once_with()
 
     asyncio.run(session())
+    assert taken == [(Upload(JPEG), "?")]
 
 
 def test_refused_sender_reads_why_although_it_sent_all_at_once() -> None:

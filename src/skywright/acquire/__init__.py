@@ -1,7 +1,7 @@
 """The path of the data from a source to its owner, to files and to endpoints.
 
 An item takes this path: source -> `Owner._receive` -> `process_argument` -> `process` ->
-`prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.row_group` -> `RowQueue` ->
+`prepare` -> endpoints and queues -> `Recorder` -> `Layout.row_group` -> `RowQueue` ->
 `Layout.append` -> `Writer.flush`. Without `process` it is published before `prepare`.
 
 The thread changes at two places at most. If `threads` is above 0, the owner's threads
@@ -26,7 +26,6 @@ endpoints. The modules:
 `acquisition`      a request for items, the interfaces of endpoints, the owner's state
 `pending`          an item on its way through an owner; an error of its processing refuses it
 `ordered_pool`     worker threads that process items and keep their order
-`publisher`        publishes results to endpoints and queues
 `guarded_calls`    calls functions of clients, counts their errors and goes on
 `operator_message` the message for the operator: what replaces an alarm, and when
 `newest`           a short queue in which a new item replaces the oldest

@@ -13,8 +13,7 @@ from skywright.acquire.guarded_calls import GuardedCalls
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.operator_message import OperatorMessage
 from skywright.acquire.ordered_pool import OrderedPool
-from skywright.acquire.pending import NotProcessedError, PendingItem, process_item
-from skywright.acquire.publisher import Publisher
+from skywright.acquire.pending import NotProcessedError, PendingItem
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError, SkywrightError, message_of
 
@@ -106,8 +105,14 @@ class Owner(Generic[Item, Result]):
         """Number of items lost in the owner, by cause."""
         self.name, self.item_name = name, item_name
         self._calls = GuardedCalls(name)
-        self._publisher: Publisher[Result] = Publisher(self._calls, endpoints)
-        self.endpoints = self._publisher.endpoints  # the publisher's list: more may be added
+        self.endpoints = list(endpoints)
+        """Take every result; more may be added."""
+        self.newest: Result | None = None
+        """The last result; None before the first."""
+        self._items = 0
+        """Number of results."""
+        self._queues: tuple[NewestQueue[Result], ...] = ()
+        """The open queues."""
         self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
         self._source_lock = threading.RLock()
@@ -160,11 +165,6 @@ class Owner(Generic[Item, Result]):
         return bool(self._running)
 
     @property
-    def newest(self) -> Result | None:
-        """The last result."""
-        return self._publisher.newest
-
-    @property
     def lost(self) -> dict[str, int]:
         """Number of lost items, by cause: in source, owner and essential recorders."""
         losses = (recorder.lost for recorder in self.recorders if recorder.essential)
@@ -175,14 +175,13 @@ class Owner(Generic[Item, Result]):
         lost = self.lost
         losses = (recorder.lost for recorder in self.recorders if not recorder.essential)
         failures = sum_counts(self._calls.failures.as_dict(), *losses)
-        newest, items = self._publisher.progress
         message, alarm = self.message.present
         with self._lock:
             return OwnerState(
                 running=self.is_started,
                 acquiring=self.acquisition is not None,
-                newest=newest,
-                items=items,
+                newest=self.newest,
+                items=self._items,
                 acquired=self._acquired,
                 acquisition_items=self._acquisition_items,
                 lost=lost,
@@ -344,14 +343,15 @@ class Owner(Generic[Item, Result]):
             With `runs_source`: if the owner is closed, or the source cannot start.
         """
         queue = NewestQueue[Result](depth, self._unsubscribe)
-        self._publisher.add(queue)
-        if runs_source:
-            with self._lock:
+        with self._lock:
+            self._queues = (*self._queues, queue)
+            if runs_source:
                 self._users.add(queue)
+        if runs_source:
             try:
                 self._run_source_for(queue)
             except Exception:  # nobody gets the queue, so nobody can close it
-                self._publisher.remove(queue)
+                self._remove_queue(queue)
                 raise
         return queue
 
@@ -374,10 +374,13 @@ class Owner(Generic[Item, Result]):
         self._wake_monitor.set()
         self._monitor_thread.join(DRAIN_S)
 
-    def _unsubscribe(self, queue: NewestQueue[Result]) -> None:
-        self._publisher.remove(queue)
+    def _remove_queue(self, queue: NewestQueue[Result]) -> None:
         with self._lock:
+            self._queues = tuple(each for each in self._queues if each is not queue)
             self._users.discard(queue)
+
+    def _unsubscribe(self, queue: NewestQueue[Result]) -> None:
+        self._remove_queue(queue)
         self._start_or_stop_source()
 
     def _run_source_for(self, user: object) -> None:
@@ -474,8 +477,16 @@ class Owner(Generic[Item, Result]):
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
 
     def _publish(self, result: Result, acquisition: Acquisition | None) -> None:
-        """Give a result to all clients but the recorders."""
-        self._publisher.publish(result)
+        """Give a result to all clients but the recorders; one thread at a time does."""
+        # Endpoints first: a client that reads the count must find the result at the endpoint
+        for endpoint in self.endpoints:
+            self._calls.call(type(endpoint).__name__, endpoint.offer, result, key=id(endpoint))
+        with self._lock:
+            self.newest = result
+            self._items += 1
+            queues = self._queues
+        for queue in queues:
+            queue.offer(result)
         if acquisition is None or acquisition.is_final or acquisition.on_item is None:
             self._calls.forget("on_item")  # forget its error when its acquisition is over
         else:
@@ -490,7 +501,17 @@ class Owner(Generic[Item, Result]):
         return item
 
     def _process_item(self, item: PendingItem) -> None:
-        process_item(item, self._process, self._prepare)
+        """Process an item, unless it is refused; an error of `process` or `prepare` refuses it."""
+        if item.refused is not None:
+            return
+        acquisition = item.acquisition
+        try:
+            item.result = self._process(item.argument) if self._process else item.argument
+            item.has_result, item.to_record = True, item.result
+            if self._prepare and acquisition is not None and not acquisition.is_final:
+                item.to_record = self._prepare(item.result)
+        except Exception as error:  # the next item may be good
+            item.refuse(error)
 
     def _finish_item(self, item: PendingItem) -> None:
         """Publish the result of `process`, and record it.

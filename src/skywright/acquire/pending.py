@@ -1,6 +1,5 @@
 """An item on its way through an owner: from the source to endpoints and recorders."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,29 +47,3 @@ class PendingItem:
             error = NotProcessedError("not processed", f"{type(cause).__name__}: {cause}")
             error.__cause__ = cause
         self.refused, self.to_record = error, error.result
-
-
-def process_item(
-    item: PendingItem,
-    process: Callable[[Any], Any] | None,
-    prepare: Callable[[Any], Any] | None,
-) -> None:
-    """Process an item, unless it is refused; an error of `process` or `prepare` refuses it.
-
-    Parameters
-    ----------
-    item
-        The item, in which the result is kept.
-    process, prepare
-        As for `skywright.acquire.owner.Owner`.
-    """
-    if item.refused is not None:
-        return
-    try:
-        item.result = item.argument if process is None else process(item.argument)
-        item.has_result, item.to_record = True, item.result
-        acquisition = item.acquisition
-        if prepare is not None and acquisition is not None and not acquisition.is_final:
-            item.to_record = prepare(item.result)
-    except Exception as error:  # the next item may be good
-        item.refuse(error)

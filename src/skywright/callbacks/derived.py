@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from skywright import __version__
 from skywright.analysis import Analysis, Batch, IdentityOrder, find_late
-from skywright.callbacks.derived_columns import DerivedColumns
+from skywright.analysis.inputs import concatenate
 from skywright.callbacks.stream_documents import Emit, StreamDocuments
-from skywright.files.columns import Column
+from skywright.files.columns import Column, ColumnWriter
 from skywright.files.stream_columns import StreamColumn, value_key
 
 DATUM_PERIOD_S = 2.0
@@ -134,14 +134,13 @@ class DerivedRun:
 
     def _make_files(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._columns = DerivedColumns(
-            self.columns_path,
-            [FRAME_TIME, *(_in_entry(c) for c in self.analysis.columns)],
-            IDENTITY,
-        )
+        columns = [FRAME_TIME, *(_in_entry(c) for c in self.analysis.columns)]
+        self._columns = ColumnWriter(self.columns_path, columns, IDENTITY)
+        self._waiting: list[Batch] = []
+        """Rows that are not in the file of columns yet."""
         arrays = [replace(_in_entry(c), rows_per_chunk=1) for c in self.analysis.results if c.shape]
-        self._has_arrays = bool(arrays)
-        self._arrays = DerivedColumns(self.directory / "arrays.h5", arrays, UPDATE_NUMBER)
+        path = self.directory / "arrays.h5"
+        self._arrays = ColumnWriter(path, arrays, UPDATE_NUMBER) if arrays else None
 
     # Frames in ----------------------------------------------------------------------------------
 
@@ -197,10 +196,10 @@ class DerivedRun:
         size = self.analysis.block_size
         # The highest block and the one before it stay open, as in `find_late`
         self.analysis.advance((int(self._order.highest or 0) // size - 1) * size)
-        self._columns.append(identities, {"frame_time": times, **rows})
+        self._waiting.append(Batch(identities, times, rows))
         self.rows += len(identities)
         self._last = int(identities[-1])
-        self._scalars_changed, self._arrays_changed = True, self._has_arrays
+        self._scalars_changed, self._arrays_changed = True, self._arrays is not None
         self.tick()
 
     def tick(self) -> float | None:
@@ -212,7 +211,7 @@ class DerivedRun:
         now = time.monotonic()
         arrays_due = self._arrays_changed and now >= self._next_arrays
         if arrays_due or (self._scalars_changed and now >= self._next_scalars):
-            self._columns.write()
+            self._write_columns()
             self._emit_result(with_arrays=arrays_due)
             self._next_scalars = now + self.analysis.scalar_period_s
             if arrays_due:
@@ -224,6 +223,14 @@ class DerivedRun:
         due += [self._next_arrays] if self._arrays_changed else []
         due += [self._next_datum] if self._rows_to_emit else []
         return min(due) - now if due else None
+
+    def _write_columns(self) -> None:
+        """Write the rows that wait; readers can see them then."""
+        rows, self._waiting = concatenate(self._waiting), []
+        if len(rows):
+            values = {f"/entry/{name}": column for name, column in rows.data.items()}
+            self._columns.append(rows.identities, {FRAME_TIME.path: rows.times, **values})
+            self._columns.flush()
 
     @property
     def _rows_to_emit(self) -> int:
@@ -268,9 +275,9 @@ class DerivedRun:
         try:
             for path, contents in zip(paths, (pictures or {}).values(), strict=True):
                 path.write_bytes(contents)
-            self._columns.write()
+            self._write_columns()
             if exit_status != "fail" or keeps_result:
-                has_new = self._has_arrays and (self._arrays_changed or not self._updates)
+                has_new = self._arrays_changed or not self._updates
                 self._emit_result("\n".join(map(str, paths)), with_arrays=has_new)
             self._emit_datums()
         except Exception as error:
@@ -279,7 +286,8 @@ class DerivedRun:
         finally:
             try:
                 with ExitStack() as files:
-                    files.callback(self._arrays.close)
+                    if self._arrays is not None:
+                        files.callback(self._arrays.close)
                     self._columns.close()
             except Exception as error:
                 if exit_status != "fail":  # else the first error is the reason
@@ -304,10 +312,10 @@ class DerivedRun:
 
     def _emit_result(self, pictures: str = "", *, with_arrays: bool) -> None:
         result = self.analysis.result()
-        if with_arrays:
-            row = {name: value[np.newaxis] for name, value in result.items() if np.ndim(value)}
-            self._arrays.append(np.array([self._updates]), row)
-            self._arrays.write()
+        if with_arrays and self._arrays is not None:
+            row = {f"/entry/{name}": value for name, value in result.items() if np.ndim(value)}
+            self._arrays.append(self._updates, row)
+            self._arrays.flush()
             self._updates += 1
             self._arrays_changed = False
         data = self._counts() | scalar_values(result) | {PICTURES: pictures}
@@ -339,16 +347,17 @@ class DerivedRun:
             hints={self.analysis.name: {"fields": [c.name for c in scalars]}},
         )
         self._emit("descriptor", self._result_bundle.descriptor_doc)
-        if self._has_arrays:
+        if self._arrays is not None:
             self._streams.append(self._describe_file(ARRAYS, self._arrays))
 
     def _describe_file(
-        self, stream: str, file: DerivedColumns
-    ) -> tuple[DerivedColumns, StreamDocuments]:
+        self, stream: str, file: ColumnWriter
+    ) -> tuple[ColumnWriter, StreamDocuments]:
         """Describe the stream of the rows of a file."""
         name, source = self.analysis.name, f"ANALYSIS:{self.analysis.name}"
-        columns = {c.name: StreamColumn.of(c) for c in file.all_columns}
-        keys = {c.name: data_key(c, source) | {"external": "STREAM:"} for c in file.all_columns}
+        described = [file.identity, *file.columns.values()]
+        columns = {c.name: StreamColumn.of(c) for c in described}
+        keys = {c.name: data_key(c, source) | {"external": "STREAM:"} for c in described}
         return file, StreamDocuments(self._run, self._emit, stream, name, file.path, columns, keys)
 
 

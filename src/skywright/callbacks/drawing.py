@@ -8,7 +8,6 @@ with the first drawing and ends with the worker whose pipe it reads.
 
 import logging
 import pickle
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -18,7 +17,7 @@ from typing import IO, Any, TypeVar, cast
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import SecondRun
-from skywright.processes.child import keep_stdout, start_module
+from skywright.processes.child import PipedProcess, keep_stdout, start_module
 from skywright.processes.lifecycle import lower_priority
 from skywright.processes.logs import log_to_stderr
 
@@ -76,7 +75,7 @@ class Drawer:
     """Sends what is to be drawn to the process, one result after the other."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: PipedProcess | None = None
         self._is_closed = False
         self._thread = ThreadPoolExecutor(1, "drawer")
 
@@ -92,7 +91,6 @@ class Drawer:
         self._thread.shutdown(cancel_futures=True)
         if self._process is not None:
             self._process.wait()
-            assert self._process.stdin is not None
             with suppress(OSError):  # what was on its way to the process is lost
                 self._process.stdin.close()
 
@@ -107,8 +105,6 @@ class Drawer:
                 self._process = start_module("skywright.callbacks.drawing")
                 if self._is_closed:  # `close` did not find this process
                     self._process.kill()
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
             self._process.stdin.write(content)
             self._process.stdin.flush()
             return cast("dict[str, bytes]", pickle.load(self._process.stdout))

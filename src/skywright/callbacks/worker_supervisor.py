@@ -23,7 +23,6 @@ import logging
 import os
 import queue
 import select
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from typing import Any
 
 from skywright.callbacks.journal import encode_line, journal_path
 from skywright.callbacks.raw_run import Document, RawRun
-from skywright.processes.child import start_module
+from skywright.processes.child import PipedProcess, start_module
 
 QUEUE_DOCUMENTS = 20_000
 """Maximum length of the queue for documents; a document beyond it is refused."""
@@ -224,7 +223,7 @@ class WorkerSupervisor:
         self._runs: dict[str, _SentRun] = {}
         # No limit here: reports and stop documents must always fit; `put` limits other documents
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._worker: PipedProcess | None = None
         self._failed_starts = 0
         """Number of successive workers that died before they were ready, or without work."""
         self._last_check = time.monotonic()
@@ -319,7 +318,6 @@ class WorkerSupervisor:
             for uid in list(self._runs):
                 self._end_run(uid, "the worker cannot be started")
             return
-        assert self._worker.stdin is not None
         os.set_blocking(self._worker.stdin.fileno(), False)
         reading = threading.Thread(target=self._read_lines, args=(self._worker,), daemon=True)
         reading.start()
@@ -331,14 +329,13 @@ class WorkerSupervisor:
             for name, doc in run.documents:
                 self._send(name, doc)
 
-    def _read_lines(self, worker: subprocess.Popen[bytes]) -> None:
-        assert worker.stdout is not None
+    def _read_lines(self, worker: PipedProcess) -> None:
         with worker.stdout as lines:
             for line in lines:
                 if line.endswith(b"\n"):
                     self._queue.put(("line", (worker, line)))
 
-    def _await_death(self, worker: subprocess.Popen[bytes], reading: threading.Thread) -> None:
+    def _await_death(self, worker: PipedProcess, reading: threading.Thread) -> None:
         """Queue the death of the worker, after its last lines.
 
         The pipe has no end while a process that the analysis has forked is alive.
@@ -378,7 +375,6 @@ class WorkerSupervisor:
         worker = self._worker
         if worker is None:
             return
-        assert worker.stdin is not None
         pipe, left = worker.stdin.fileno(), memoryview(encode_line(name, doc))
         deadline = time.monotonic() + (PIPE_LIMIT_S if self.ready.is_set() else START_LIMIT_S)
         while left:
@@ -392,7 +388,7 @@ class WorkerSupervisor:
             except BrokenPipeError:
                 return
 
-    def _take_line(self, worker: subprocess.Popen[bytes], line: bytes) -> None:
+    def _take_line(self, worker: PipedProcess, line: bytes) -> None:
         if worker is not self._worker:
             return
         kind, facts = json.loads(line)
@@ -427,7 +423,6 @@ class WorkerSupervisor:
         """
         worker, self._worker = self._worker, None
         assert worker is not None
-        assert worker.stdin is not None
         worker.stdin.close()
         has_work = any(run.has_work for run in self._runs.values())
         self._failed_starts += not (self.ready.is_set() and has_work)
@@ -485,13 +480,12 @@ class WorkerSupervisor:
         """Let the worker finish; report the runs that it did not end."""
         worker = self._worker
         if worker is not None:
-            assert worker.stdin is not None
             worker.stdin.close()
             self._read_to_end(worker)
         for uid in list(self._runs):
             self._end_run(uid, "the session ended before the analysis did")
 
-    def _read_to_end(self, worker: subprocess.Popen[bytes]) -> None:
+    def _read_to_end(self, worker: PipedProcess) -> None:
         deadline = time.monotonic() + END_LIMIT_S
         while True:
             try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from skywright.cli.output import JsonOption, make_console, print_json
 from skywright.config import ENV_PREFIX, Settings
 from skywright.errors import ConfigError
 from skywright.instruments import declared
-from skywright.processes.child import start_module
+from skywright.processes.child import PipedProcess, start_module
 from skywright.processes.lifecycle import SUPERVISED
 from skywright.words import counted
 
@@ -140,20 +141,30 @@ def _run_process(
             env=environment,
             text=True,
         )
-    limit = _TimeLimit(process)
+    goes_on: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    too_slow = threading.Event()
+
+    def end_if_too_slow() -> None:
+        try:
+            while goes_on.get(timeout=LIMIT_S):  # the next demo has started
+                pass
+        except queue.Empty:
+            too_slow.set()
+            _terminate(process)
+
+    threading.Thread(target=end_if_too_slow, daemon=True).start()
     try:
-        assert process.stdout is not None
-        steps.show(process.stdout, limit.restart)
+        steps.show(process.stdout, partial(goes_on.put, True))
         status = process.wait()
     except BaseException:  # Ctrl-C: the process has it too
         _terminate(process)
         raise
     finally:
-        limit.cancel()
-    return None if limit.is_over else status
+        goes_on.put(False)
+    return None if too_slow.is_set() else status
 
 
-def _terminate(process: "subprocess.Popen[str]") -> None:
+def _terminate(process: PipedProcess) -> None:
     """Terminate a process; if that does not end it in time, kill it."""
     process.terminate()
     try:
@@ -161,32 +172,6 @@ def _terminate(process: "subprocess.Popen[str]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-class _TimeLimit:
-    """Ends the process of a demo that is not done within `LIMIT_S`."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.is_over = False
-        self._process = process
-        self._begin()
-
-    def restart(self) -> None:
-        """Begin anew: the next demo has started."""
-        self.cancel()
-        self._begin()
-
-    def cancel(self) -> None:
-        """End nothing."""
-        self._timer.cancel()
-
-    def _begin(self) -> None:
-        self._timer = threading.Timer(LIMIT_S, self._end)
-        self._timer.start()
-
-    def _end(self) -> None:
-        self.is_over = True
-        _terminate(self._process)
 
 
 class StepLines:

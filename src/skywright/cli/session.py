@@ -29,7 +29,7 @@ from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.processes import locks, stack
-from skywright.processes.child import start_module
+from skywright.processes.child import PipedProcess, start_module
 from skywright.processes.lifecycle import SUPERVISED, end_process
 from skywright.processes.supervisor import STILL_STARTING
 from skywright.session.ending import wait_with_message
@@ -193,7 +193,7 @@ def _analysis_modules(settings: Settings) -> list[str]:
     ]
 
 
-def _stop_beamline(process: "subprocess.Popen[str]") -> None:
+def _stop_beamline(process: PipedProcess) -> None:
     """End the beamline that this session has started."""
     _beamline_stops.set()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it ends the waiting
@@ -205,7 +205,7 @@ def _stop_beamline(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-def _has_ended(process: "subprocess.Popen[str]", limit_s: float) -> bool:
+def _has_ended(process: PipedProcess, limit_s: float) -> bool:
     try:
         process.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -214,7 +214,7 @@ def _has_ended(process: "subprocess.Popen[str]", limit_s: float) -> bool:
 
 
 def _await_ready(
-    process: "subprocess.Popen[str]",
+    process: PipedProcess,
     errors: TextIO,
     progress: Callable[[str], object],
     ready: "Future[None]",
@@ -231,9 +231,7 @@ def _await_ready(
         ready.set_result(None)
 
 
-def _follow_start(
-    process: "subprocess.Popen[str]", errors: TextIO, progress: Callable[[str], object]
-) -> None:
+def _follow_start(process: PipedProcess, errors: TextIO, progress: Callable[[str], object]) -> None:
     """Return when `up` has printed its ready line.
 
     `errors` is the file of its stderr. `progress` gets the names of the parts that are not ready
@@ -271,9 +269,8 @@ def _print_error(text: str) -> None:
         typer.echo(text, err=True)
 
 
-def _events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
+def _events(process: PipedProcess) -> Iterator[dict[str, Any]]:
     """Yield the events and the ready line of `up`; a package of the site may print other lines."""
-    assert process.stdout is not None
     for line in process.stdout:
         try:
             event = json.loads(line)
@@ -283,7 +280,7 @@ def _events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
             yield event
 
 
-def _show_events(process: "subprocess.Popen[str]") -> None:
+def _show_events(process: PipedProcess) -> None:
     """Show on the terminal which part of the beamline died and came back, and its own end."""
     for event in _events(process):
         if event["name"] != "up" or not _beamline_stops.is_set():

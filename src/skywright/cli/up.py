@@ -21,7 +21,7 @@ from skywright.config import OWN_NAMES, Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.processes import locks, stack
 from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent, stop_event
-from skywright.processes.ports import free_port, port_is_free
+from skywright.processes.ports import ARRAY_BYTES_MAX, free_port, port_is_free
 from skywright.processes.supervisor import Report, Service, Supervisor
 from skywright.rooms import importable
 
@@ -220,7 +220,7 @@ def _server_environment(repeater_port: int) -> dict[str, str]:
         "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
         "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
         "EPICS_CAS_BEACON_PORT": str(repeater_port),
-        "EPICS_CA_MAX_ARRAY_BYTES": str(stack.ARRAY_BYTES_MAX),
+        "EPICS_CA_MAX_ARRAY_BYTES": str(ARRAY_BYTES_MAX),
     }
 
 

@@ -6,7 +6,15 @@ import sys
 import weakref
 from typing import IO, Any
 
-_started: "weakref.WeakSet[subprocess.Popen[Any]]" = weakref.WeakSet()
+
+class PipedProcess(subprocess.Popen[Any]):
+    """A child process with pipes to its stdin and from its stdout."""
+
+    stdin: IO[Any]
+    stdout: IO[Any]
+
+
+_started: "weakref.WeakSet[PipedProcess]" = weakref.WeakSet()
 """Processes that this one has started."""
 
 
@@ -21,7 +29,7 @@ def keep_stdout() -> IO[bytes]:
     return messages
 
 
-def start_module(module: str, *arguments: str, **options: Any) -> "subprocess.Popen[Any]":
+def start_module(module: str, *arguments: str, **options: Any) -> PipedProcess:
     """Start ``python -m module`` with a pipe to its stdin and one from its stdout.
 
     The pipe to its stdin closes when this process ends, also by SIGKILL. So a child that reads its
@@ -43,7 +51,7 @@ def start_module(module: str, *arguments: str, **options: Any) -> "subprocess.Po
     """
     command = [sys.executable, "-m", module, *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen(command, **{**pipes, **options})
+    process = PipedProcess(command, **{**pipes, **options})
     _started.add(process)
     return process
 
@@ -55,7 +63,7 @@ def _give_up_pipes() -> None:
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for process in list(_started):
-        if process.stdin is not None and not process.stdin.closed:
+        if not process.stdin.closed:
             os.dup2(nowhere, process.stdin.fileno(), inheritable=False)
     os.close(nowhere)
 

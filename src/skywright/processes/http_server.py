@@ -75,7 +75,7 @@ def serve(
     with listen(host, port) as listener:
         at: int = listener.getsockname()[1]
         config = uvicorn.Config(app, log_config=None, access_log=False, **options)
-        server = ProcessServer(config, lambda: ready(at), on_signal)
+        server = _ProcessServer(config, lambda: ready(at), on_signal)
         try:
             server.run([listener])
         except SystemExit as failure:  # uvicorn's, after its start has failed
@@ -84,7 +84,7 @@ def serve(
             ) from failure
 
 
-class ProcessServer(uvicorn.Server):
+class _ProcessServer(uvicorn.Server):
     """A server that ends on a signal with status 0; uvicorn's own raises the signal again.
 
     Parameters
@@ -98,10 +98,7 @@ class ProcessServer(uvicorn.Server):
     """
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        ready: Callable[[], None] = lambda: None,
-        on_signal: Callable[[], None] = lambda: None,
+        self, config: uvicorn.Config, ready: Callable[[], None], on_signal: Callable[[], None]
     ) -> None:
         super().__init__(config)
         self._ready, self._on_signal = ready, on_signal

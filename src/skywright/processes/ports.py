@@ -1,10 +1,13 @@
-"""TCP and UDP ports: of the command line, free ones; addresses of servers."""
+"""TCP and UDP ports: of the command line, free ones; addresses of servers, and their largest PV."""
 
 import argparse
 import random
 import socket
 from collections.abc import Collection
 from pathlib import Path
+
+ARRAY_BYTES_MAX = 40_000_000
+"""Largest value of a PV, bytes: of the servers and of their clients."""
 
 
 def port_number(text: str) -> int:

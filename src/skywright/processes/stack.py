@@ -1,20 +1,21 @@
 """State file and EPICS environment of a running `skywright up`."""
 
-import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.replacing import replacing
 from skywright.processes.locks import lock_owner
+from skywright.processes.ports import ARRAY_BYTES_MAX
 from skywright.waiting import pause
 
 STATE_FILE, UP_LOCK, SESSION_LOCK = "up.json", "up.lock", "session.lock"
-ARRAY_BYTES_MAX = 40_000_000
 NOT_RUNNING = "no skywright up runs on this store"
 """Sentence for people; what to do depends on the place where it is shown."""
 
@@ -40,9 +41,12 @@ class State:
     """URI of the tiled in use, without a key; empty if there is none."""
     epics: Mapping[str, str]
     """Environment of Channel Access clients."""
-    processes: Mapping[str, Child] = field(default_factory=dict)
+    processes: Annotated[Mapping[str, Child], Field(alias="children")] = field(default_factory=dict)
     """Processes by service. The key in the file is ``children``. The attribute has another name,
     because bluesky-queueserver takes an object with an attribute `children` for a device."""
+
+
+_IN_FILE = TypeAdapter(State)
 
 
 def client_environment(addresses: list[str], repeater_port: int = 0) -> dict[str, str]:
@@ -73,10 +77,8 @@ def write_state(directory: Path, state: State) -> None:
     OSError
         If it cannot be written, e.g. because the disk is full.
     """
-    fields = asdict(state)
-    fields["children"] = fields.pop("processes")
     with replacing(directory / STATE_FILE) as new:
-        new.write_text(json.dumps(fields, indent=1) + "\n")
+        new.write_bytes(_IN_FILE.dump_json(state, by_alias=True, indent=1) + b"\n")
 
 
 def read_state(directory: Path) -> State | None:
@@ -87,12 +89,10 @@ def read_state(directory: Path) -> State | None:
     if lock_owner(directory / UP_LOCK) is None:
         return None
     try:
-        fields = json.loads((directory / STATE_FILE).read_text())
+        # Of another version of skywright it may have more fields; they are ignored
+        return _IN_FILE.validate_json((directory / STATE_FILE).read_bytes())
     except FileNotFoundError:  # it is starting or stopping
         return None
-    children = fields.pop("children")
-    processes = {name: Child(**_known(Child, child)) for name, child in children.items()}
-    return State(**_known(State, fields), processes=processes)
 
 
 def not_ready(directory: Path) -> str:
@@ -102,11 +102,6 @@ def not_ready(directory: Path) -> str:
     """
     owner = lock_owner(directory / UP_LOCK)
     return "" if owner is None else f"skywright up, process {owner}, starts or stops"
-
-
-def _known(kind: type[Child | State], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that `kind` has: another version of skywright may have written more."""
-    return {key: value for key, value in fields.items() if key in kind.__dataclass_fields__}
 
 
 def await_state(directory: Path, limit_s: float) -> State | None:

@@ -205,23 +205,18 @@ def _usage(name: str, called: Any) -> str:
     return f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
 
 
-class WithoutTraceback(logging.Filter):
-    """Turns a log record of a refusal into one line; others pass as they are."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Shorten the record of a refusal; return True, so that every record is logged."""
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None and is_refusal(error):
-            record.msg = f"{record.getMessage()}: {type(error).__name__}: {error}"
-            record.args, record.exc_info = (), None
-        return True
+def _shorten_refusal(record: logging.LogRecord) -> bool:
+    """Turn the log record of a refusal into one line; return True, so that `logging` keeps it."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and is_refusal(error):
+        record.msg = f"{record.getMessage()}: {type(error).__name__}: {error}"
+        record.args, record.exc_info = (), None
+    return True
 
 
 def shorten_engine_log() -> None:
     """Let the log of the RunEngine have one line for each refusal; safe to call again."""
-    logger = logging.getLogger(ENGINE_LOG)
-    if not any(isinstance(each, WithoutTraceback) for each in logger.filters):
-        logger.addFilter(WithoutTraceback())
+    logging.getLogger(ENGINE_LOG).addFilter(_shorten_refusal)
 
 
 def shorten_tracebacks(shell: Any, *kinds: type[BaseException]) -> None:

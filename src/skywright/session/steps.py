@@ -60,7 +60,7 @@ class RowSteps:
             self._streams = {k: each for k, each in self._streams.items() if each[0] in self._runs}
 
 
-class StepHandler(logging.Handler):
+class _StepHandler(logging.Handler):
     """Writes the time and a step to the present standard output."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -72,11 +72,12 @@ class StepHandler(logging.Handler):
             self.handleError(record)
 
 
+_HANDLER = _StepHandler()
+
+
 def show_steps() -> None:
     """Print the steps of plans from now on; a second call changes nothing."""
-    if not any(isinstance(handler, StepHandler) for handler in STEP_LOG.handlers):
-        handler = StepHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-        STEP_LOG.addHandler(handler)
-        STEP_LOG.setLevel(logging.INFO)
-        STEP_LOG.propagate = False  # the console has the line already
+    _HANDLER.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    STEP_LOG.addHandler(_HANDLER)
+    STEP_LOG.setLevel(logging.INFO)
+    STEP_LOG.propagate = False  # the console has the line already

@@ -155,7 +155,7 @@ class _Stream:
     def __init__(self, adapter: Any, columns: list[_Column]) -> None:
         self._adapter = adapter
         self._columns = columns
-        self._events = _Events()
+        self._tables: list[Any] = []
         self.specs = adapter.specs
         self.metadata = adapter.metadata
 
@@ -166,27 +166,19 @@ class _Stream:
             if source is not None and source.mimetype == MIMETYPE:
                 self._columns += _columns_of_table(source, self.metadata())
             elif source is not None and source.mimetype == SQL_TABLE:
-                self._events.tables.append(node)
+                self._tables.append(node)
             elif column := source and _column_of_array(key, source, self.metadata()):
                 self._columns.append(column)
             else:
                 keys.append(key)
-        return [*keys, *([INTERNAL] if self._events.tables else [])]
+        return [*keys, *([INTERNAL] if self._tables else [])]
 
     async def lookup_adapter(self, segments: list[str]) -> Any:
-        if segments[0] == INTERNAL:
-            return self._events
-        return await self._adapter.lookup_adapter(segments)
-
-
-class _Events:
-    """The one table of events that the stock exporter expects.
-
-    The store splits a table of many columns into several nodes (`tables`).
-    """
-
-    def __init__(self) -> None:
-        self.tables: list[Any] = []
+        return self if segments[0] == INTERNAL else await self._adapter.lookup_adapter(segments)
 
     async def read(self) -> pd.DataFrame:
-        return pd.concat([await table.read() for table in self.tables], axis=1, join="inner")
+        """Return the events as the one table that the stock exporter expects.
+
+        The store splits a table of many columns into several nodes.
+        """
+        return pd.concat([await table.read() for table in self._tables], axis=1, join="inner")

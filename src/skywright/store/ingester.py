@@ -238,17 +238,6 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
         observer.stop()
 
 
-def _end_in_time(stop: threading.Event) -> None:
-    """End the process soon after `stop`, even in the middle of a slow request.
-
-    This is safe: the next ingester writes incomplete runs from their first line on.
-    """
-    stop.wait()
-    pause(GRACE_S)
-    log.info("a request in progress is abandoned")
-    os._exit(0)
-
-
 def _connect_with_retry(uri: str | None, settings: Settings, stop: threading.Event) -> Any:
     """Connect to tiled, with retries; return None if `stop` is set first."""
     for delay in back_off():
@@ -283,8 +272,18 @@ def _ingest_until_signal(argv: Sequence[str] | None) -> None:
     parser.add_argument("--uri", help="tiled's address; default: the configured or running one")
     options = parser.parse_args(argv)
     stop = threading.Event()
-    call_on_end_signal(stop.set)
-    threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
+
+    def end_in_time() -> None:
+        """End soon, even in the middle of a slow request.
+
+        This is safe: the next ingester writes incomplete runs from their first line on.
+        """
+        stop.set()
+        pause(GRACE_S)
+        log.info("a request in progress is abandoned")
+        os._exit(0)
+
+    call_on_end_signal(end_in_time)
     store = settings.store.model_copy(update={"directory": options.directory})
     settings = settings.model_copy(update={"store": store})
     directory = settings.directory

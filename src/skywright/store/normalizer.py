@@ -212,24 +212,19 @@ class DocumentNormalizer:
             self._out.append(("note", {"text": text}))
 
 
-class NormalizedTail:
+class NormalizedTail(Tail):
     """Reads a journal as `Tail` does; the lines are normalized."""
 
     def __init__(self, path: Path) -> None:
-        self._tail = Tail(path)
+        super().__init__(path)
         self._normalize = DocumentNormalizer()
 
-    @property
-    def offset(self) -> int:
-        """Number of bytes read."""
-        return self._tail.offset
-
     def read(self, end: int | None = None) -> list[Line] | None:
-        """Return the next lines as `Tail.read` does; None when there are no more.
+        """Return the next lines as `Tail.read` does.
 
         The list is empty if normalization drops every line.
         """
-        chunk = self._tail.read(end)
+        chunk = super().read(end)
         return [new for line in chunk for new in self._normalize(line)] if chunk else None
 
 

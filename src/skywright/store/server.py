@@ -6,8 +6,10 @@ import logging
 import math
 import os
 import secrets
+import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -15,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import uvicorn
 import zarr
 from sqlalchemy.ext.asyncio import create_async_engine
 from tiled.adapters import hdf5
@@ -29,7 +30,7 @@ from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.files.hdf5 import READING, check_rows
 from skywright.files.readers import HDF5, readers
-from skywright.processes.http_server import ProcessServer
+from skywright.processes import http_server
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
 from skywright.processes.logs import named_level
 from skywright.processes.ports import free_port, http_url, port_number
@@ -226,34 +227,15 @@ class _CheckedRows(h5py.Dataset):
         return super().__getitem__(key, new_dtype)
 
 
-async def _serve(server: ProcessServer, directory: Path, readable: Sequence[Path]) -> int:
-    """Serve until SIGTERM; announce it once a real frame has come back through HTTP."""
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        if serving.done():
-            serving.result()
-            return 1
-        await asyncio.sleep(0.02)
-    uri = http_url(server.config.host, server.config.port)
-    try:
-        key = read_or_make_api_key(directory)
-        await asyncio.to_thread(check_readable, uri, key, (directory / "assets", *readable))
-    except Exception:
-        server.should_exit = True
-        await serving
-        raise
-    announce_ready(uri=uri)
-    await serving
-    return 0
-
-
-def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) -> int:
+def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) -> None:
     """Run the embedded server until SIGTERM; the ready line has its ``uri``.
+
+    It is announced once a real frame has come back through HTTP.
 
     Raises
     ------
     ConfigError
-        When a directory cannot be read through the server.
+        When a directory cannot be read through the server, or it does not start.
     """
     readable = with_targets(readable)
     _check_directories(readable)
@@ -265,15 +247,30 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
     tiled_zarr.create_array = partial(zarr.create_array, overwrite=True)
     app = build_app_from_config(tiled_config(directory, readable))
     separate_connections(tables_uri(directory))
-    config = uvicorn.Config(
+    failures: list[Exception] = []
+
+    def check(port: int) -> None:
+        uri = http_url(host, port)
+        try:
+            key = read_or_make_api_key(directory)
+            check_readable(uri, key, (directory / "assets", *readable))
+        except Exception as error:
+            failures.append(error)
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            announce_ready(uri=uri)
+
+    http_server.serve(
         app,
-        host=host,
-        port=port or free_port(host),
+        host,
+        port or free_port(host),
+        lambda port: threading.Thread(target=check, args=(port,), daemon=True).start(),
         log_level="warning",
-        access_log=False,
+        loop="asyncio",
         timeout_graceful_shutdown=GRACE_S,
     )
-    return asyncio.run(_serve(ProcessServer(config), directory, readable))
+    for failure in failures:
+        raise failure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -298,7 +295,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         options = parser.parse_args(argv)
         directory = options.directory.expanduser().resolve()
-        return serve(directory, options.host, options.port, options.readable)
+        serve(directory, options.host, options.port, options.readable)
+        return 0
     except SkywrightError as error:
         log.error("%s", error)
         return CONFIGURATION_ERROR

@@ -188,11 +188,7 @@ def _view_stream(stream: Stream) -> StreamView:
         columns=tuple(
             _view_column(each) for each in stream.columns if each.name not in ("seq_num", "time")
         ),
-        hinted=tuple(
-            field
-            for device in (stream.descriptor.get("hints") or {}).values()
-            for field in device.get("fields") or ()
-        ),
+        hinted=stream.hinted,
     )
 
 

@@ -36,8 +36,8 @@ class Tail:
         self.offset = 0
         self.number = 0
 
-    def read(self, end: int | None = None) -> list[Line]:
-        """Return the next lines, about `CHUNK_BYTES` at most; an empty list at the end.
+    def read(self, end: int | None = None) -> list[Line] | None:
+        """Return the next lines, about `CHUNK_BYTES` at most; None when there are no more.
 
         Parameters
         ----------
@@ -48,7 +48,7 @@ class Tail:
         self.offset += sum(map(len, lines))
         first = self.number + 1
         self.number += len(lines)
-        return [_parse(number, line) for number, line in enumerate(lines, first)]
+        return [_parse(number, line) for number, line in enumerate(lines, first)] or None
 
 
 def _whole_lines(path: Path, offset: int, end: int | None) -> list[bytes]:

@@ -2,64 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
 
 from skywright.wire.axis_body import PICTURE_BYTES_MAX
 from skywright.wire.axis_http import Event, PushConnection
 
 IDLE_S = 5.0
 LINGER_S = 2.0
-
-
-class _Sender(asyncio.Protocol):
-    """The socket of one sender."""
-
-    def __init__(self, receiver: "PushReceiver") -> None:
-        self._receiver = receiver
-        self._connection = PushConnection(receiver.bytes_max)
-        self._peer = ""
-        self._transport: asyncio.Transport
-        self._idle: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        # None if the sender, such as a port scan, has closed already
-        peer = transport.get_extra_info("peername") or ("?",)
-        self._peer = ":".join(map(str, peer[:2]))
-        self._receiver.senders.add(self)
-        self._wait(self._receiver.idle_s)
-
-    def data_received(self, data: bytes) -> None:
-        if self._connection.closing:
-            return  # what a refused sender still sends; see below
-        events, answer = self._connection.receive(data)
-        for event in events:
-            self._receiver.take(event, self._peer)
-        self._transport.write(answer)
-        if self._connection.closing:
-            # To close with bytes unread would reset the connection and take our answer with it:
-            # end our side, and read on for a while until the sender has seen that.
-            self._transport.write_eof()
-            self._wait(LINGER_S)
-        else:
-            self._wait(self._receiver.idle_s)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        self._receiver.senders.discard(self)
-        for event in self._connection.end():
-            self._receiver.take(event, self._peer)
-
-    def close(self) -> None:
-        """End the connection, an upload under way with it."""
-        self._transport.close()
-
-    def _wait(self, limit_s: float) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        loop = asyncio.get_running_loop()
-        self._idle = loop.call_later(limit_s, self.close)
+READ_BYTES = 1 << 16
 
 
 class PushReceiver:
@@ -84,7 +33,8 @@ class PushReceiver:
         self.take = take
         self.bytes_max = bytes_max
         self.idle_s = idle_s
-        self.senders: set[_Sender] = set()
+        self._writers: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
+        """Sockets of the senders, by the task that serves each."""
         self._server: asyncio.Server | None = None
 
     async def open(self, host: str, port: int) -> int:
@@ -95,15 +45,48 @@ class PushReceiver:
         OSError
             If it cannot listen on the port.
         """
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Sender(self), host, port)
+        self._server = await asyncio.start_server(self._serve, host, port)
         chosen: int = self._server.sockets[0].getsockname()[1]
         return chosen
 
     async def close(self) -> None:
-        """Stop listening and end all connections."""
+        """Stop listening and end all connections, uploads under way with them."""
         if self._server is not None:
             self._server.close()
-            for sender in list(self.senders):
-                sender.close()
+            for writer in self._writers.values():
+                writer.close()
+            await asyncio.gather(*filter(None, self._writers), return_exceptions=True)
             await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Receive the uploads of one sender until it closes, or sends nothing for too long."""
+        task, connection = asyncio.current_task(), PushConnection(self.bytes_max)
+        self._writers[task] = writer
+        # None if the sender, such as a port scan, has closed already
+        address = writer.get_extra_info("peername") or ("?",)
+        peer = ":".join(map(str, address[:2]))
+        try:
+            limit = asyncio.timeout(self.idle_s)
+            async with limit:
+                while data := await reader.read(READ_BYTES):
+                    if connection.closing:
+                        continue  # what a refused sender still sends; see below
+                    events, answer = connection.receive(data)
+                    for event in events:
+                        self.take(event, peer)
+                    writer.write(answer)
+                    wait_s = self.idle_s
+                    if connection.closing:
+                        # To close with bytes unread would reset the connection and take our answer
+                        # with it: end our side, and read on for a while until the sender has seen
+                        # that.
+                        writer.write_eof()
+                        wait_s = LINGER_S
+                    limit.reschedule(asyncio.get_running_loop().time() + wait_s)
+        except OSError:  # it sent nothing for too long (a TimeoutError), or broke the connection
+            pass
+        finally:
+            for event in connection.end():
+                self.take(event, peer)
+            writer.close()
+            del self._writers[task]

@@ -114,6 +114,12 @@ class Stream:
         """Return the column of this name, None if there is none."""
         return next((column for column in self.columns if column.name == name), None)
 
+    @property
+    def hinted(self) -> tuple[str, ...]:
+        """Columns that the devices say are of interest."""
+        hints = (self.descriptor.get("hints") or {}).values()
+        return tuple(field for each in hints for field in each.get("fields") or ())
+
     def free_name(self, name: str) -> str:
         """Return `name`, with ``_`` at its end where a column has it."""
         while self.column(name):

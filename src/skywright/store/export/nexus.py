@@ -267,14 +267,12 @@ def _plot(stream: Stream, start: Mapping[str, Any]) -> tuple[Column | None, Colu
     hints, else the time of the event, else that of the frame.
     """
     numbers = {c.name: c for c in stream.columns if len(c.shape) == 1 and c.dtype.kind in "iuf"}
-    hints = (stream.descriptor.get("hints") or {}).values()
-    hinted = [field for each in hints for field in each.get("fields") or ()]
     scanned = [field for field in scanned_fields(start, stream.name) if field in numbers]
     axes = [*scanned, "time", *(name for name in numbers if name.endswith("_time"))]
     own = [name for name in numbers if name not in (*axes, *_COUNTERS)]
     arrays = [c for c in stream.columns if len(c.shape) > 1 and c.dtype.kind in "iuf"]
     pictures = [c for c in arrays if len(c.shape) > 2 and "time" not in numbers]
-    candidates = [numbers[name] for name in hinted if name in own]
+    candidates = [numbers[name] for name in stream.hinted if name in own]
     candidates += pictures + [numbers[name] for name in own] + arrays
     if not candidates:
         return None, None
