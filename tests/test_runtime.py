@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from skywright.processes.stack import Child, State
 
 HOLD = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from skywright.processes.locks import hold_lock
 hold_lock(Path(sys.argv[1]), "skywright up")
@@ -114,6 +116,14 @@ def test_state_of_another_version(tmp_path: Path) -> None:
     (tmp_path / "up.json").write_text(json.dumps(state))
     with holder(tmp_path / "up.lock"):
         assert stack.read_state(tmp_path) == STATE
+
+
+def test_a_state_with_a_path_that_is_no_utf8_comes_back(tmp_path: Path) -> None:
+    child = replace(STATE.processes["axis"], ready={"directory": os.fsdecode(b"/data/\xff")})
+    state = replace(STATE, processes={"axis": child})
+    stack.write_state(tmp_path, state)
+    with holder(tmp_path / "up.lock"):
+        assert stack.read_state(tmp_path) == state
 
 
 def test_the_state_file_is_what_others_were_promised(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Temporary directories of processes that were killed do not gather."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 import tempfile
@@ -52,3 +55,18 @@ def test_what_killed_processes_have_left_is_removed(
     assert make_scratch("test") != own
     assert not living.exists()
     assert own.is_dir()
+
+
+@pytest.mark.parametrize("code", [errno.EBADF, errno.ENOLCK])
+def test_a_directory_is_made_where_files_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """NFS locks no file that is open for reading only."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    made = [make_scratch("test"), make_scratch("test")]
+    assert sorted(tmp_path.iterdir()) == sorted(made)

@@ -27,6 +27,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,10 @@ class IndexesPlugin(RowsPlugin):
         """Index one run from its start."""
         run = self.parent.track_run.readback.value
         if self.parent.temporary is not None:  # a catalog will refer to its files
-            keep_scratch(self.parent.temporary)
+            try:
+                keep_scratch(self.parent.temporary)
+            except OSError as error:
+                return str(error)
         return self.parent.tracker.start_recording(path, "" if run == NEWEST else run)
 
     def stop_capture(self) -> None:
@@ -292,8 +296,9 @@ class PanosetiBase(OwnerGroup):
             return
         # A catalog refers to files that were indexed, and packets of boards cannot be had again.
         is_needless = isinstance(self.runs, SimulatedRuns) and not self.tracker.has_recorded
-        if is_needless or set(os.listdir(self.temporary)) <= {KEPT}:  # noqa: PTH208
-            shutil.rmtree(self.temporary, ignore_errors=True)
+        with suppress(OSError):  # it was removed by something else
+            if is_needless or set(os.listdir(self.temporary)) <= {KEPT}:  # noqa: PTH208
+                shutil.rmtree(self.temporary, ignore_errors=True)
 
     async def _post(self) -> None:
         tracker = self.tracker

@@ -1,6 +1,7 @@
 """The watcher: every way of arriving, every start, broken files, restarts."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -609,6 +610,18 @@ def test_a_directory_on_a_network_mount_keeps_its_database(tmp_path, monkeypatch
     after = default_database(tmp_path)
     monkeypatch.undo()
     assert after == before
+
+
+def test_a_database_with_the_name_of_an_older_version_is_used_further(root, monkeypatch, tmp_path):
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path / "store"))
+    new, status = default_database(root), root.stat()
+    text = f"{root.resolve()}\n{status.st_dev}\n{status.st_ino}"
+    old = new.with_name(f"{root.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.sqlite")
+    old.parent.mkdir(parents=True)
+    old.touch()
+    assert default_database(root) == old
+    new.touch()
+    assert default_database(root) == new
 
 
 def test_a_directory_that_is_made_anew_has_a_new_database(tmp_path):

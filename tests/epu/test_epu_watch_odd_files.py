@@ -139,6 +139,33 @@ def test_a_file_whose_permission_comes_after_the_last_try_is_recorded(
     assert comparable(recorded(database, root)) == comparable(read_document(root))
 
 
+def test_a_file_that_is_forbidden_though_its_permissions_allow_it_is_not_tried_for_ever(
+    root, database, monkeypatch
+):
+    """On CIFS, with SELinux and on Windows `os.access` may say so, and the watch must end."""
+    from skywright.instruments.epu.watch import backlog, ingest
+
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    locked = sorted(root.rglob("Data/*.xml"))[3]
+    original, tries = ingest.read_file, []
+
+    def read_file(path, kind):
+        if path == locked:
+            tries.append(path)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return original(path, kind)
+
+    monkeypatch.setattr(backlog, "GIVE_UP_S", 0.0)
+    monkeypatch.setattr(ingest, "read_file", read_file)
+    following = Following(root, database, rescan=0.05)
+    watcher = following.watcher
+    following.wait_for(lambda: watcher.unreadable and not len(watcher.backlog))
+    before, rescans = len(tries), watcher.state.rescans
+    following.wait_for(lambda: watcher.state.rescans > rescans + 2)
+    assert len(tries) == before
+    following.stop()
+
+
 def test_a_removed_file_is_not_unreadable_any_more(root, database, monkeypatch):
     from skywright.instruments.epu.watch import backlog
 

@@ -204,6 +204,17 @@ def test_a_simulated_run_that_was_indexed_stays_also_after_a_kill(
     assert directory.exists() == takes_run
 
 
+def test_a_temporary_directory_may_be_removed_by_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    group = built("sockets", "--packet-port", 0, lists=False)
+    group.temporary.rmdir()
+    reason = group.recording.start_capture(tmp_path / "index.h5", 0, False)
+    assert str(group.temporary / KEPT) in reason
+    group.close()
+
+
 def test_a_run_directory_may_be_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

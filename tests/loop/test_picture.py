@@ -118,9 +118,20 @@ def test_a_jpeg_that_ends_too_early_is_a_data_error_though_it_has_an_end(color):
             decode(damaged, "frame 7", color)
 
 
+def test_a_progressive_jpeg_that_lacks_pixels_of_a_scan_is_a_data_error():
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+    data = encoded(pixels, "JPEG", progressive=True)
+    for follows in (b"\xff\xc4", b"\xff\xda"):
+        after = data.index(follows, data.index(b"\xff\xda") + 2)
+        damaged = data[:after] + bytes(200) + data[after:]
+        with pytest.raises(DataError, match=f"extraneous bytes before marker 0x{follows[1]:x}"):
+            decode(damaged, "frame 7")
+
+
 def test_odd_bytes_between_the_parts_of_a_jpeg_do_no_harm():
     data = encoded(ramp(), "JPEG")
-    for odd in (data + bytes(64), data[:-2] + bytes(4) + data[-2:]):
+    padded = data.replace(b"\xff\xdb", bytes(200) + b"\xff\xdb", 1)
+    for odd in (data + bytes(64), data[:-2] + bytes(4) + data[-2:], padded):
         assert np.abs(decode(odd).astype(int) - decode(data)).max() <= 2
 
 

@@ -282,7 +282,8 @@ def test_the_mean_of_faint_spectra_is_fitted():
     assert result["mean_fwhm"] == pytest.approx(2.3548 * 4.0, rel=0.05)
 
 
-def test_the_mean_spectrum_is_fitted_with_the_newest_settings():
+@pytest.mark.parametrize("dtype", [np.int64, np.uint32])
+def test_the_mean_spectrum_is_fitted_with_the_newest_settings(dtype):
     batch, asked = stored(), []
 
     class Asked(Spectra):
@@ -291,8 +292,9 @@ def test_the_mean_spectrum_is_fitted_with_the_newest_settings():
             return super().settings_of(number)
 
     analysis = Asked(**PARAMETERS)
-    numbers = {"settings_number": np.arange(PULSES) // 20}
-    numbers["settings_number"][50:] = -1  # not known of the last pulses
+    numbers = {"settings_number": np.arange(PULSES, dtype=dtype) // 20}
+    if dtype is np.int64:
+        numbers["settings_number"][50:] = -1  # not known of the last pulses
     analysis.update(Batch(batch.identities, batch.times, batch.data | numbers))
     analysis.result()
     assert asked[-1] == 2

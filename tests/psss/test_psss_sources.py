@@ -203,6 +203,14 @@ def test_a_pace_that_has_ended_never_waits():
         ([4, 8, 12, 24, 16, 28, 32], None, 1),
         ([1, *(i + late for i in range(2, 900, 2) for late in (1, 0))], 1, 0),
         ([1, 2, 5, 6, 3, 4, 1, 2, 4], None, 1),  # the gap is filled, then the sender begins anew
+        # Pulses overtake each other after the rate has fallen
+        (
+            [*range(100, 600), *(600 + 2 * i + s for i in range(0, 1000, 2) for s in (2, 0))],
+            None,
+            1,  # 601: between 602 and 600 the rate is not known
+        ),
+        ([*range(100, 601), *(i + s for i in range(602, 2600, 4) for s in (2, 0))], None, 0),
+        ([*range(100, 598), 599, 600, 602, 598, *range(604, 1400, 2)], None, 0),
     ],
 )
 def test_gaps(ids, step, missing):
@@ -482,6 +490,31 @@ def test_replay_goes_on_after_a_stop(tmp_path):
         played += take(source, 2)
         source.halt()
     assert [pulse.pulse_id for pulse in played] == [3, 5, 9, 11, 13, 15]
+
+
+def test_a_picture_that_is_due_when_the_source_is_stopped_comes_after_the_next_start(
+    monkeypatch, tmp_path
+):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    source = ReplaySource(write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11]), rate_hz=1.0)
+    source.open()
+    assert source.next(0.0).pulse_id == 3
+    now[0] += 6.5  # the pictures 1 to 5 are not taken in time
+    with monkeypatch.context() as patch:
+        wait = source._pacer.wait
+
+        def wait_until_stopped(timeout_s):
+            skipped = wait(timeout_s)
+            source.halt()  # the other thread
+            return skipped
+
+        patch.setattr(source._pacer, "wait", wait_until_stopped)
+        assert source.next(0.0) is None
+    source.open()
+    assert source.next(0.0).pulse_id == 10 + 9
+    assert source.lost == {"late": 5}
+    source.halt()
 
 
 def test_replay_reads_detector_files_written_with_bitshuffle(tmp_path):

@@ -405,6 +405,16 @@ def test_the_sender_process_sends_pulses_and_their_truth(camera, tmp_path):
         assert truth["center_ev"][index] == true.center_ev
 
 
+def test_the_sender_process_publishes_on_the_given_interface(camera):
+    _, ready = camera("--host", "127.0.0.2", "--kind", "pub", "--wait-for-reader", "20")
+    address = f"tcp://127.0.0.2:{ready['port']}"
+    source = BsreadSource(address, "SARFE10-PSSS059:FPICTURE", kind="sub")
+    source.open()
+    pulse = source.next(LIMIT_S)
+    source.halt()
+    assert pulse.image.shape == (32, 64)
+
+
 def test_the_sender_process_ends_at_sigterm_and_says_what_became_of_its_pulses(camera, tmp_path):
     process, ready = camera("--reel", "3", "--truth", str(tmp_path / "truth.npz"))
     source = BsreadSource(f"tcp://127.0.0.1:{ready['port']}", "SARFE10-PSSS059:FPICTURE")

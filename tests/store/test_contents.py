@@ -1,5 +1,7 @@
 """Columns of a stored run as exports read them, without a server."""
 
+import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from tiled.structures.data_source import Asset as TiledAsset
 from tiled.structures.data_source import DataSource
 
 from skywright.files.readers import HDF5
+from skywright.store import documents
 from skywright.store.export import contents as contents_module
 from skywright.store.export.contents import Asset
 
@@ -122,3 +125,37 @@ def test_places_of_the_rows_of_whole_files(
     )
     parts = contents_module.array_parts(source, 5)
     assert [(part.asset.file.name, part.start, part.stop) for part in parts] == expected
+
+
+def test_the_server_answers_others_while_documents_wait_for_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The rows of an array of several files are counted in a thread."""
+    threads: list[threading.Thread] = []
+    structure = SimpleNamespace(shape=(5, 2))
+    assets = [TiledAsset(f"file://localhost/{n}", False, "data_uris", n) for n in range(2)]
+    source = DataSource(
+        structure_family=StructureFamily.array,
+        structure=structure,
+        mimetype=HDF5,
+        parameters={"dataset": "x"},
+        assets=assets,
+    )
+
+    def count(opened: Any) -> list[int]:
+        threads.append(threading.current_thread())
+        return [3, 2]
+
+    async def answer(value: Any) -> Any:
+        return value
+
+    monkeypatch.setattr(contents_module, "_row_counts", count)
+    node = SimpleNamespace(data_sources=lambda include_assets: answer([source]))
+    descriptor = {"data_keys": {"image": {"shape": [2], "external": "STREAM:"}}}
+    adapter = SimpleNamespace(
+        specs=[], metadata=lambda: descriptor, items_range=lambda *_: answer([("image", node)])
+    )
+    columns: list[Any] = []
+    assert asyncio.run(documents._Stream(adapter, columns).keys_range(0, None)) == []
+    assert [column.segments for column in columns] == [[[0, 0, 3], [1, 0, 2]]]
+    assert threads != [threading.main_thread()]

@@ -191,7 +191,7 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
             descriptor=recording._streams[name].descriptor_doc,
         )
         recording.journal("stream_datum", doc)
-        for line in tail.read():
+        for line in tail.read() or ():
             contents.add(line)
         revisions.append(contents.streams[name].revision)
     # A node that exists gets no other file: the run is written again.

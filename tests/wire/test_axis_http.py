@@ -3,6 +3,8 @@
 import asyncio
 import math
 import socket
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from unittest.mock import Mock
@@ -336,3 +338,45 @@ def test_refused_sender_reads_why_although_it_sent_all_at_once() -> None:
     asyncio.run(session())
     assert statuses(b"".join(answers)) == [413]
     assert b"lower the resolution" in b"".join(answers)
+
+
+def test_an_upload_that_goes_on_while_the_event_loop_is_held_up_is_not_cut() -> None:
+    taken: list[Event] = []
+
+    async def session() -> None:
+        receiver = PushReceiver(lambda event, peer: taken.append(event), idle_s=0.3)
+        port = await receiver.open("127.0.0.1", 0)
+        with socket.create_connection(("127.0.0.1", port)) as sender:
+            sender.sendall(post(JPEG)[:-1])
+            for _ in range(1000):  # it waits for the rest now
+                await asyncio.sleep(0)
+            sender.sendall(post(JPEG)[-1:])
+            held_up = time.monotonic() + 0.4
+            while time.monotonic() < held_up:
+                pass
+            async with asyncio.timeout(60):
+                while not taken:
+                    await asyncio.sleep(0)
+            await receiver.close()
+
+    asyncio.run(session())
+    assert taken == [Upload(JPEG)]
+
+
+def test_the_end_does_not_wait_for_a_sender_that_reads_no_answers() -> None:
+    async def session() -> None:
+        receiver = PushReceiver(lambda event, peer: None, idle_s=300.0)
+        port = await receiver.open("127.0.0.1", 0)
+        with socket.socket() as sender:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sender.connect(("127.0.0.1", port))
+            sender.setblocking(False)
+            unsent, writers = memoryview(post(JPEG) * 50_000), receiver._writers
+            while not any(each.transport.get_write_buffer_size() for each in writers.values()):
+                with suppress(BlockingIOError):
+                    unsent = unsent[sender.send(unsent) :]
+                await asyncio.sleep(0)
+            await receiver.close()
+        assert not writers
+
+    asyncio.run(session())

@@ -42,7 +42,7 @@ def start_module(module: str, *arguments: str, **options: Any) -> PipedProcess:
     *arguments
         Command-line arguments.
     **options
-        Options of `subprocess.Popen`.
+        Options of `subprocess.Popen`, without ``stdin`` and ``stdout``.
 
     Raises
     ------

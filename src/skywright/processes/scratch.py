@@ -29,7 +29,10 @@ def make_scratch(name: str) -> Path:
     while True:
         made = Path(tempfile.mkdtemp(prefix=prefix))
         descriptor = os.open(made, os.O_RDONLY)  # stays open: the lock ends with this process
-        if try_lock(descriptor) and made.is_dir():
+        try:
+            if try_lock(descriptor) and made.is_dir():
+                return made
+        except OSError:  # no locks here, e.g. on NFS: such a directory is not removed
             return made
         os.close(descriptor)  # another process has removed it before it was locked
 

@@ -1,5 +1,6 @@
 """State file and EPICS environment of a running `skywright up`."""
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ def write_state(directory: Path, state: State) -> None:
         If it cannot be written, e.g. because the disk is full.
     """
     with replacing(directory / STATE_FILE) as new:
-        new.write_bytes(_IN_FILE.dump_json(state, by_alias=True, indent=1) + b"\n")
+        new.write_text(json.dumps(_IN_FILE.dump_python(state, by_alias=True), indent=1) + "\n")
 
 
 def read_state(directory: Path) -> State | None:
@@ -90,7 +91,7 @@ def read_state(directory: Path) -> State | None:
         return None
     try:
         # Of another version of skywright it may have more fields; they are ignored
-        return _IN_FILE.validate_json((directory / STATE_FILE).read_bytes())
+        return _IN_FILE.validate_python(json.loads((directory / STATE_FILE).read_text()))
     except FileNotFoundError:  # it is starting or stopping
         return None
 

@@ -1,5 +1,6 @@
 """Exports the documents of a stored run; tiled's server calls this for ``run.documents()``."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -167,7 +168,10 @@ class _Stream:
                 self._columns += _columns_of_table(source, self.metadata())
             elif source is not None and source.mimetype == SQL_TABLE:
                 self._tables.append(node)
-            elif column := source and _column_of_array(key, source, self.metadata()):
+            # In a thread, because it may open files
+            elif source is not None and (
+                column := await asyncio.to_thread(_column_of_array, key, source, self.metadata())
+            ):
                 self._columns.append(column)
             else:
                 keys.append(key)

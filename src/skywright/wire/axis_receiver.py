@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from skywright.wire.axis_body import PICTURE_BYTES_MAX
 from skywright.wire.axis_http import Event, PushConnection
 
 IDLE_S = 5.0
 LINGER_S = 2.0
+CLOSE_S = 0.5
+"""Longest time that `PushReceiver.close` waits until answers are sent."""
 READ_BYTES = 1 << 16
 
 
@@ -55,6 +58,10 @@ class PushReceiver:
             self._server.close()
             for writer in self._writers.values():
                 writer.close()
+            if tasks := list(filter(None, self._writers)):
+                await asyncio.wait(tasks, timeout=CLOSE_S)
+            for writer in self._writers.values():  # its sender reads no answers
+                writer.transport.abort()
             await asyncio.gather(*filter(None, self._writers), return_exceptions=True)
             await self._server.wait_closed()
 
@@ -66,23 +73,19 @@ class PushReceiver:
         address = writer.get_extra_info("peername") or ("?",)
         peer = ":".join(map(str, address[:2]))
         try:
-            limit = asyncio.timeout(self.idle_s)
-            async with limit:
-                while data := await reader.read(READ_BYTES):
-                    if connection.closing:
-                        continue  # what a refused sender still sends; see below
-                    events, answer = connection.receive(data)
-                    for event in events:
-                        self.take(event, peer)
-                    writer.write(answer)
-                    wait_s = self.idle_s
-                    if connection.closing:
-                        # To close with bytes unread would reset the connection and take our answer
-                        # with it: end our side, and read on for a while until the sender has seen
-                        # that.
-                        writer.write_eof()
-                        wait_s = LINGER_S
-                    limit.reschedule(asyncio.get_running_loop().time() + wait_s)
+            while data := await _read(reader, self.idle_s):
+                events, answer = connection.receive(data)
+                for event in events:
+                    self.take(event, peer)
+                writer.write(answer)
+                if connection.closing:
+                    # To close with bytes unread would reset the connection and take our answer
+                    # with it: end our side, and read on for a while until the sender has seen that.
+                    writer.write_eof()
+                    async with asyncio.timeout(LINGER_S):
+                        while await reader.read(READ_BYTES):
+                            pass
+                    break
         except OSError:  # it sent nothing for too long (a TimeoutError), or broke the connection
             pass
         finally:
@@ -90,3 +93,13 @@ class PushReceiver:
                 self.take(event, peer)
             writer.close()
             del self._writers[task]
+
+
+async def _read(reader: asyncio.StreamReader, limit_s: float) -> bytes:
+    """Return what has come, at most `READ_BYTES`; raise `TimeoutError` if nothing comes in time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            return await reader.read(READ_BYTES)
+    # What came while the event loop was held up has been received in this turn of it
+    async with asyncio.timeout(0):
+        return await reader.read(READ_BYTES)

@@ -214,11 +214,18 @@ def default_database(directory: Path) -> Path:
 
     The directory's number on its disk is part of the name, so a tree that is made anew under the
     same path starts afresh. The number of the disk itself is not: a network mount gets another one
-    with each restart of the machine.
+    with each restart of the machine. A file of an older version, whose name has that number, is
+    used further while there is none of the new name.
     """
     from skywright.config import load_settings
 
     path = directory.resolve()
-    text = f"{path}\n{path.stat().st_ino}"
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return load_settings().directory / "epu" / f"{path.name}-{digest}.sqlite"
+    status, place = path.stat(), load_settings().directory / "epu"
+
+    def file_of(*parts: object) -> Path:
+        text = "\n".join(map(str, parts))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return place / f"{path.name}-{digest}.sqlite"
+
+    file, old = file_of(path, status.st_ino), file_of(path, status.st_dev, status.st_ino)
+    return old if old.exists() and not file.exists() else file

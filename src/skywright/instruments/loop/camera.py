@@ -1,9 +1,9 @@
 """The camera: takes pictures from a source, hands them to queues (`subscribe`), and records them.
 
-`Camera` is a facade over an `Owner` of the source and two recorders: one file for all pictures of a
-recording, or one for each picture. Pictures are decoded and written on one thread, so that an
-acquisition counts pictures that are in the file; queues get them as they come. In a recording,
-every picture of the acquisition is stored, or counted as lost by its cause.
+`Camera` is the owner of the source, with two recorders: one file for all pictures of a recording,
+or one for each picture. Pictures are decoded and written on one thread, so that an acquisition
+counts pictures that are in the file; queues get them as they come. In a recording, every picture of
+the acquisition is stored, or counted as lost by its cause.
 """
 
 from collections.abc import Callable, Mapping
@@ -247,9 +247,20 @@ class Camera(Owner[SourceFrame, SourceFrame]):
         return self.color
 
     def subscribe(self, depth: int = 1, *, runs_source: bool = True) -> NewestQueue[SourceFrame]:
-        """Return a queue of pictures as they come; the source runs until it is closed.
+        """Return a queue of pictures as they come; close it to end the subscription.
 
-        At most `depth` pictures wait; a further one replaces the oldest.
+        Parameters
+        ----------
+        depth
+            Maximum number of pictures that wait; a further one replaces the oldest.
+        runs_source
+            True: the source runs while this queue is open. False: the queue gets pictures only
+            while the source runs for another reason.
+
+        Raises
+        ------
+        SkywrightError
+            With `runs_source`: if the camera is closed, or the source cannot start.
         """
         return super().subscribe(depth, runs_source=runs_source)
 

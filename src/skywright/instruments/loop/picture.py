@@ -22,9 +22,14 @@ DECODE_ERRORS = (
 for broken AVIF, and NotImplementedError, a RuntimeError, for rare kinds of DDS and BLP."""
 PIXELS_MAX = 100_000_000
 """Most pixels of a JPEG. No camera has more; a damaged header may say so."""
-LOST_DATA = re.compile(r"Corrupt JPEG data: (?!\d{1,2} extraneous bytes)")
+LOST_DATA = re.compile(
+    r"Corrupt JPEG data: (?!\d{1,2} extraneous bytes"
+    r"|\d+ extraneous bytes before marker 0x(?:c[0-3]|d[bd]|e[0-9a-f]|fe))"
+)
 """libjpeg's warnings that pixels are lost, which Pillow does not report. Fewer than 100 odd bytes
-before the next part of a file are what some cameras fill it up with."""
+before the next part of a file are what some cameras fill it up with; before a part of the header,
+where no pixels can be lost, they may be more. Other parts (0xc4, 0xda) follow pixels too, in a
+progressive file."""
 
 
 def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray[np.uint8]:

@@ -257,6 +257,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         good = np.isin(status, GOOD)
         wide = ~np.isnan(members["spike_width"])
         known = ~np.isnan(members["light"][:, 0])
+        numbers = members["settings_number"]
         figures = np.stack([members[name] for name in MEANS], axis=1)
         spikes = np.stack([members["spike_count"], members["spike_width"]], axis=1, dtype=float)
         return Pulses(
@@ -265,7 +266,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             spectra=_moments(members["light"][known]),
             correlation=members["correlation"][known].sum(axis=0),
             spikes=_by_unit(spikes[wide], members["in_ev"][wide]),
-            settings_number=int(members["settings_number"].max(initial=-1)),
+            settings_number=int(numbers.max()) if len(numbers) else -1,
         )
 
     def fold(self, prefix: Pulses | None, statistic: Pulses) -> Pulses:

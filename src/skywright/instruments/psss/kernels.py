@@ -19,7 +19,9 @@ PLAIN, CLIPPED, SIGNED = 0, 1, 2
 ROWS_AT_ONCE = 16
 """Rows converted together: 16 x 2560 int64 stay in the second-level cache."""
 ROWS_OF_WORDS = 32768
-"""The sum of this number of rows of 16-bit words fits in 32 bits with a sign."""
+"""The sum of this number of rows of 16-bit words fits in 32 bits with a sign.
+
+Pictures of more rows are summed in int64."""
 
 
 def column_sums(

@@ -128,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr()
     try:
         source = _source(args)
-        sender = Sender(tcp_address("127.0.0.1", args.port), queue_bytes=args.queue_bytes)
+        address = tcp_address(args.host, args.port)
+        sender = Sender(address, args.kind, queue_bytes=args.queue_bytes)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -182,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m skywright.instruments.psss.sender", description=__doc__
     )
     add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on; * for all")
     add("--port", type=port_number, default=9999, help="0 takes a free one")
+    add("--kind", choices=("push", "pub"), default="push")
     add("--prefix", default=PREFIX, help="the channel is PREFIX:FPICTURE")
     add("--rate", type=float, default=PULSE_RATE_HZ, help="Hz; 0 as fast as it is read")
     add("--size", default=f"{known.columns}x{known.rows}", help="WIDTHxHEIGHT")

@@ -191,13 +191,23 @@ def test_a_database_of_a_newer_version_is_refused(sqlite_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://host/name", "sqlite://", "://", "", "nonsense", "sqlite:epu.db"]
+    "url",
+    ["mysql://host/name", "sqlite://", "://", "", "nonsense", "sqlite:epu.db", "SQLITE:epu.db"],
 )
 def test_a_bad_url_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="database"):
         open_database(url)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["EPU.SQLITE", "epu.Sqlite3", "epu.DB"])
+def test_the_ending_of_a_new_file_may_have_any_letter_case(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_database(name).close()
+    assert Path(name).exists()
 
 
 def test_a_file_that_is_there_may_have_any_name(

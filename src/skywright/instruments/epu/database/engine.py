@@ -42,7 +42,7 @@ LIMIT_EXCEEDED = "54"
 BUSY_S = 30.0
 """Longest wait of a SQLite connection for another process's transaction."""
 
-FILE_NAME = re.compile(r"(?![A-Za-z0-9+]{2,}:).+\.(sqlite3?|db)", re.DOTALL)
+FILE_NAME = re.compile(r"(?![a-z0-9+]{2,}:).+\.(sqlite3?|db)", re.DOTALL | re.IGNORECASE)
 """A text that names a SQLite file to be made: no other kind of URL, such as ``sqlite:epu.db``."""
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
@@ -193,7 +193,7 @@ def _url(url: str | Path) -> URL:
         if isinstance(url, str) and not FILE_NAME.fullmatch(url) and not is_there:
             raise ConfigError(
                 f"database {place}: use sqlite:////ABS/FILE, postgresql://HOST/NAME, or a file "
-                "whose name ends in .sqlite or .db"
+                "whose name ends in .sqlite, .sqlite3 or .db"
             )
         return URL.create("sqlite", database=str(path))
     try:

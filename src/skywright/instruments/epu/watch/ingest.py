@@ -1,6 +1,7 @@
 """Reads files and records what they hold, a batch in one transaction."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class Failure:
     ----------
     signature
         Size and time before it was read, by which it is read again when it changes; None if they
-        could not be found. Of a file that may not be read the time is `NO_TIME`.
+        could not be found. Of a file without permission to read the time is `NO_TIME`.
     final
         Whether trying again makes no sense.
     """
@@ -124,8 +125,10 @@ class Ingest:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if signature is not None and isinstance(error, PermissionError):
-                # A permission that is given later changes neither size nor time of the file
+            forbidden = isinstance(error, PermissionError) and not os.access(path, os.R_OK)
+            if signature is not None and forbidden:
+                # A permission that is given later changes neither size nor time of the file. Where
+                # `os.access` does not know of it (CIFS, SELinux), each scan would read it again.
                 signature = signature[0], NO_TIME
             return Failure(file, error.strerror or str(error), signature)
         return Read(file, signature, digest, entity, problems)

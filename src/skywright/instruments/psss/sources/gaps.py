@@ -1,6 +1,7 @@
 """Counts the pulses that are missing between those that came."""
 
 import logging
+import math
 from dataclasses import dataclass, replace
 
 logger = logging.getLogger(__name__)
@@ -16,9 +17,11 @@ PULSES_TO_CONFIRM = 200
 """Number of pulses that shows a change of the machine's rate.
 
 Lower rate: this number of successive differences are larger than the step, and multiples of the
-first of them. Then no pulses were lost. Higher rate: a difference is smaller than the step, which
-held for this number of pulses. Then what was counted with the old step stays. If the step held for
-fewer pulses, it was too large from the beginning, and these pulses are counted again."""
+first of them. Then no pulses were lost. If pulses come late meanwhile, they are counted too, and
+the differences are multiples of a divisor of the first that is larger than the step. Higher rate:
+a difference is smaller than the step, which held for this number of pulses. Then what was counted
+with the old step stays. If the step held for fewer pulses, it was too large from the beginning, and
+these pulses are counted again."""
 
 
 @dataclass(slots=True)
@@ -74,7 +77,7 @@ class PulseGaps:
         """Number of pulses missing in the stretches before the present one."""
         self._now: Stretch | None = None
         self._undecodable_pending = 0
-        # Successive differences larger than the step: their number, the first of them, and the
+        # Successive differences larger than the step: their number, their divisor, and the
         # stretch as it was before them
         self._longer, self._candidate = 0, 0
         self._before: Stretch | None = None
@@ -116,7 +119,8 @@ class PulseGaps:
             return False
         if now is not None and now.misses(pulse_id):
             now.received += 1
-            self._before, self._longer = None, 0  # the rate of the machine is not lower
+            if self._before is not None:
+                self._watch_late(now, self._before, pulse_id)
             return True
         if now is None or not 0 < apart <= PULSES_A_DAY:
             # They came before this pulse, and no pulse before it is missing
@@ -156,6 +160,16 @@ class PulseGaps:
             self._before = replace(now)
             self._longer, self._candidate = 0, apart
         self._longer += 1
+
+    def _watch_late(self, now: Stretch, before: Stretch, pulse_id: int) -> None:
+        """Note a late pulse while the rate may have fallen."""
+        if pulse_id < before.last:  # of the old rate
+            before.received += 1
+            return
+        self._candidate = math.gcd(self._candidate, now.last - pulse_id)
+        self._longer += 1
+        if self._candidate <= now.step:  # the rate of the machine is not lower
+            self._before, self._longer = None, 0
 
     def _begin(self, first: int, step: int) -> Stretch:
         self._missing_before += self._now.missing if self._now else 0

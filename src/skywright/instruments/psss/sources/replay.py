@@ -98,7 +98,8 @@ class ReplaySource(PacedSource[Pulse]):
 
     def _pulse(self, number: int, _time: float) -> Pulse | None:
         with self._lock:
-            if self._images is None:  # it was stopped just now
+            if self._images is None:  # it was stopped just now: the picture comes after a start
+                self._number = number
                 return None
             turn, index = divmod(number, len(self._ids))
             span = int(self._ids[-1] - self._ids[0]) + _step(self._ids)
