@@ -32,8 +32,8 @@ from skywright.store.probe import check_readable, takes_writes
 from skywright.store.run_nodes import Catalog
 from skywright.store.table_pool import separate_connections
 
-READERS = 4
-STEPS = 15
+READERS = 6
+STEPS = 30
 
 
 def test_key_is_made_once_and_is_its_owners(tmp_path: Path) -> None:
