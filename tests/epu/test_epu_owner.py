@@ -48,6 +48,17 @@ def test_a_directory_that_cannot_be_listed_is_named_and_is_no_unreadable_file(
     assert owner.watcher.state.unreadable == 1
 
 
+def test_a_directory_that_is_gone_is_an_alarm(owner: EpuOwner, root: Path, tmp_path: Path) -> None:
+    owner.watcher.scan()
+    assert owner.alarm() == ""
+    root.rename(tmp_path / "elsewhere")
+    owner.watcher.scan()
+    assert owner.alarm() == f"{root}: No such file or directory"
+    (tmp_path / "elsewhere").rename(root)
+    owner.watcher.scan()
+    assert owner.alarm() == ""
+
+
 def test_nothing_is_decided_before_what_was_there_is_read(
     owner: EpuOwner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

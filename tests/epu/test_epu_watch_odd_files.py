@@ -252,6 +252,23 @@ def test_a_directory_that_could_not_be_listed_when_it_was_made_is_followed(
     check(database, root, following.events, 5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_a_root_that_is_made_anew_is_followed_by_events(root, database, tmp_path):
+    """As a disk that is mounted again."""
+    writes = small_visit(5)
+    following = Following(root, database, rescan=0)
+    run_steps(in_order(root, writes[:20], random.Random(5)), 0)
+    following.wait_for(following.caught_up)
+    root.rename(tmp_path / "elsewhere")
+    following.wait_for(lambda: following.watcher._source._tree._watched_root is None)
+    root.mkdir()
+    following.wait_for(lambda: following.watcher._source._tree._watched_root is not None)
+    run_steps(in_order(root, writes, random.Random(5)), 0)
+    following.wait_for(following.caught_up)
+    following.stop()
+    check(database, root, following.events, 5)
+
+
 def test_a_directory_that_fails_later_is_tried_again_as_soon_as_the_first_one(root, database):
     watcher = Watcher(root, database, rescan=0)
     pauses = [watcher._take_unlisted({"lost+found": "denied"}) for _ in range(4)]

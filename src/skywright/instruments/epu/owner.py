@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import ConfigError
-from skywright.instruments.epu.database import Database, open_database
+from skywright.instruments.epu.database import Database, open_database, reason_of
 from skywright.instruments.epu.decisions.decider import Decider
 from skywright.instruments.epu.decisions.policy import Suggestion, make_policy
 from skywright.instruments.epu.runs.tracked import LEASE_S, TrackedGrids
@@ -94,20 +95,19 @@ class EpuOwner(TreeOwner):
         )
         self.last_row_at = time.monotonic()
         self.feed_failure = ""
-        self._feed = feed
         self._stopped = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._poll, name="epu-results", daemon=True),
-            threading.Thread(target=self._decide, name="epu-decisions", daemon=True),
-        ]
+        jobs: dict[str, Callable[[], object]] = {
+            "results": partial(self._repeat, POLL_S, self._poll),
+            "decisions": partial(self._repeat, DECIDE_S, self._decide),
+        }
         if feed is not None:
-            self._threads.append(threading.Thread(target=self._write, name="epu-feed", daemon=True))
+            jobs["feed"] = partial(self._write, feed)
         if processing is not None:
-            self._threads.append(
-                threading.Thread(
-                    target=processing, args=(self.database, self._stopped), daemon=True
-                )
-            )
+            jobs["processing"] = partial(processing, self.database, self._stopped)
+        self._threads = [
+            threading.Thread(target=job, name=f"epu-{name}", daemon=True)
+            for name, job in jobs.items()
+        ]
 
     def start(self) -> None:
         """Begin to watch, and to write if there is a feed."""
@@ -120,44 +120,40 @@ class EpuOwner(TreeOwner):
         self.last_row_at = time.monotonic()
         self.grids.committed(result)
 
+    def _repeat(self, period: float, work: Callable[[], object]) -> None:
+        """Do some work again and again; the files are recorded all the same where it fails."""
+        while not self._stopped.wait(period):
+            try:
+                work()
+            except SQLAlchemyError as error:
+                logger.warning("the entity database cannot be read: %s", reason_of(error))
+            except Exception:
+                logger.exception("results are not handed over, or no decision is made")
+
     def _poll(self) -> None:
         """Look for results of processing, which other processes write into the database."""
-        while not self._stopped.wait(POLL_S):
-            try:
-                if self.grids.end_abandoned(self.options.lease):
-                    self.changed()
-                if self.grids.poll():
-                    self.last_row_at = time.monotonic()
-                    self.changed()
-            except SQLAlchemyError as error:
-                logger.warning("results of processing cannot be read: %s", error)
-            except Exception:  # the files are recorded all the same
-                logger.exception("results of processing are not handed over")
+        if self.grids.end_abandoned(self.options.lease):
+            self.changed()
+        if self.grids.poll():
+            self.last_row_at = time.monotonic()
+            self.changed()
 
     def _decide(self) -> None:
         """Rank squares and suggest what to take next, once all that was there has been read.
 
         Micrographs are read last: before, holes that are taken seem to be left.
         """
-        while not self._stopped.wait(DECIDE_S):
-            if not self.watcher.state.caught_up:
-                continue
-            try:
-                self.decider.step()
-                self.changed()
-            except SQLAlchemyError as error:
-                logger.warning("no decision, the entity database cannot be read: %s", error)
-            except Exception:  # the files are recorded all the same
-                logger.exception("no decision")
+        if self.watcher.state.caught_up:
+            self.decider.step()
+            self.changed()
 
     def _suggested(self, grid: str, suggestion: Suggestion) -> None:
         if self.sender is not None:
             self.sender.send(grid, suggestion)
 
-    def _write(self) -> None:
-        assert self._feed is not None
+    def _write(self, feed: Feed) -> None:
         try:
-            self._feed(self.watcher.root, self._stopped)
+            feed(self.watcher.root, self._stopped)
         except Exception as error:
             logger.exception("the simulated EPU has stopped")
             self.feed_failure = f"the simulated EPU has stopped: {error}"
@@ -176,6 +172,8 @@ class EpuOwner(TreeOwner):
             return own.message
         if self.grids.problem:
             return self.grids.problem
+        if "." in unlisted:
+            return f"{self.watcher.root}: {unlisted['.']}"
         if state.database_error:
             return f"entity database: {state.database_error}"
         missing = self.watcher.sessions_missing

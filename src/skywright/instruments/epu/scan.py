@@ -55,22 +55,22 @@ def walk(
 ) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     """Yield each file below `root`, with its path relative to `root` (separated by ``/``).
 
-    A directory that cannot be listed is appended to `problems` as (path, reason) and the rest goes
-    on. With `follow_links`, links to directories are followed: after all else, each directory once,
-    and none that contains `root`. If links in a directory cannot be followed, the first of them is
-    appended to `problems`.
+    A directory that cannot be listed, or a `root` that is gone, is appended to `problems` as
+    (path, reason) and the rest goes on. With `follow_links`, links to directories are followed:
+    after all else, each directory once, and none that contains `root`. If links in a directory
+    cannot be followed, the first of them is appended to `problems`.
     """
     waiting, links = [""], list[str]()
     known = set[tuple[int, int]]()
     for parent in root.resolve().parents:
         with suppress(OSError):
-            known.add(_identity(parent))
+            known.add(identity_of(parent))
     while waiting or links:
         directory = waiting.pop() if waiting else links.pop(links.index(min(links)))
         full = root / directory if directory else root
         try:
             if follow_links:
-                if (identity := _identity(full)) in known:
+                if (identity := identity_of(full)) in known:
                     continue
                 known.add(identity)
             closed: list[tuple[str, str]] = []
@@ -89,14 +89,14 @@ def walk(
                             closed.append((path, error.strerror or str(error)))
             if problems is not None:
                 problems += closed[:1]
-        except FileNotFoundError:
-            continue  # removed in the meantime
         except OSError as error:
-            if problems is not None:
+            was_removed = isinstance(error, FileNotFoundError) and directory  # in the meantime
+            if problems is not None and not was_removed:
                 problems.append((directory or ".", error.strerror or str(error)))
 
 
-def _identity(directory: Path) -> tuple[int, int]:
+def identity_of(directory: Path) -> tuple[int, int]:
+    """Return what tells a directory from others: its device and its inode."""
     status = directory.stat()
     return status.st_dev, status.st_ino
 

@@ -160,7 +160,7 @@ class InotifySource:
         if self._tree.fileno() in ready:
             for path, mask, _ in self._tree.read(0):
                 self._take(path, mask)
-        self._tree.watch_failed()
+        self._changes.scan = self._tree.watch_failed()
         changes, self._changes = self._changes, Changes()
         return changes
 

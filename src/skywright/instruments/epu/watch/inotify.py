@@ -5,8 +5,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from skywright.instruments.epu.scan import identity_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class InotifyTree:
             self._mask |= flags.DELETE | flags.MOVED_FROM
         self._inotify = INotify()
         self._directories: dict[int, str] = {}
+        self._watched_root: tuple[int, int] | None = None
+        """Device and inode: a mount may cover the root, and it may be made anew."""
         self.failed: set[str] = set()
         """Directories of which not all is watched, because of an error of the disk."""
         self._watch_again = 0.0
@@ -68,6 +73,8 @@ class InotifyTree:
             path = f"{self._root}/{directory}" if directory else str(self._root)
             prefix = f"{directory}/" if directory else ""
             try:
+                if not directory:
+                    self._watched_root = identity_of(self._root)
                 self._directories[self._inotify.add_watch(path, self._mask)] = directory
                 with os.scandir(path) as entries:
                     for entry in entries:
@@ -88,18 +95,23 @@ class InotifyTree:
             self.failed.discard(directory)
 
     def watch_failed(self) -> bool:
-        """Try once more to watch the directories in `failed`, at most every `WATCH_AGAIN_S`.
+        """Try to watch the directories in `failed`, and a root that is another directory now.
+
+        That is done at most every `WATCH_AGAIN_S`.
 
         Returns
         -------
         bool
-            Whether one of them is watched now.
+            Whether one of them is watched now: the caller must compare what is in it.
         """
-        if not self.failed or time.monotonic() < self._watch_again:
+        if time.monotonic() < self._watch_again:
             return False
+        with suppress(OSError):
+            if self._watched_root != identity_of(self._root):
+                self.failed.add("")
         before = set(self.failed)
         for directory in sorted(before):
-            self._watch(directory)
+            self._watch(directory, report=False)
         self._watch_again = time.monotonic() + WATCH_AGAIN_S
         return not before <= self.failed
 
@@ -121,7 +133,8 @@ class InotifyTree:
                 continue
             directory = self._directories.get(event.wd)
             if directory is None or event.mask & flags.IGNORED:
-                self._directories.pop(event.wd, None)
+                if self._directories.pop(event.wd, None) == "":
+                    self._watched_root = None
                 continue
             path = f"{directory}/{event.name}" if directory else event.name
             if event.mask & flags.ISDIR and event.mask & (flags.CREATE | flags.MOVED_TO):
