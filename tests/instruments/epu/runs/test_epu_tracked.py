@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader, ColumnWriter
 from skywright.instruments.epu.broker.apply import apply_event
 from skywright.instruments.epu.database import Database, open_database, record, remove, schema
+from skywright.instruments.epu.database.write import set_values
 from skywright.instruments.epu.names import recognize
 from skywright.instruments.epu.runs import layouts
 from skywright.instruments.epu.runs.layouts import ROW
@@ -129,6 +131,23 @@ def test_a_run_of_an_older_version_is_not_handed_over_again(
         assert "cluster_path" not in file["entry"]
     (grid,) = TrackedGrids(ingest.database, ingest.root, MAP).grids()
     assert grid.amends == "old"
+    assert not grid.waiting
+
+
+def test_the_last_run_counts_also_where_the_clock_was_set_back(
+    ingest: Ingest, tmp_path: Path
+) -> None:
+    event = {"event_type": "ctf.completed", "micrograph_uuid": VISIT.micrographs()[0].id}
+    for uid, value in (("first", 3.0), ("second", 4.0)):
+        with ingest.database.write() as connection:
+            apply_event(connection, event | {"ctf_max_resolution_estimate": value})
+        run_of(ingest, tmp_path, uid, {})
+        if uid == "first":
+            later = datetime.now(UTC) + timedelta(hours=1)
+            with ingest.database.write() as connection:
+                set_values(connection, schema.run_rows, started_at=later)
+    (grid,) = TrackedGrids(ingest.database, ingest.root).grids()
+    assert grid.amends == "second"
     assert not grid.waiting
 
 

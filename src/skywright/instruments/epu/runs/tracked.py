@@ -7,12 +7,12 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import RowMapping, Table, insert, or_, select
+from sqlalchemy import RowMapping, Table, func, insert, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import ConfigError, DataError
@@ -512,7 +512,13 @@ class TrackedGrids:
         """Keep in the database which run has rows of the grid, and where its files are."""
         row = {"grid_uuid": run.grid, "run_uid": run.uid, "amends": run.amends or None}
         started = {"first_row": 0, "last_row": 0, "started_at": datetime.now(UTC)}
+        table = schema.run_rows.c
+        times = select(func.max(table.started_at)).where(table.grid_uuid == run.grid)
         with self.database.write() as connection:
+            # The order of the runs, also where the clock has been set back.
+            if (last := connection.execute(times).scalar()) is not None:
+                after = last + timedelta(microseconds=1)
+                started["started_at"] = max(started["started_at"], after)
             connection.execute(
                 insert(schema.run_rows), [{**row, **started, "kind": kind} for kind in KINDS]
             )
