@@ -8,10 +8,12 @@ import pytest
 from alembic import command
 from sqlalchemy import insert, select, text
 
-from skywright.instruments.epu.api import frontend
+from skywright.instruments.epu.api import frontend, instructions
+from skywright.instruments.epu.api.models_services import Acknowledgement, InstructionCreate
 from skywright.instruments.epu.broker import apply
 from skywright.instruments.epu.database import Database, open_database, record, schema
 from skywright.instruments.epu.database.migrate import alembic_config
+from skywright.instruments.epu.database.schema_exchange import agent_session
 from skywright.instruments.epu.decisions.decider import Decider
 from skywright.instruments.epu.runs.layouts import STREAMS
 from skywright.instruments.epu.runs.tracked import TrackedGrids
@@ -107,3 +109,43 @@ def test_a_database_without_numbers_of_changes_gets_them(
         assert list(connection.execute(query).scalars()) == ["m0", "m2", "m1"]
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     database.close()
+
+
+def test_front_ends_hear_how_each_instruction_ended(database: Database) -> None:
+    now = datetime.now(UTC)
+    row = {"session_id": "s", "agent_id": "a", "created_at": now, "last_activity_at": now}
+    view = frontend._View({"instruction.lifecycle"}, None, None)
+
+    def states() -> list[tuple[str, str]]:
+        with database.read() as connection:
+            found = [data for _, data in view.changes(connection)]
+        return [(data["instruction_id"], data["status"]) for data in found]
+
+    def make(*minutes: float) -> list[str]:
+        with database.write() as connection:
+            bodies = [InstructionCreate(expires_in_minutes=each) for each in minutes]
+            return [
+                instructions.instruct(connection, "s", body)["instruction_id"] for body in bodies
+            ]
+
+    with database.write() as connection:
+        connection.execute(insert(agent_session).values(row))
+    (over,) = make(60)
+    with database.write() as connection:
+        instructions.hand_out(connection, "s")
+        instructions.acknowledge(connection, "a", "s", over, Acknowledgement(status="processed"))
+    late, good = make(1e-9, 60)
+    with database.read() as connection:
+        view.begin(connection)
+    assert states() == []
+    with database.write() as connection:
+        instructions.hand_out(connection, "s")
+    assert states() == [(late, "expired"), (good, "sent")]
+    (new,) = make(60)
+    assert states() == [(new, "pending")]
+    with database.write() as connection:
+        instructions.acknowledge(connection, "a", "s", good, Acknowledgement(status="failed"))
+        instructions.acknowledge(connection, "a", "s", new, Acknowledgement(status="processed"))
+    assert states() == [(good, "acknowledged"), (new, "acknowledged")]
+    assert states() == []
+    assert view.unanswered == {}

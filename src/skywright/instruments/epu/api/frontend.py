@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, func, select
 
+from skywright.instruments.epu.api.instructions import UNANSWERED
 from skywright.instruments.epu.api.models import Text
 from skywright.instruments.epu.api.service import Service, ServiceOf
 from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream
@@ -23,6 +24,7 @@ from skywright.instruments.epu.database.schema_exchange import (
     agent_log,
     agent_session,
 )
+from skywright.instruments.epu.database.write import chunks
 
 router = APIRouter()
 
@@ -71,7 +73,7 @@ async def _events(service: Service, view: "_View", last: int = 0) -> AsyncIterat
 
     def begin() -> None:
         with service.database.read() as connection:
-            view.last_metric = last_change(connection)
+            view.begin(connection)
 
     await asyncio.to_thread(begin)
     numbers = itertools.count(last + 1)
@@ -101,16 +103,23 @@ class _View:
     acquisition: str | None
     agent: str | None
     sent: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    since: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_metric: int = 0
     last_log: int | None = None
+    last_instruction: int | None = None
+    unanswered: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Instructions that are not over, as they were sent, by number."""
+
+    def begin(self, connection: Connection) -> None:
+        """Note what is there already, of which a front end does not hear."""
+        self.last_metric = last_change(connection)
+        self._instructions(connection)
+        self._logs(connection)
 
     def changes(self, connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
         """Give what is new since the last call; the first call gives the present state."""
         states = (
             ("agent.status", "session_id", self._agents),
             ("acquisition.progress", "acquisition_uuid", self._progress),
-            ("instruction.lifecycle", "instruction_id", self._instructions),
         )
         for name, key, rows in states:
             if name not in self.wanted:
@@ -119,12 +128,15 @@ class _View:
                 if self.sent.get((name, data[key])) != data:
                     self.sent[name, data[key]] = data
                     yield name, data
-        if "processing.metric" in self.wanted:
-            for data in self._metrics(connection):
-                yield "processing.metric", data
-        if "agent.log" in self.wanted:
-            for data in self._logs(connection):
-                yield "agent.log", data
+        followed = {
+            "instruction.lifecycle": self._instructions,
+            "processing.metric": self._metrics,
+            "agent.log": self._logs,
+        }
+        for name, news in followed.items():
+            if name in self.wanted:
+                for data in news(connection):
+                    yield name, data
 
     def _agents(self, connection: Connection) -> list[dict[str, Any]]:
         session, link = agent_session, agent_connection
@@ -173,6 +185,7 @@ class _View:
         ]
 
     def _instructions(self, connection: Connection) -> list[dict[str, Any]]:
+        """Give the instructions that are new or were not over; the others never change."""
         table, ack = agent_instruction, agent_acknowledgement
         newest = (
             select(ack.c.status)
@@ -183,12 +196,28 @@ class _View:
         )
         times = (table.c.created_at, table.c.sent_at, table.c.acknowledged_at)
         query = select(
-            *(table.c.instruction_id, table.c.agent_id, table.c.session_id),
+            *(table.c.number, table.c.instruction_id, table.c.agent_id, table.c.session_id),
             *(table.c.instruction_type, table.c.status, *times, newest.label("ack_status")),
-        ).where(or_(*[time > self.since for time in times]))
+        ).order_by(table.c.number)
         if self.agent is not None:
             query = query.where(table.c.agent_id == self.agent)
-        return [dict(row) for row in connection.execute(query).mappings()]
+        last, before, changed = self.last_instruction, self.unanswered, []
+        if last is None:
+            which = [table.c.status.in_(UNANSWERED)]
+        else:
+            which = [table.c.number.in_(part) for part in chunks(list(before))]
+            which.append(table.c.number > last)
+        self.last_instruction = connection.execute(select(func.max(table.c.number))).scalar() or 0
+        self.unanswered = {}
+        for condition in which:
+            for row in connection.execute(query.where(condition)).mappings():
+                data = dict(row)
+                number = data.pop("number")
+                if data["status"] in UNANSWERED:
+                    self.unanswered[number] = data
+                if last is not None and before.get(number) != data:
+                    changed.append(data)
+        return changed
 
     def _metrics(self, connection: Connection) -> list[dict[str, Any]]:
         table, grid = schema.micrograph, schema.grid

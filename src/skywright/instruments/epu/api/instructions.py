@@ -18,6 +18,8 @@ from skywright.instruments.epu.database.schema_exchange import (
 from skywright.instruments.epu.database.write import announce, chunks, set_values
 
 Row = RowMapping
+UNANSWERED = ("pending", "sent")
+"""States of an instruction that is not over."""
 _RANK = case({"high": 0, "normal": 1, "low": 2}, value=agent_instruction.c.priority, else_=1)
 
 
@@ -171,7 +173,7 @@ def acknowledge(
     instruction = found.mappings().first()
     if instruction is None:
         raise HTTPException(404, "Instruction not found")
-    if instruction["status"] not in ("sent", "pending"):
+    if instruction["status"] not in UNANSWERED:
         status = instruction["status"]
         raise HTTPException(409, f"Instruction cannot be acknowledged: it is {status}")
     now = datetime.now(UTC)
