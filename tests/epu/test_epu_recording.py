@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import typing
 from pathlib import Path
 
@@ -299,6 +300,31 @@ def test_two_files_to_record_into_are_one_too_many(root, tmp_path):
     error = CliRunner().invoke(app, ["record", str(root), one, "-o", other]).exception
     assert isinstance(error, ConfigError)
     assert f"two files to write: {one} and {other}" in str(error)
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_step_of_the_clock_is_no_gap_of_a_recording(root, tmp_path, monkeypatch, step):
+    writer = RecordingWriter(tmp_path / "r.tar.gz", root)
+    recorder = DirectoryRecorder(root, writer, ALL)
+    (root / "a").touch()
+    recorder.record_start()
+    today = time.time
+    monkeypatch.setattr(time, "time", lambda: today() + step)
+    (root / "b").touch()
+    recorder.record_differences()
+    writer.close()
+    assert abs(summarize(tmp_path / "r.tar.gz").seconds) < 1800
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="a colon is part of no name there")
+@pytest.mark.parametrize("name", ["a:b", "a:b.xml", "Z:dose", "ä: 1/c:d"])
+def test_names_with_a_colon_are_replayed(root, tmp_path, name):
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text("x")
+    with Recording(root, tmp_path / "r.tar.gz"):
+        pass
+    assert replay(tmp_path / "r.tar.gz", tmp_path / "copy", BURST).differences == []
+    assert contents(tmp_path / "copy") == contents(root)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,8 @@ def safe_path(path: Any) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise RecordingError(f"not a path: {path!r}")
     parts = path.replace("\\", "/").split("/")
-    if parts[0] == "" or ".." in parts or re.fullmatch(r"[A-Za-z]:.*", parts[0]):
+    drive = "[A-Za-z]:.*" if os.sep == "\\" else "[A-Za-z]:"  # elsewhere a name may have a colon
+    if parts[0] == "" or ".." in parts or re.fullmatch(drive, parts[0]):
         raise RecordingError(f"a path that leaves the target directory: {path!r}")
     names = parts if os.sep == "\\" else path.split("/")
     return "/".join(name for name in names if name not in ("", ".")) or "."

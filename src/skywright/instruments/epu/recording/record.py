@@ -86,17 +86,22 @@ class DirectoryRecorder:
         self.writer = writer
         self.options = options
         self._known: dict[str, _Known] = {}
+        self._started = time.time() - time.monotonic()
         self._failing: set[str] = set()
         out = writer.path.resolve()
         self._ignored = {out, writer.partial.resolve()}
 
+    def now(self) -> float:
+        """Return the time as epoch seconds, without the steps of the clock since the start."""
+        return self._started + time.monotonic()
+
     def record_start(self) -> None:
         """Record what is there; all of it has the time of now."""
-        self._walk("", time.time(), initial=True)
+        self._walk("", self.now(), initial=True)
 
     def record_differences(self) -> None:
         """Record all differences there are."""
-        now = time.time()
+        now = self.now()
         for path in list(self._known):
             if path in self._known:  # not gone with its directory, which may be a link now
                 self.record_difference(path, now)
@@ -275,7 +280,7 @@ def _follow(recorder: DirectoryRecorder, source: InotifyTree, stopped: threading
     growing: dict[str, float] = {}
     while not stopped.is_set():
         events = list(source.read(SETTLE_S if growing else 0.1))
-        now = time.time()
+        now = recorder.now()
         _take(recorder, source.flags, events, growing, now)
         if source.watch_failed():
             recorder.record_differences()
