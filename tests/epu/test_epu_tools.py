@@ -21,7 +21,7 @@ from lxml import etree
 from support import forked
 from typer.testing import CliRunner
 
-from skywright.instruments.epu import safe_xml
+from skywright.instruments.epu import housekeeping, safe_xml
 from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.format_xml import format_file, indented
 from skywright.instruments.epu.names import Kind, recognize
@@ -32,6 +32,7 @@ from skywright.instruments.epu.paths import (
     map_path,
     micrograph_path,
 )
+from skywright.instruments.epu.scan import walk
 from skywright.instruments.epu.twin.visit import plan_visit
 
 
@@ -150,7 +151,8 @@ def test_stat_watch_shows_new_files_until_it_is_told_to_end(session, number):
     assert (process.returncode, errors) == (0, "")
 
 
-def test_stat_names_a_directory_that_cannot_be_listed(session, monkeypatch):
+@pytest.mark.parametrize("tool", ["stat", "slim", "find-duplicates", "format-xml -r"])
+def test_tools_name_a_directory_that_cannot_be_listed(session, monkeypatch, tool):
     scandir = os.scandir
 
     def refused(path):
@@ -159,10 +161,36 @@ def test_stat_names_a_directory_that_cannot_be_listed(session, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    result = run("stat", session)
-    assert result.exit_code == 0
+    result = run(*tool.split(), session)
+    assert result.exit_code == (tool == "format-xml -r")
     assert "Metadata: Permission denied" in result.stderr
-    assert "micrograph" in result.stdout
+    assert result.stdout
+
+
+def test_slim_goes_on_past_a_file_that_may_not_be_looked_at(session, close_directory):
+    for name in ("closed", "open"):
+        (session / name).mkdir()
+        (session / name / "a.mrc").write_bytes(b"1234")
+    close_directory(session / "closed")
+    result = run("slim", session, "--json")
+    assert "closed/a.mrc: Permission denied" in result.stderr
+    files = json.loads(result.stdout)["files"]
+    assert ("open/a.mrc" in files, "closed/a.mrc" in files) == (True, False)
+
+
+def test_stat_goes_on_past_a_file_that_may_not_be_looked_at(session, monkeypatch):
+    """As where a directory may be listed and not entered."""
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    def listed(*arguments):
+        return [("closed.mrc", SimpleNamespace(stat=refuse)), *walk(*arguments)]
+
+    monkeypatch.setattr(housekeeping, "walk", listed)
+    result = run("stat", session, "--json")
+    assert "closed.mrc: Permission denied" in result.stderr
+    assert "micrograph" in [kind["kind"] for kind in json.loads(result.stdout)["kinds"]]
 
 
 def test_find_duplicates(session):

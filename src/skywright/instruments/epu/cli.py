@@ -37,6 +37,12 @@ def existing_directory(path: Path) -> Path:
     return path
 
 
+def _report(directory: Path, problems: list[tuple[str, str]]) -> None:
+    """Print what cannot be read below a directory, and why."""
+    for path, reason in problems:
+        typer.echo(f"skywright: {directory / path}: {reason}", err=True)
+
+
 parse = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(parse, name="parse", help="Read a file or a directory and print what it says.")
 
@@ -161,8 +167,7 @@ def stat(
     while not ended.is_set():
         problems: list[tuple[str, str]] = []
         found = usage(directory, problems)
-        for path, reason in problems:
-            typer.echo(f"skywright: {directory / path}: {reason}", err=True)
+        _report(directory, problems)
         if as_json:
             print_json({"kinds": found})
         else:
@@ -183,7 +188,9 @@ def slim(
     """Empty the images of a test set; their names, and all metadata, stay."""
     from skywright.instruments.epu.housekeeping import slim as slim_directory
 
-    emptied = slim_directory(existing_directory(directory), dry_run)
+    problems: list[tuple[str, str]] = []
+    emptied = slim_directory(existing_directory(directory), dry_run, problems)
+    _report(directory, problems)
     total = sum(size for _, size in emptied)
     if as_json:
         print_json({"files": [path for path, _ in emptied], "bytes": total, "dry_run": dry_run})
@@ -199,7 +206,9 @@ def find_duplicates(directory: DirectoryArgument, as_json: JsonOption = False) -
     """Foil holes of one session that have more than one manifest."""
     from skywright.instruments.epu import housekeeping
 
-    found = list(housekeeping.find_duplicates(existing_directory(directory)))
+    problems: list[tuple[str, str]] = []
+    found = list(housekeeping.find_duplicates(existing_directory(directory), problems))
+    _report(directory, problems)
     if as_json:
         print_json({"duplicates": found})
         return

@@ -44,18 +44,26 @@ def format_paths(
         Keep each changed file as it was under its name with ``.bak`` added.
     """
     for path in paths:
-        for file in _files(path, recursive):
+        unlisted: list[OSError] = []
+        for file in _files(path, recursive, unlisted):
             try:
                 yield file, format_file(file, dry_run, backup)
             except (XmlError, OSError) as error:
                 reason = error.strerror if isinstance(error, OSError) else None
                 yield file, XmlError(reason) if reason else error
+        for failure in unlisted:
+            yield Path(failure.filename), XmlError(failure.strerror)
 
 
-def _files(path: Path, recursive: bool) -> Iterable[Path]:
+def _files(path: Path, recursive: bool, unlisted: list[OSError]) -> list[Path]:
+    """Return the files to indent; errors of directories are appended to `unlisted`."""
     if not path.is_dir():
         return [path]
-    found = path.rglob("*") if recursive else path.glob("*")
+    found: list[Path] = []
+    for directory, _, names in os.walk(path, onerror=unlisted.append):
+        found += [Path(directory, name) for name in names]
+        if not recursive:
+            break
     return sorted(file for file in found if file.suffix.lower() in SUFFIXES and _may_be_file(file))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from skywright.instruments.epu.names import recognize
 from skywright.instruments.epu.scan import scan, walk
 
+Problems = list[tuple[str, str]]
+
 _MOVIE = re.compile(r".*(_fractions\.(mrc|tiff?)|\.eer)", re.IGNORECASE)
 _IMAGE = re.compile(r".*\.(jpe?g|png|mrc|tiff?|eer)", re.IGNORECASE)
 
@@ -34,16 +36,19 @@ def kind_of_file(path: str) -> str:
     return f"image .{match[1].lower()}" if match else "other"
 
 
-def usage(directory: Path, problems: list[tuple[str, str]] | None = None) -> list[Usage]:
+def usage(directory: Path, problems: Problems) -> list[Usage]:
     """Return files and bytes by kind below `directory`, the kind with most bytes first.
 
-    A directory that cannot be listed is appended to `problems` as (path, reason).
+    What cannot be looked at is appended to `problems` as (path, reason).
     """
     kinds: dict[str, Usage] = {}
     for path, file in walk(directory, problems):
         try:
             size = file.stat(follow_symlinks=False).st_size
         except FileNotFoundError:  # removed in the meantime
+            continue
+        except OSError as error:
+            problems.append((path, error.strerror or str(error)))
             continue
         kind = kind_of_file(path)
         entry = kinds.setdefault(kind, Usage(kind))
@@ -52,8 +57,10 @@ def usage(directory: Path, problems: list[tuple[str, str]] | None = None) -> lis
     return sorted(kinds.values(), key=lambda entry: (-entry.bytes, -entry.files, entry.kind))
 
 
-def slim(directory: Path, dry_run: bool = False) -> list[tuple[str, int]]:
+def slim(directory: Path, dry_run: bool, problems: Problems) -> list[tuple[str, int]]:
     """Empty the images and movies of a test set, keep their names and times.
+
+    What cannot be emptied is appended to `problems` as (path, reason).
 
     Returns
     -------
@@ -62,17 +69,20 @@ def slim(directory: Path, dry_run: bool = False) -> list[tuple[str, int]]:
         would be, emptied.
     """
     emptied = []
-    for relative, file in walk(directory):
+    for relative, file in walk(directory, problems):
         path = directory / relative
-        if not _IMAGE.fullmatch(file.name) or path.is_symlink():
+        if not _IMAGE.fullmatch(file.name) or file.is_symlink():
             continue
-        status = path.stat()
-        if status.st_size == 0 or not path.is_file():
+        try:
+            status = path.stat()
+            if not dry_run and status.st_size:
+                os.truncate(path, 0)
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        except OSError as error:
+            problems.append((relative, error.strerror or str(error)))
             continue
-        emptied.append((relative, status.st_size))
-        if not dry_run:
-            os.truncate(path, 0)
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if status.st_size:
+            emptied.append((relative, status.st_size))
     return sorted(emptied)
 
 
@@ -85,9 +95,14 @@ class Duplicate:
     files: list[str]
 
 
-def find_duplicates(directory: Path) -> Iterator[Duplicate]:
-    """Yield each foil hole with more than one manifest, session by session."""
-    sessions = scan(directory).sessions
+def find_duplicates(directory: Path, problems: Problems) -> Iterator[Duplicate]:
+    """Yield each foil hole with more than one manifest, session by session.
+
+    Directories that cannot be listed are appended to `problems` as (path, reason).
+    """
+    found = scan(directory)
+    problems += found.problems
+    sessions = found.sessions
     for session in sorted(sessions):
         holes: dict[str, list[tuple[str, str]]] = {}
         for files in sessions[session].foilholes.values():
