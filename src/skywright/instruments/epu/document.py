@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from skywright.instruments.epu.entities import (
-    LOCATION_FIELDS,
     SQUARE_FIELDS,
     Atlas,
     AtlasSquare,
@@ -17,7 +16,6 @@ from skywright.instruments.epu.entities import (
     Instrument,
     Micrograph,
     Session,
-    location_row,
 )
 from skywright.instruments.epu.names import EpuFile
 from skywright.instruments.epu.paths import atlas_relative, cygwin_path
@@ -73,7 +71,7 @@ def atlas_row(atlas: Atlas, path: str) -> Row:
 _UNKNOWN_METADATA = GridSquareMetadata(selected=None, unusable=None)  # type: ignore[arg-type]
 _UNKNOWN_SQUARE = GridSquareManifest(*[None] * len(GridSquareManifest._fields))
 _UNKNOWN_HOLE = FoilHoleManifest(*[None] * len(FoilHoleManifest._fields))
-_UNKNOWN_LOCATION = dict.fromkeys(LOCATION_FIELDS) | {"is_near_grid_bar": False}
+_UNKNOWN_LOCATION = HoleLocation("", *[None] * 5, False)  # type: ignore[arg-type]
 
 
 def gridsquare_row(
@@ -104,10 +102,10 @@ def foilhole_row(
 ) -> Row:
     """Return a hole's row from the square's ``.dm`` (location) and its newest manifest."""
     return {
+        **(location or _UNKNOWN_LOCATION)._asdict(),
+        **(manifest or _UNKNOWN_HOLE)._asdict(),
         "id": foilhole,
         "gridsquare_id": gridsquare,
-        **(manifest or _UNKNOWN_HOLE)._asdict(),
-        **(location_row(location) if location else _UNKNOWN_LOCATION),
     }
 
 

@@ -4,7 +4,7 @@ Field names are those of the JSON that ``skywright epu parse`` prints.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 @dataclass(slots=True)
@@ -75,8 +75,7 @@ class Atlas:
     gridsquares: dict[str, AtlasSquare] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class HoleLocation:
+class HoleLocation(NamedTuple):
     """A foil hole as the square's ``.dm`` plans it, in pixels of the square's image and metres."""
 
     id: str
@@ -88,19 +87,8 @@ class HoleLocation:
     is_near_grid_bar: bool
 
 
-LOCATION_FIELDS = tuple(each.name for each in fields(HoleLocation) if each.name != "id")
-
-
-def location_row(hole: HoleLocation) -> dict[str, Any]:
-    """Return where a hole is, by `LOCATION_FIELDS`; written out, as a grid has very many."""
-    return {
-        "x_location": hole.x_location,
-        "y_location": hole.y_location,
-        "x_stage_position": hole.x_stage_position,
-        "y_stage_position": hole.y_stage_position,
-        "diameter": hole.diameter,
-        "is_near_grid_bar": hole.is_near_grid_bar,
-    }
+LOCATION_FIELDS = HoleLocation._fields[1:]
+"""All but the id."""
 
 
 @dataclass(slots=True)

@@ -6,11 +6,12 @@ as a stream.
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from skywright.instruments.epu.document import (
     GridRows,
@@ -32,15 +33,7 @@ from skywright.instruments.epu.entities import (
     Session,
 )
 from skywright.instruments.epu.names import EpuFile, Kind, below_sample, recognize
-from skywright.instruments.epu.parse import (
-    parse_atlas,
-    parse_foilhole,
-    parse_gridsquare,
-    parse_metadata,
-    parse_micrograph,
-    parse_session,
-    read_file,
-)
+from skywright.instruments.epu.parse import PARSERS, read_file
 from skywright.instruments.epu.paths import atlas_candidates, atlas_relative
 from skywright.instruments.epu.safe_xml import XmlError
 from skywright.instruments.epu.scan import SessionFiles, scan
@@ -53,16 +46,12 @@ PARALLEL_FROM = 4000
 _START_METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 """A plain fork is not safe in a process that has threads."""
 
-T = TypeVar("T")
 
-
-def read_entity(
-    root: Path, file: EpuFile, parse: Callable[[bytes, list[str]], T], issues: list[Issue]
-) -> T | None:
-    """Return what a file says; None, and an issue, if it cannot be read."""
+def read_entity(root: Path | str, file: EpuFile, issues: list[Issue]) -> Any:
+    """Return what a file says, see `PARSERS`; None, and an issue, if it cannot be read."""
     problems: list[str] = []
     try:
-        entity = parse(read_file(root / file.path, file.kind), problems)
+        entity = PARSERS[file.kind](read_file(f"{root}/{file.path}", file.kind), problems)
     except (XmlError, OSError) as error:
         issues.append(Issue("unreadable", file.path, reason_of(error)))
         return None
@@ -118,10 +107,11 @@ class Tree:
                 Issue("session", files.directory or ".", "EpuSession.dm is missing here")
             )
             return None
-        return read_entity(self.root, files.session, parse_session, self.issues)
+        found: Session | None = read_entity(self.root, files.session, self.issues)
+        return found
 
     def _read_atlas(self, file: EpuFile) -> None:
-        atlas = read_entity(self.root, file, parse_atlas, self.issues)
+        atlas = read_entity(self.root, file, self.issues)
         if atlas is not None:
             self.atlases[file.path] = atlas
 
@@ -151,16 +141,13 @@ class Tree:
 
     def _read_instrument(self, files: SessionFiles) -> Instrument | None:
         """Return the instrument of the first image that can be read."""
-        sources: tuple[tuple[Iterable[EpuFile], Callable[..., Any]], ...] = (
-            ((file for each in files.gridsquares.values() for file in each), parse_gridsquare),
-            ((file for each in files.foilholes.values() for file in each), parse_foilhole),
-            (files.micrographs, parse_micrograph),
-        )
-        for images, parse in sources:
+        squares, holes = files.gridsquares.values(), files.foilholes.values()
+        for images in (chain(*squares), chain(*holes), files.micrographs):
             for file in sorted(images, key=lambda file: file.age)[:3]:
-                found = read_entity(self.root, file, parse, [])
-                if found is not None and found[1].model is not None:
-                    return found[1]
+                _, instrument = read_entity(self.root, file, []) or (None, Instrument())
+                if instrument.model is not None:
+                    found: Instrument = instrument
+                    return found
         return None
 
     def atlas_rows(self) -> Iterator[Row]:
@@ -207,7 +194,7 @@ class _GridReader:
         files = self._files
         for gridsquare in sorted({*files.metadata, *files.gridsquares, *files.foilholes}):
             metadata = self._metadata(gridsquare)
-            manifest = self._newest(files.gridsquares.get(gridsquare, ()), parse_gridsquare)
+            manifest = self._newest(files.gridsquares.get(gridsquare, ()))
             if metadata is not None or manifest is not None:
                 self.gridsquares.append(self._gridsquare_row(gridsquare, metadata, manifest))
             yield from self._holes_of(gridsquare, metadata)
@@ -216,22 +203,21 @@ class _GridReader:
         file = self._files.metadata.get(gridsquare)
         if file is None:
             return None
-        metadata = read_entity(self._tree.root, file, parse_metadata, self._tree.issues)
+        metadata: GridSquareMetadata | None
+        metadata = read_entity(self._tree.root, file, self._tree.issues)
         if metadata is not None and metadata.repeated_holes:
             text = f"foil holes listed more than once: {', '.join(metadata.repeated_holes)}"
             self._tree.issues.append(Issue("repeated", file.path, text))
         return metadata
 
-    def _newest(
-        self, files: Iterable[EpuFile], parse: Callable[..., tuple[T, Instrument]]
-    ) -> T | None:
+    def _newest(self, files: Iterable[EpuFile]) -> Any:
         """Return what the newest of several manifests that can be read says.
 
         All are read: the others may be broken, which is reported.
         """
         newest = None
         for file in sorted(files, key=lambda file: file.age):
-            found = read_entity(self._tree.root, file, parse, self._tree.issues)
+            found = read_entity(self._tree.root, file, self._tree.issues)
             if found is not None:
                 newest = found[0]
         return newest
@@ -253,11 +239,9 @@ class _GridReader:
             manifests.setdefault(file.foilhole, []).append(file)
         locations = {hole.id: hole for hole in metadata.holes} if metadata else {}
         for hole in {**locations, **manifests}:
-            manifest: FoilHoleManifest | None = None
-            if hole in manifests:
-                manifest = self._newest(manifests[hole], parse_foilhole)
-                if manifest is None and hole not in locations:
-                    continue
+            manifest: FoilHoleManifest | None = self._newest(manifests.get(hole, ()))
+            if manifest is None and hole not in locations:
+                continue
             self._holes.add(hole)
             yield foilhole_row(hole, gridsquare, locations.get(hole), manifest)
 
@@ -266,9 +250,8 @@ class _GridReader:
         files = sorted(self._files.micrographs, key=lambda file: file.age, reverse=True)
         issues = self._tree.issues
         seen: set[str] = set()
-        for file, (identity, text, problems) in zip(files, self._read(files), strict=True):
-            kind = "value" if identity else "unreadable"
-            issues += [Issue(kind, file.path, problem) for problem in problems]
+        for file, (identity, text, found) in zip(files, self._read(files), strict=True):
+            issues += found
             if identity is None or identity in seen:
                 continue
             seen.add(identity)
@@ -296,21 +279,17 @@ def orphan_issue(path: str, foilhole: str) -> Issue:
     return Issue("orphan", path, f"the foil hole {foilhole} of this micrograph is unknown")
 
 
-_Read = tuple[str | None, str, list[str]]
+_Read = tuple[str | None, str, list[Issue]]
 
 
 def read_micrographs(root: str, paths: Sequence[str]) -> list[_Read]:
-    """Return id, JSON row and problems of each manifest; without an id it could not be read."""
+    """Return id, JSON row and issues of each manifest; without an id it could not be read."""
     results: list[_Read] = []
     for path in paths:
         file = recognize(path)
-        problems: list[str] = []
-        try:
-            data = read_file(f"{root}/{path}", Kind.MICROGRAPH)
-            micrograph, _ = parse_micrograph(data, problems)
-        except (XmlError, OSError) as error:
-            results.append((None, "", [reason_of(error)]))
-            continue
-        text = json.dumps(micrograph_row(file, micrograph)) if file else ""
-        results.append((micrograph.id, text, problems))
+        assert file is not None
+        issues: list[Issue] = []
+        micrograph, _ = read_entity(root, file, issues) or (None, None)
+        text = json.dumps(micrograph_row(file, micrograph)) if micrograph else ""
+        results.append((micrograph.id if micrograph else None, text, issues))
     return results

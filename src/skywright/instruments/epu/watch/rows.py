@@ -16,7 +16,6 @@ from skywright.instruments.epu.entities import (
     Instrument,
     Micrograph,
     Session,
-    location_row,
 )
 from skywright.instruments.epu.names import EpuFile
 from skywright.instruments.epu.paths import atlas_relative, cygwin_path
@@ -152,7 +151,9 @@ def hole_key(grid: str, gridsquare: str, foilhole: str) -> Row:
 
 def location_values(hole: HoleLocation) -> Row:
     """Return the columns of a hole that the square's ``.dm`` gives."""
-    return {**location_row(hole), "planned": True}
+    row = hole._asdict()
+    del row["id"]  # it is in `hole_key`
+    return {**row, "planned": True}
 
 
 def hole_image_values(manifest: FoilHoleManifest, file: EpuFile) -> Row:
