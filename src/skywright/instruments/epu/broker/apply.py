@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select
 from skywright.errors import DataError
 from skywright.instruments.epu.broker import events
 from skywright.instruments.epu.broker.quality import (
+    find_model,
     judge,
     store_metric,
     store_overall,
@@ -104,37 +105,27 @@ def _atlas_prediction(connection: Connection, event: events.AtlasPrediction) -> 
 
 
 def _square_prediction(connection: Connection, event: events.GridSquarePrediction) -> None:
-    square = _known(connection, "gridsquare", event.gridsquare_uuid)
-    _predict(connection, square["grid_uuid"], event, gridsquare_uuid=square["uuid"])
+    _predict(connection, event, "gridsquare", event.gridsquare_uuid)
 
 
 def _hole_prediction(connection: Connection, event: events.FoilHolePrediction) -> None:
-    hole = _known(connection, "foilhole", event.foilhole_uuid)
-    _predict(connection, hole["grid_uuid"], event, foilhole_uuid=hole["uuid"])
+    _predict(connection, event, "foilhole", event.foilhole_uuid)
 
 
 def _holes_prediction(connection: Connection, event: events.FoilHolesPrediction) -> None:
     for uuid in event.foilhole_uuids:
-        hole = _known(connection, "foilhole", uuid)
-        _predict(connection, hole["grid_uuid"], event, foilhole_uuid=uuid)
+        _predict(connection, event, "foilhole", uuid)
 
 
-def _predict(connection: Connection, grid: str, event: Any, **subject: str) -> None:
-    _model(connection, event.prediction_model_name)
-    store_metric(connection, event.metric)
-    store_prediction(
-        connection,
-        grid,
-        event.prediction_model_name,
-        event.prediction_value,
-        metric=event.metric,
-        **subject,
-    )
+def _predict(connection: Connection, event: events.ModelPrediction, kind: str, uuid: str) -> None:
+    grid, model = _known(connection, kind, uuid)["grid_uuid"], event.prediction_model_name
+    _model(connection, model)
+    about: dict[str, Any] = {"metric": event.metric, f"{kind}_uuid": uuid}
+    store_prediction(connection, grid, model, event.prediction_value, **about)
 
 
 def _model(connection: Connection, name: str) -> None:
-    model = quality.prediction_model
-    if connection.execute(select(model.c.name).where(model.c.name == name)).first() is None:
+    if find_model(connection, name) is None:
         raise UnknownEntityError(f"prediction model {name} is not stored")
 
 
@@ -157,9 +148,8 @@ def _group_created(connection: Connection, event: events.GroupCreated) -> None:
 
 def _group_prediction(connection: Connection, event: events.GroupPrediction) -> None:
     group = quality.foilhole_group
-    query = select(group).where(group.c.uuid == event.group_uuid)
-    row = connection.execute(query).mappings().first()
-    if row is None:
+    query = select(group.c.uuid).where(group.c.uuid == event.group_uuid)
+    if connection.execute(query).first() is None:
         raise UnknownEntityError(f"foil hole group {event.group_uuid} is not stored")
     _model(connection, event.prediction_model_name)
     store_metric(connection, event.metric)
@@ -175,7 +165,7 @@ def _group_prediction(connection: Connection, event: events.GroupPrediction) -> 
     member = quality.foilhole_group_member
     holes = select(member.c.foilhole_uuid).where(member.c.group_uuid == event.group_uuid)
     for uuid in list(connection.execute(holes).scalars()):
-        _predict(connection, row["grid_uuid"], event, foilhole_uuid=uuid)
+        _predict(connection, event, "foilhole", uuid)
 
 
 def _parameter_updated(connection: Connection, event: events.ParameterUpdated) -> None:

@@ -112,6 +112,20 @@ async def declare(
     return queue, exchange
 
 
+def persistent(
+    body: bytes, message_id: str | None, event_type: str | None, **options: Any
+) -> aio_pika.Message:
+    """Return a message of JSON that survives the broker's end."""
+    return aio_pika.Message(
+        body,
+        message_id=message_id,
+        type=event_type,
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        **options,
+    )
+
+
 def _decode_short_text(data: bytes) -> tuple[int, str]:
     """Return the number of bytes and the text; bytes that are no UTF-8 become escapes."""
     end = 1 + int.from_bytes(data[:1])

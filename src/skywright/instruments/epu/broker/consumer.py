@@ -27,6 +27,7 @@ from skywright.instruments.epu.broker.connection import (
     connected,
     declare,
     open_channel,
+    persistent,
 )
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database, is_away, reason_of
@@ -169,8 +170,7 @@ class Consumer:
                     first = first.__context__
                 self._report(f"messages wait, the database fails: {reason_of(first)}")
             except AWAY as error:
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                self._report(f"{self._settings.place}: {reason[0]}")
+                self._report(f"{self._settings.place}: {reason_of(error)}")
             finally:
                 self._show_ready(False)
             await asyncio.sleep(self._wait)
@@ -251,14 +251,8 @@ class Consumer:
                 "x-dead-letter-routing-key": self._settings.queue,
             },
         )
-        copy = aio_pika.Message(
-            message.body,
-            message_id=message.message_id,
-            content_type=message.content_type or "application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            type=message.type,
-            headers={RETRY_HEADER: tries + 1},
-        )
+        again = {RETRY_HEADER: tries + 1}
+        copy = persistent(message.body, message.message_id, message.type, headers=again)
         await channel.default_exchange.publish(copy, queue.name)
 
 

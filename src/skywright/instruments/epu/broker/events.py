@@ -6,7 +6,7 @@ applied; unknown fields are ignored.
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -246,28 +246,13 @@ class InstructionExpired(OfInstruction):
     retry_count: int = 0
 
 
-AnyEvent = (
-    EntityChanged
-    | GridRegistered
-    | GridSquareRegistered
-    | MotionCompleted
-    | CtfCompleted
-    | PickingCompleted
-    | SelectionCompleted
-    | Judged
-    | AtlasPrediction
-    | GridSquarePrediction
-    | FoilHolePrediction
-    | FoilHolesPrediction
-    | GroupCreated
-    | GroupPrediction
-    | ParameterUpdated
-    | RefreshPredictions
-    | Decision
-    | InstructionCreated
-    | InstructionUpdated
-    | InstructionExpired
-)
+def _messages(base: type[Event]) -> list[type[Event]]:
+    """Return the classes with a name of a message, `base` and those derived from it."""
+    found = [base] if "event_type" in base.model_fields else []
+    return [*found, *(each for derived in base.__subclasses__() for each in _messages(derived))]
+
+
+AnyEvent = Union[tuple(_messages(Event))]  # type: ignore[valid-type]  # noqa: UP007
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event_type")])
 

@@ -4,21 +4,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from skywright.instruments.epu.broker.events import ENTITIES
+from skywright.instruments.epu.database.events import Change, change_event
+
 _GRID, _SQUARE, _HOLE, _MICROGRAPH = (str(uuid4()) for _ in range(4))
-_PARENTS: dict[str, dict[str, Any]] = {
-    "acquisition": {"id": None},
-    "grid": {"acquisition_uuid": str(uuid4())},
-    "atlas": {"id": "29260100", "grid_uuid": _GRID},
-    "atlas_tile": {"id": "29260211", "atlas_uuid": str(uuid4())},
-    "gridsquare": {"grid_uuid": _GRID, "gridsquare_id": "29260139"},
-    "gridsquare_lowmag": {"grid_uuid": _GRID, "gridsquare_id": "29260139"},
-    "foilhole": {
-        "foilhole_id": "29260304",
-        "gridsquare_uuid": _SQUARE,
-        "gridsquare_id": "29260139",
-    },
-    "micrograph": {"foilhole_uuid": _HOLE, "foilhole_id": "29260304", "micrograph_id": None},
+_ROW = {
+    **{name: str(uuid4()) for name in ("acquisition_uuid", "atlas_uuid")},
+    **{"grid_uuid": _GRID, "gridsquare_uuid": _SQUARE, "foilhole_uuid": _HOLE},
+    **{"atlas_id": "29260100", "tile_id": "29260211"},
+    **{"gridsquare_id": "29260139", "foilhole_id": "29260304"},
 }
+"""Columns of entities."""
 _MODEL = {"prediction_model_name": "example", "prediction_value": 0.7, "metric": None}
 _JUDGEMENT = {"micrograph_uuid": _MICROGRAPH, "quality": True, "metric_name": None}
 _INSTRUCTION = {"instruction_id": str(uuid4()), "session_id": "session", "agent_id": "agent"}
@@ -97,13 +93,15 @@ _OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
+def _change(kind: str, change: Change) -> dict[str, Any]:
+    row = {**_ROW, "uuid": str(uuid4()), "lowmag": kind == "gridsquare_lowmag"}
+    return change_event(kind.removesuffix("_lowmag"), change, row)
+
+
 def example_events() -> dict[str, dict[str, Any]]:
     """Give an example of each message by its name, in the order of a session."""
-    events: dict[str, dict[str, Any]] = {}
-    for change in ("created", "updated"):
-        for kind, fields in _PARENTS.items():
-            events[f"{kind}.{change}"] = {"uuid": str(uuid4()), **fields}
-    events |= _OTHERS
-    for kind in reversed(_PARENTS):
-        events[f"{kind}.deleted"] = {"uuid": str(uuid4())}
-    return {name: {"event_type": name, **fields} for name, fields in events.items()}
+    changes: tuple[Change, ...] = ("created", "updated")
+    examples = [_change(kind, change) for change in changes for kind in ENTITIES]
+    examples += [{"event_type": name, **fields} for name, fields in _OTHERS.items()]
+    examples += [_change(kind, "deleted") for kind in reversed(ENTITIES)]
+    return {event["event_type"]: event for event in examples}

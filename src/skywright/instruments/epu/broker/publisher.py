@@ -35,6 +35,7 @@ from skywright.instruments.epu.broker.connection import (
     connected,
     declare,
     open_channel,
+    persistent,
 )
 from skywright.instruments.epu.database import Database, reason_of
 from skywright.instruments.epu.database.schema_exchange import outbox
@@ -158,16 +159,10 @@ class Publisher:
             return list(connection.execute(query).mappings())
 
     def _message(self, row: Any, receipts: str) -> aio_pika.Message:
-        return aio_pika.Message(
-            row["body"].encode(),
-            message_id=f"{self._identity}:{row['id']}",
-            content_type="application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            timestamp=row["created_at"],
-            type=row["event_type"],
-            app_id="skywright",
-            headers={"BCC": [receipts]},
-        )
+        about = {"timestamp": row["created_at"], "app_id": "skywright"}
+        identity = f"{self._identity}:{row['id']}"
+        body = row["body"].encode()
+        return persistent(body, identity, row["event_type"], headers={"BCC": [receipts]}, **about)
 
     def _numbers(self, message_ids: Sequence[str]) -> list[int]:
         """Return the numbers in the outbox; an id that is none of ours has none."""

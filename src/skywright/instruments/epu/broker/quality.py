@@ -22,6 +22,7 @@ from skywright.instruments.epu.database.schema_quality import (
     model_weight,
     overall_prediction,
     prediction,
+    prediction_model,
 )
 from skywright.instruments.epu.database.write import insert_into, set_values
 
@@ -30,6 +31,12 @@ SURE = 0.01
 WEIGHT_MIN = 1e-300
 """Weights are taken to be at least this: after some hundred surprises they are 0 in double
 precision, and holes that no other model predicts would have the overall prediction 0."""
+
+
+def find_model(connection: Connection, name: str) -> Row | None:
+    """Give a prediction model, or None."""
+    query = select(prediction_model).where(prediction_model.c.name == name)
+    return connection.execute(query).mappings().first()
 
 
 def store_metric(connection: Connection, name: str | None) -> None:
@@ -51,11 +58,14 @@ def store_prediction(
 ) -> int:
     """Store a prediction for a square or hole, make it the present one, and combine anew.
 
+    The model must be stored.
+
     Returns
     -------
     int
         Id of the prediction.
     """
+    store_metric(connection, metric)
     subject = {"gridsquare_uuid": gridsquare_uuid, "foilhole_uuid": foilhole_uuid}
     about = {**subject, "prediction_model_name": model, "metric_name": metric}
     statement = insert(prediction).values(timestamp=datetime.now(UTC), value=value, **about)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-import aio_pika
-
 from skywright.errors import HardwareError, message_of
 from skywright.instruments.epu.broker.connection import (
     AWAY,
     BrokerSettings,
     connected,
+    declare,
     open_channel,
+    persistent,
 )
 
 
@@ -45,17 +45,12 @@ async def send_events(
     try:
         async with connected(settings) as connection:
             channel = await open_channel(connection)
-            await channel.declare_queue(settings.queue, durable=True)
+            _, exchange = await declare(channel, settings)
             for body in bodies:
-                message = aio_pika.Message(
-                    json.dumps(body).encode(),
-                    message_id=str(uuid4()),
-                    content_type="application/json",
-                    delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-                    type=body["event_type"],
-                )
-                await channel.default_exchange.publish(message, settings.queue)
-                sent.append(body["event_type"])
+                name, text = body["event_type"], json.dumps(body)
+                message = persistent(text.encode(), str(uuid4()), name)
+                await exchange.publish(message, settings.queue)
+                sent.append(name)
                 await asyncio.sleep(delay)
     except AWAY as error:
         raise HardwareError(f"broker {settings.place}: {message_of(error)}") from error

@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy import Connection, RowMapping, case, func, select
 
 from skywright.analysis import Batch
-from skywright.instruments.epu.broker.quality import store_prediction
+from skywright.instruments.epu.broker.quality import find_model, store_prediction
 from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
@@ -338,8 +338,7 @@ def _store(
     dict
         The shares that are stored, by square.
     """
-    model = select(prediction_model.c.name).where(prediction_model.c.name == MODEL)
-    if connection.execute(model).first() is None:
+    if find_model(connection, MODEL) is None:
         about = "share of good micrographs, from the results of processing"
         connection.execute(prediction_model.insert().values(name=MODEL, description=about))
     table = schema.gridsquare
