@@ -193,6 +193,15 @@ def predicted(tree: TestClient, database: Database) -> TestClient:
     return tree
 
 
+def test_a_cluster_of_any_number_is_answered(predicted: TestClient, database: Database) -> None:
+    event = {"event_type": "grid.model_parameter_update", "grid_uuid": "g", "key": "s"}
+    event |= {"prediction_model_name": "net", "group": "cluster_indices"}
+    with database.write() as connection:
+        apply_event(connection, event | {"value": 1e300})
+    found = predicted.get("/prediction_model/net/grid/g/latent_representation").json()
+    assert found[0]["index"] == 1e300
+
+
 PREDICTED_LISTS = {
     "/prediction_model/net/grid/g/prediction": ("gridsquare_uuid", ["s", "s2", "s3"]),
     "/prediction_model/net/grid/g/current_prediction": ("gridsquare_uuid", ["s", "s2", "s3"]),

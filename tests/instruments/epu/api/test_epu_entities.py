@@ -359,6 +359,9 @@ def test_micrographs_by_defocus_and_time(tree: TestClient) -> None:
     assert [row["uuid"] for row in tree.get("/micrographs", params=chosen).json()] == ["n3", "n2"]
     late = {"time_from": "2025-01-08T11:04:00+01:00", "gridsquare_uuid": "s"}
     assert [row["uuid"] for row in tree.get("/micrographs", params=late).json()] == ["n4", "n5"]
+    for uuid, count in (("a", 7), ("none", 0)):
+        answer = tree.get("/micrographs", params={"acquisition_uuid": uuid})
+        assert len(answer.json()) == count
     for name in ("time_from", "time_to"):
         answer = tree.get("/micrographs", params={name: "0001-01-01T00:00:00+05:00"})
         assert answer.status_code == 422

@@ -421,25 +421,27 @@ def test_queries_of_micrographs_by_parent_defocus_and_time(database: Database) -
     with database.write() as connection:
         record(connection, "micrograph", rows)
     with database.read() as connection:
-        in_range = read.micrographs(
-            connection, read.MicrographQuery(acquisition=SESSION, defocus=(1.5e-6, 3.5e-6))
+        table = schema.micrograph.c
+        in_range = read.page(
+            connection, "micrograph", *read.within(table.defocus, 1.5e-6, 3.5e-6), grid_uuid=GRID
         )
         assert [row["uuid"] for row in in_range] == [
             row["uuid"] for row in rows if 1.5e-6 <= row["defocus"] <= 3.5e-6
         ]
-        late = read.MicrographQuery(
-            grid=GRID, time=(start + timedelta(minutes=40), None), descending=True
-        )
-        assert [row["uuid"] for row in read.micrographs(connection, late, limit=3)] == [
-            "m49",
-            "m48",
-            "m47",
-        ]
-        by_defocus = read.MicrographQuery(gridsquare=square()["uuid"], order_by="defocus")
+        since = read.within(table.acquisition_datetime, start + timedelta(minutes=40), None)
+        late = read.page(connection, "micrograph", *since, descending=True, limit=3)
+        assert [row["uuid"] for row in late] == ["m49", "m48", "m47"]
         pages = [
             row["uuid"]
             for offset in range(0, 50, 7)
-            for row in read.micrographs(connection, by_defocus, limit=7, offset=offset)
+            for row in read.page(
+                connection,
+                "micrograph",
+                limit=7,
+                offset=offset,
+                order_by="defocus",
+                gridsquare_uuid=square()["uuid"],
+            )
         ]
     assert len(pages) == len(set(pages)) == 50
 

@@ -338,11 +338,8 @@ def _positions(connection: Connection, grid: str, atlas: str) -> dict[str, list[
                 continue
             values = (*places[-1]["center"], *places[-1]["size"])
             if None not in values:
-                names = ("center_x", "center_y", "size_width", "size_height")
-                position = {
-                    "gridsquare_uuid": squares[key],
-                    **dict(zip(names, values, strict=True)),
-                }
+                place = zip(schema.PLACE, values, strict=True)
+                position = {"gridsquare_uuid": squares[key], **dict(place)}
                 found.setdefault(tile["uuid"], []).append(position)
     return found
 

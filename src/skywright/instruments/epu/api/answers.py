@@ -8,6 +8,7 @@ from fastapi import Response
 
 from skywright.instruments.epu.api import models
 from skywright.instruments.epu.database.read import Row
+from skywright.instruments.epu.database.schema import PLACE
 
 _FIELDS = {
     kind: tuple(name for name in shape.model_fields if name != "tiles")
@@ -15,7 +16,7 @@ _FIELDS = {
 }
 _PIXELS = {
     "atlas_tile": ("position_x", "position_y", "size_x", "size_y"),
-    "gridsquare": ("center_x", "center_y", "size_width", "size_height"),
+    "gridsquare": PLACE,
     "foilhole": ("x_location", "y_location", "diameter"),
 }
 
@@ -25,14 +26,14 @@ def entity(kind: str, row: Row) -> dict[str, Any]:
     fields = {name: row[name] for name in _FIELDS[kind]}
     for name in _PIXELS.get(kind, ()):
         if fields[name] is not None:
-            fields[name] = pixel(fields[name])
+            fields[name] = whole(fields[name])
     if kind == "atlas":
         fields["tiles"] = []
     return fields
 
 
-def pixel(value: float) -> float:
-    """Give a pixel position as an integer; one that has more than 64 bits stays a float."""
+def whole(value: float) -> float:
+    """Give a number as an integer; one that has more than 64 bits stays a float."""
     return round(value) if abs(value) < 2**63 else value
 
 

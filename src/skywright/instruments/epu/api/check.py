@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx
 
 from skywright.errors import message_of
+from skywright.instruments.epu.api.kinds import KINDS
 
 log = logging.getLogger(__name__)
 
@@ -45,39 +46,34 @@ def check(url: str) -> Iterator[tuple[str, str | None]]:
 
 def _tree(client: httpx.Client) -> Iterator[tuple[str, str | None]]:
     """Make one entity of each kind, change one, read all, delete the tree."""
-    acquisition, grid, square, hole, micrograph = (str(uuid4()) for _ in range(5))
-    post = [
-        ("acquisitions", {"uuid": acquisition, "name": "check-api"}),
-        (
-            f"acquisitions/{acquisition}/grids",
-            {"uuid": grid, "name": "check-api", "acquisition_uuid": acquisition},
-        ),
-        (f"grids/{grid}/gridsquares", {"uuid": square, "gridsquare_id": "1", "grid_uuid": grid}),
-        (
-            f"gridsquares/{square}/foilholes",
-            [{"uuid": hole, "foilhole_id": "1", "gridsquare_id": "1", "gridsquare_uuid": square}],
-        ),
-        (f"foilholes/{hole}/micrographs", {"uuid": micrograph, "foilhole_id": "1"}),
-    ]
-    for path, body in post:
-        problem = _expect(client, "POST", f"/{path}", 201, body)
-        yield f"POST /{path}", problem
+    bodies: dict[str, dict[str, Any]] = {
+        "acquisition": {"name": "check-api"},
+        "grid": {"name": "check-api"},
+        "gridsquare": {"gridsquare_id": "1"},
+        "foilhole": {"foilhole_id": "1", "gridsquare_id": "1"},
+        "micrograph": {"foilhole_id": "1"},
+    }
+    made: dict[str, str] = {}
+    parent = ""
+    for kind, body in bodies.items():
+        body["uuid"] = str(uuid4())
+        if column := KINDS[kind].column:
+            body[column] = parent
+        path = KINDS[kind].create_path(parent)
+        problem = _expect(client, "POST", path, 201, [body] if kind == "foilhole" else body)
+        yield f"POST {path}", problem
         if problem is not None:
             break
+        parent = body["uuid"]
+        made[kind] = f"{KINDS[kind].path}/{parent}"
     else:
-        path = f"/micrographs/{micrograph}"
+        path = made["micrograph"]
         yield f"PUT {path}", _expect(client, "PUT", path, 200, {"defocus": -1e-6})
         yield f"GET {path}", _expect(client, "GET", path, 200)
         missing = f"/micrographs/{uuid4()}"
         yield f"GET {missing}", _expect(client, "GET", missing, 404)
         yield "POST /acquisitions {}", _expect(client, "POST", "/acquisitions", 422, {})
-    for path in (
-        f"/micrographs/{micrograph}",
-        f"/foilholes/{hole}",
-        f"/gridsquares/{square}",
-        f"/grids/{grid}",
-        f"/acquisitions/{acquisition}",
-    ):
+    for path in reversed(made.values()):
         yield f"DELETE {path}", _expect(client, "DELETE", path, 204)
 
 

@@ -78,9 +78,12 @@ def _create(
     An entity that is stored already under the same parent is updated by the columns that are given,
     so that a client may send again what it got no answer to.
     """
-    parents = _parents(connection, kind, creations)
+    above, column = KINDS[kind].parent, KINDS[kind].column
+    wanted = [creation.parent or "" for creation in creations]
+    parents = {} if above is None else _rows(connection, above, wanted)
     uuids = [row["uuid"] for creation in creations for row in creation.rows]
-    known = _parents_of_known(connection, kind, uuids)
+    rows = _rows(connection, kind, uuids)
+    known = {uuid: row[column] if column else None for uuid, row in rows.items()}
     stored_before = set(known)
     outcomes: list[HTTPException | list[str]] = []
     accepted: list[dict[str, Any]] = []
@@ -120,25 +123,6 @@ def create(connection: Connection, creation: Creation) -> Created:
     return outcome
 
 
-def _parents(
-    connection: Connection, kind: str, creations: Sequence[Creation]
-) -> Mapping[str | None, Row]:
-    above = KINDS[kind].parent
-    if above is None:
-        return {}
-    wanted = [creation.parent or "" for creation in creations]
-    found: Mapping[Any, Row] = _rows(connection, above, wanted)
-    return found
-
-
-def _parents_of_known(
-    connection: Connection, kind: str, uuids: Sequence[str]
-) -> dict[str, str | None]:
-    rows = _rows(connection, kind, uuids)
-    column = KINDS[kind].column
-    return {uuid: row[column] if column else None for uuid, row in rows.items()}
-
-
 def _rows(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, Row]:
     table = schema.ENTITIES[kind]
     rows: dict[str, Row] = {}
@@ -149,7 +133,7 @@ def _rows(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, 
 
 
 def _problem(
-    creation: Creation, parents: Mapping[str | None, Row], known: dict[str, str | None]
+    creation: Creation, parents: Mapping[Any, Row], known: dict[str, str | None]
 ) -> HTTPException | None:
     title, above = KINDS[creation.kind].title, KINDS[creation.kind].parent
     if above is not None and creation.parent not in parents:
@@ -166,7 +150,7 @@ def _problem(
 
 
 def _complete(
-    creation: Creation, row: dict[str, Any], parents: Mapping[str | None, Row]
+    creation: Creation, row: dict[str, Any], parents: Mapping[Any, Row]
 ) -> dict[str, Any]:
     column = KINDS[creation.kind].column
     if column is None:

@@ -1,5 +1,6 @@
 """Routes that tests and operators use to make and look at agent sessions and instructions."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, Table, func, insert, select
 
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
+from skywright.instruments.epu.api.instructions import UNANSWERED
 from skywright.instruments.epu.api.service import PageOf, Service, ServiceOf
 from skywright.instruments.epu.database import read
 from skywright.instruments.epu.database.schema_exchange import (
@@ -49,28 +51,29 @@ def connections(service: ServiceOf, page: PageOf) -> Response:
 @router.get("/connection-stats")
 def connection_stats(service: ServiceOf) -> Response:
     """Count sessions, streams, and instructions that wait or are not acknowledged."""
-
-    def count(connection: Connection, table: Any, *where: Any) -> int:
-        query = select(func.count()).select_from(table).where(*where)
-        return int(connection.execute(query).scalar_one())
-
     with service.database.read() as connection:
-        pending, sent = (
-            count(connection, agent_instruction, agent_instruction.c.status == status)
-            for status in ("pending", "sent")
+        of_instructions, of_connections, of_sessions = (
+            _by_status(connection, table)
+            for table in (agent_instruction, agent_connection, agent_session)
         )
-        numbers = {
-            "active_connections": count(
-                connection, agent_connection, agent_connection.c.status == "active"
-            ),
-            "total_connections": count(connection, agent_connection),
-            "active_sessions": count(connection, agent_session, agent_session.c.status == "active"),
-            "total_sessions": count(connection, agent_session),
-            "pending_instructions": pending,
-            "sent_instructions": sent,
-            "total_instructions_pending": pending + sent,
+    return answer(
+        {
+            "active_connections": of_connections["active"],
+            "total_connections": of_connections.total(),
+            "active_sessions": of_sessions["active"],
+            "total_sessions": of_sessions.total(),
+            "pending_instructions": of_instructions["pending"],
+            "sent_instructions": of_instructions["sent"],
+            "total_instructions_pending": sum(of_instructions[each] for each in UNANSWERED),
+            "timestamp": datetime.now(UTC),
         }
-    return answer(numbers | {"timestamp": datetime.now(UTC)})
+    )
+
+
+def _by_status(connection: Connection, table: Table, *where: Any) -> Counter[str]:
+    """Return the number of rows of each status."""
+    query = select(table.c.status, func.count()).where(*where).group_by(table.c.status)
+    return Counter(dict(connection.execute(query).tuples().all()))
 
 
 async def _create_session(service: Service, body: models_services.SessionCreate) -> dict[str, Any]:
@@ -171,10 +174,7 @@ def session_instructions(session_id: str, service: ServiceOf, page: PageOf) -> R
         rows = [dict(row) for row in connection.execute(query).mappings()]
         per = select(ack.c.instruction_id, func.count()).group_by(ack.c.instruction_id)
         counts = dict(connection.execute(per.where(ack.c.session_id == session_id)).tuples().all())
-        by = select(ack.c.status, func.count()).group_by(ack.c.status)
-        statistics = dict(
-            connection.execute(by.where(ack.c.session_id == session_id)).tuples().all()
-        )
+        statistics = _by_status(connection, ack, ack.c.session_id == session_id)
     for row in rows:
         row["acknowledgements_count"] = counts.get(row["instruction_id"], 0)
         del row["number"]

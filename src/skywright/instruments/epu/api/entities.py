@@ -53,11 +53,17 @@ def _distinct(kind: str, bodies: Sequence[BaseModel]) -> None:
         raise HTTPException(422, f"duplicate {KINDS[kind].title} uuid {twice[0]}")
 
 
+def _page(
+    connection: Connection, kind: str, page: Page, *where: Any, **options: Any
+) -> list[read.Row]:
+    return read.page(connection, kind, *where, limit=page.limit, offset=page.offset, **options)
+
+
 def _children(service: Service, kind: str, parent: str, page: Page, *where: Any) -> Response:
     above = KINDS[kind].parent or ""
     given = {f"{above}_uuid": parent}
     with service.database.read() as connection:
-        rows = read.page(connection, kind, *where, limit=page.limit, offset=page.offset, **given)
+        rows = _page(connection, kind, page, *where, **given)
         if not rows:
             stored(connection, above, parent)
     return list_answer(kind, rows)
@@ -72,9 +78,7 @@ def _add_routes(kind: str) -> None:
         @router.get(path, response_model=list[shape], name=f"list {path[1:]}")  # type: ignore[valid-type]
         def list_all(service: ServiceOf, page: PageOf) -> Response:
             with service.database.read() as connection:
-                return list_answer(
-                    kind, read.page(connection, kind, limit=page.limit, offset=page.offset)
-                )
+                return list_answer(kind, _page(connection, kind, page))
 
     @router.get(f"{path}/{{uuid}}", response_model=shape, name=f"get {kind}")
     def get_one(uuid: str, service: ServiceOf) -> Response:
@@ -142,19 +146,22 @@ def list_micrographs(
 ) -> Response:
     """Give micrographs: all, or those of a parent, of a range of defocus, of a time."""
     column = {"arrival": "number", "time": "acquisition_datetime", "defocus": "defocus"}
-    query = read.MicrographQuery(
-        acquisition=acquisition_uuid,
-        grid=grid_uuid,
-        gridsquare=gridsquare_uuid,
-        foilhole=foilhole_uuid,
-        defocus=(defocus_min, defocus_max),
-        time=(time_from, time_to),
-        order_by=column[order_by],
-        descending=descending,
-    )
+    table, grid = schema.micrograph.c, schema.grid.c
+    where = read.within(table.defocus, defocus_min, defocus_max)
+    where += read.within(table.acquisition_datetime, time_from, time_to)
+    if acquisition_uuid is not None:
+        grids = select(grid.uuid).where(grid.acquisition_uuid == acquisition_uuid)
+        where.append(table.grid_uuid.in_(grids))
+    parents = {
+        "grid_uuid": grid_uuid,
+        "gridsquare_uuid": gridsquare_uuid,
+        "foilhole_uuid": foilhole_uuid,
+    }
+    where += [table[name] == uuid for name, uuid in parents.items() if uuid is not None]
+    order = {"order_by": column[order_by], "descending": descending}
     with service.database.read() as connection:
-        found = read.micrographs(connection, query, page.limit, page.offset)
-    return list_answer("micrograph", found)
+        rows = _page(connection, "micrograph", page, *where, **order)
+    return list_answer("micrograph", rows)
 
 
 # ---- holes

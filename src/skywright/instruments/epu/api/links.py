@@ -6,15 +6,13 @@ from fastapi import APIRouter, HTTPException, Response
 from sqlalchemy import Connection
 
 from skywright.instruments.epu.api import models
-from skywright.instruments.epu.api.answers import answer, pixel
+from skywright.instruments.epu.api.answers import answer, whole
 from skywright.instruments.epu.api.create import missing, stored
 from skywright.instruments.epu.api.service import ServiceOf
 from skywright.instruments.epu.database import schema
 from skywright.instruments.epu.database.write import insert_into, present
 
 router = APIRouter()
-
-_PIXELS = ("center_x", "center_y", "size_width", "size_height")
 
 
 def _link(
@@ -29,11 +27,11 @@ def _link(
     statement = insert_into(connection, table)
     statement = statement.on_conflict_do_update(
         index_elements=["atlastile_uuid", "gridsquare_uuid"],
-        set_={name: statement.excluded[name] for name in _PIXELS},
+        set_={name: statement.excluded[name] for name in schema.PLACE},
     )
     if rows:
         connection.execute(statement, rows)
-    return [row | {name: pixel(row[name]) for name in _PIXELS} for row in rows]
+    return [row | {name: whole(row[name]) for name in schema.PLACE} for row in rows]
 
 
 @router.post(

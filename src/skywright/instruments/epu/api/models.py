@@ -299,7 +299,7 @@ class GridAnswer(GridFields):
     name: str
 
 
-class TileAnswer(Model):
+class TileAnswer(TileFields):
     """An atlas tile."""
 
     uuid: str
@@ -309,8 +309,6 @@ class TileAnswer(Model):
     position_y: int | None
     size_x: int | None
     size_y: int | None
-    file_format: str | None
-    base_filename: str | None
 
 
 class AtlasAnswer(AtlasFields):

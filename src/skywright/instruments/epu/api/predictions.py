@@ -7,10 +7,10 @@ from sqlalchemy import Connection, Select, Table, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from skywright.instruments.epu.api import models, models_services
-from skywright.instruments.epu.api.answers import answer, entity, list_answer
+from skywright.instruments.epu.api.answers import answer, entity, list_answer, whole
 from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.service import Page, PageOf, Service, ServiceOf
-from skywright.instruments.epu.broker.quality import store_metric, store_prediction
+from skywright.instruments.epu.broker.quality import find_model, store_prediction
 from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
@@ -26,8 +26,7 @@ router = APIRouter()
 
 
 def _model(connection: Connection, name: str) -> read.Row:
-    query = select(prediction_model).where(prediction_model.c.name == name)
-    row = connection.execute(query).mappings().first()
+    row = find_model(connection, name)
     if row is None:
         raise HTTPException(404, f"Prediction model {name} not found")
     return row
@@ -117,17 +116,10 @@ async def create_prediction(body: models_services.PredictionCreate, service: Ser
         if subject is None:
             title = "GridSquare" if kind == "gridsquare" else "FoilHole"
             raise HTTPException(404, f"{title} {uuid} not found")
-        _model(connection, body.prediction_model_name)
-        store_metric(connection, body.metric_name)
-        number = store_prediction(
-            connection,
-            subject["grid_uuid"],
-            body.prediction_model_name,
-            body.value,
-            metric=body.metric_name,
-            gridsquare_uuid=body.gridsquare_uuid,
-            foilhole_uuid=body.foilhole_uuid,
-        )
+        grid, model = subject["grid_uuid"], body.prediction_model_name
+        _model(connection, model)
+        about: dict[str, Any] = {"metric": body.metric_name, f"{kind}_uuid": uuid}
+        number = store_prediction(connection, grid, model, body.value, **about)
         return _rows(connection, select(prediction).where(prediction.c.id == number))[0]
 
     return answer(await service.writer.do(work), 201)
@@ -280,30 +272,12 @@ def _predictions(
 
 
 @router.get(
-    "/prediction_model/{name}/grid/{uuid}/prediction",
-    response_model=list[models_services.PredictionAnswer],
-)
-def grid_predictions(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
-    """Give the newest prediction of a model for each square of a grid; if none, for each hole."""
-    return _predictions(service, prediction, name, "grid", uuid, page)
-
-
-@router.get(
     "/prediction_model/{name}/grid/{uuid}/current_prediction",
     response_model=list[models_services.CurrentPrediction],
 )
 def grid_current_predictions(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
     """Give the same as ``prediction``, without the times."""
     return _predictions(service, current_prediction, name, "grid", uuid, page)
-
-
-@router.get(
-    "/prediction_model/{name}/gridsquare/{uuid}/prediction",
-    response_model=list[models_services.PredictionAnswer],
-)
-def gridsquare_predictions(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
-    """Give the newest prediction of a model for each hole of a square."""
-    return _predictions(service, prediction, name, "gridsquare", uuid, page)
 
 
 # ---- latent space and suggestions
@@ -328,7 +302,7 @@ def _latent(
     )
     for key, value, group in connection.execute(query).tuples():
         if group == "cluster_indices" and key in found:
-            found[key]["index"] = int(value)
+            found[key]["index"] = whole(value)
         elif group.startswith("coordinates:") and key in ("x", "y"):
             uuid = group.removeprefix("coordinates:")
             if uuid in found:
@@ -340,31 +314,36 @@ def _latent(
     }
 
 
-def _latent_answer(service: Service, name: str, above: str, uuid: str, page: Page) -> Response:
-    with service.database.read() as connection:
-        parent = stored(connection, above, uuid)
-        _model(connection, name)
-        places = _latent(connection, name, above, parent)
-    absent = {"gridsquare_uuid": "", "foilhole_uuid": ""}
-    return answer(page.cut([absent | place for place in places.values()]))
+def _add_routes(above: str, newest: str) -> None:
+    """Add what a model says of the squares of a grid, or the holes of a square; see `_CHILDREN`."""
+    path = f"/prediction_model/{{name}}/{above}/{{uuid}}"
+
+    @router.get(
+        f"{path}/prediction",
+        response_model=list[models_services.PredictionAnswer],
+        name=f"{above}_predictions",
+        description=f"Give the newest prediction of a model for each {newest}.",
+    )
+    def predictions(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
+        return _predictions(service, prediction, name, above, uuid, page)
+
+    @router.get(
+        f"{path}/latent_representation",
+        response_model=list[models_services.LatentRepresentation],
+        name=f"{above}_latent",
+        description=f"Give where a model places each {_CHILDREN[above]} in its latent space.",
+    )
+    def latent(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
+        with service.database.read() as connection:
+            parent = stored(connection, above, uuid)
+            _model(connection, name)
+            places = _latent(connection, name, above, parent)
+        absent = {"gridsquare_uuid": "", "foilhole_uuid": ""}
+        return answer(page.cut([absent | place for place in places.values()]))
 
 
-@router.get(
-    "/prediction_model/{name}/grid/{uuid}/latent_representation",
-    response_model=list[models_services.LatentRepresentation],
-)
-def grid_latent(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
-    """Give where a model places the squares of a grid in its latent space."""
-    return _latent_answer(service, name, "grid", uuid, page)
-
-
-@router.get(
-    "/prediction_model/{name}/gridsquare/{uuid}/latent_representation",
-    response_model=list[models_services.LatentRepresentation],
-)
-def gridsquare_latent(name: str, uuid: str, service: ServiceOf, page: PageOf) -> Response:
-    """Give where a model places the holes of a square in its latent space."""
-    return _latent_answer(service, name, "gridsquare", uuid, page)
+_add_routes("grid", "square of a grid; if there is none, for each hole")
+_add_routes("gridsquare", "hole of a square")
 
 
 def _suggest(service: Service, model: str, latent: str, above: str, uuid: str) -> list[read.Row]:

@@ -1,11 +1,9 @@
-"""Queries of the entity database: one entity, pages of children, micrographs by what they are."""
+"""Queries of the entity database: one entity, pages of children, entities by what they are."""
 
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
 from skywright.instruments.epu.database import schema
 from skywright.instruments.epu.database.write import CHANGES
@@ -25,9 +23,14 @@ def page(
     *where: ColumnElement[bool],
     limit: int | None = None,
     offset: int = 0,
+    order_by: str = "number",
+    descending: bool = False,
     **parent: str,
 ) -> list[Row]:
-    """Give entities in the order in which they were first stored.
+    """Give entities, in the order in which they were first stored or in that of another column.
+
+    Rows with the same value follow each other in the order in which they were stored, so pages
+    neither repeat nor skip one.
 
     Parameters
     ----------
@@ -39,14 +42,20 @@ def page(
         More conditions.
     limit, offset
         Page of the list; a `limit` of None is all.
+    order_by, descending
+        Column, and whether the largest comes first.
     **parent
         Uuid of a parent by column, such as ``foilhole_uuid="..."``.
     """
     table = schema.ENTITIES[kind]
-    query = select(table).order_by(table.c.number)
+    columns = [table.c[order_by], table.c.number]
+    order = [column.desc() if descending else column.asc() for column in columns]
+    query = select(table).where(*where).order_by(*order)
     for column, uuid in parent.items():
         query = query.where(table.c[column] == uuid)
-    return _rows(connection, query.where(*where), limit, offset)
+    if limit is not None or offset:
+        query = query.limit(limit).offset(offset)
+    return list(connection.execute(query).mappings())
 
 
 def is_in_directory(root: Path) -> ColumnElement[bool]:
@@ -69,64 +78,10 @@ def count(connection: Connection, kind: str, **parent: str) -> int:
     return connection.execute(query).scalar_one()
 
 
-@dataclass(frozen=True)
-class MicrographQuery:
-    """Which micrographs, in what order.
-
-    Attributes
-    ----------
-    acquisition, grid, gridsquare, foilhole
-        Uuid of a parent.
-    defocus
-        Smallest and largest defocus, metres; None is open.
-    time
-        Earliest and latest time of acquisition; None is open.
-    order_by
-        ``number`` (order of arrival), ``acquisition_datetime`` or ``defocus``.
-    descending
-        Largest first.
-    """
-
-    acquisition: str | None = None
-    grid: str | None = None
-    gridsquare: str | None = None
-    foilhole: str | None = None
-    defocus: tuple[float | None, float | None] = (None, None)
-    time: tuple[datetime | None, datetime | None] = (None, None)
-    order_by: str = "number"
-    descending: bool = False
-
-
-def micrographs(
-    connection: Connection, query: MicrographQuery, limit: int | None = None, offset: int = 0
-) -> list[Row]:
-    """Give the micrographs that `query` describes, a page at a time.
-
-    Rows with the same value follow each other in the order of arrival, so pages neither repeat
-    nor skip one.
-    """
-    table = schema.micrograph
-    statement = select(table)
-    for column, uuid in (
-        ("foilhole_uuid", query.foilhole),
-        ("gridsquare_uuid", query.gridsquare),
-        ("grid_uuid", query.grid),
-    ):
-        if uuid is not None:
-            statement = statement.where(table.c[column] == uuid)
-    if query.acquisition is not None:
-        grids = select(schema.grid.c.uuid).where(
-            schema.grid.c.acquisition_uuid == query.acquisition
-        )
-        statement = statement.where(table.c.grid_uuid.in_(grids))
-    for name, (low, high) in (("defocus", query.defocus), ("acquisition_datetime", query.time)):
-        if low is not None:
-            statement = statement.where(table.c[name] >= low)
-        if high is not None:
-            statement = statement.where(table.c[name] <= high)
-    columns = [table.c[query.order_by], table.c.number]
-    order = [column.desc() if query.descending else column.asc() for column in columns]
-    return _rows(connection, statement.order_by(*order), limit, offset)
+def within(column: Any, least: Any, most: Any) -> list[ColumnElement[bool]]:
+    """Return the conditions that a column is in a range; an end that is None is open."""
+    ends = ((least, column >= least), (most, column <= most))
+    return [condition for end, condition in ends if end is not None]
 
 
 def is_orphan() -> ColumnElement[bool]:
@@ -139,9 +94,3 @@ def last_change(connection: Connection) -> int:
     """Give the number of the last change of a micrograph."""
     query = select(schema.setting.c.value).where(schema.setting.c.name == CHANGES)
     return int(connection.execute(query).scalar() or 0)
-
-
-def _rows(connection: Connection, query: Select[Any], limit: int | None, offset: int) -> list[Row]:
-    if limit is not None or offset:
-        query = query.limit(limit).offset(offset)
-    return list(connection.execute(query).mappings())

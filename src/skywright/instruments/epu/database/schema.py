@@ -129,6 +129,10 @@ def parent(name: str, key: str, **options: Any) -> Column[str]:
     return Column(name, Text, ForeignKey(key, ondelete="CASCADE"), **options)
 
 
+PLACE = ("center_x", "center_y", "size_width", "size_height")
+"""Columns of the place of a square, on an atlas or on a tile; pixels."""
+
+
 def _columns(kind: Any, *names: str) -> list[Column[Any]]:
     return [Column(name, kind) for name in names]
 
@@ -197,10 +201,7 @@ atlas_tile_position = Table(
     _number(),
     parent("atlastile_uuid", "atlas_tile.uuid", nullable=False),
     parent("gridsquare_uuid", "gridsquare.uuid", nullable=False),
-    *[
-        Column(name, Float, nullable=False)
-        for name in ("center_x", "center_y", "size_width", "size_height")
-    ],
+    *[Column(name, Float, nullable=False) for name in PLACE],
     Index("uq_atlas_tile_position", "atlastile_uuid", "gridsquare_uuid", unique=True),
     Index(None, "gridsquare_uuid"),
 )

@@ -30,9 +30,8 @@ Bulk = Callable[[Connection, Sequence[Any]], Sequence[Any]]
 
 @dataclass
 class _Job:
-    work: Callable[[Connection], Any] | None = None
-    bulk: Bulk | None = None
-    item: Any = None
+    bulk: Bulk
+    item: Any
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -66,13 +65,14 @@ class Writer:
 
     async def do_together(self, bulk: Bulk, item: Any) -> Any:
         """Do `item` by `bulk`, together with waiting items for the same `bulk`."""
-        job = _Job(bulk=bulk, item=item)
-        self._jobs.put(job)
-        return await asyncio.wrap_future(job.future)
+        return await asyncio.wrap_future(self._put(bulk, item))
 
     def post(self, work: Callable[[Connection], T]) -> Future[T]:
         """Run `work` as `do` does; for callers on a thread, or that do not wait."""
-        job = _Job(work=work)
+        return self._put(_work, work)
+
+    def _put(self, bulk: Bulk, item: Any) -> Future[Any]:
+        job = _Job(bulk, item)
         self._jobs.put(job)
         return job.future
 
@@ -126,31 +126,30 @@ class _JobFailed(Exception):  # noqa: N818 (not an error of this program)
     """A job raised an exception; the transaction is taken back."""
 
 
-_Way = Callable[[Connection, Bulk | None, list[_Job]], Sequence[Any]]
+_Way = Callable[[Connection, Bulk, list[_Job]], Sequence[Any]]
 
 
-def _plainly(connection: Connection, bulk: Bulk | None, jobs: list[_Job]) -> Sequence[Any]:
+def _work(connection: Connection, works: Sequence[Callable[[Connection], Any]]) -> Sequence[Any]:
+    return [work(connection) for work in works]
+
+
+def _plainly(connection: Connection, bulk: Bulk, jobs: list[_Job]) -> Sequence[Any]:
     """Do the jobs without savepoints: quicker, and nearly always enough."""
     try:
-        if bulk is not None:
-            return bulk(connection, [job.item for job in jobs])
-        return [job.work(connection) for job in jobs if job.work is not None]
+        return bulk(connection, [job.item for job in jobs])
     except Exception as error:
         if connection.invalidated:
             raise
         raise _JobFailed from error
 
 
-def _carefully(connection: Connection, bulk: Bulk | None, jobs: list[_Job]) -> Sequence[Any]:
+def _carefully(connection: Connection, bulk: Bulk, jobs: list[_Job]) -> Sequence[Any]:
     """Do each job by itself, so that one that fails takes back only what it wrote."""
     outcomes: list[Any] = []
     for job in jobs:
         try:
             with connection.begin_nested():
-                if bulk is not None:
-                    outcomes += bulk(connection, [job.item])
-                elif job.work is not None:
-                    outcomes.append(job.work(connection))
+                outcomes += bulk(connection, [job.item])
         except Exception as error:
             if connection.invalidated:
                 raise

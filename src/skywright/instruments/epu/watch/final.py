@@ -25,7 +25,6 @@ from skywright.instruments.epu.tree import orphan_issue
 from skywright.instruments.epu.watch.rows import INSTRUMENT_COLUMNS, SQUARE_COLUMNS, UNKNOWN
 
 MISSING_SESSION = "EpuSession.dm is missing here"
-_PLACE_COLUMNS = ("center_x", "center_y", "size_width", "size_height")
 
 
 def database_chunks(
@@ -171,7 +170,7 @@ class _Document:
                 continue  # known from the atlas only
             yield {
                 "id": row["gridsquare_id"],
-                **{name: row[name] for name in _PLACE_COLUMNS},
+                **{name: row[name] for name in schema.PLACE},
                 **{name: row[column] for name, column in SQUARE_COLUMNS.items()},
                 **{name: row[name] for name in GridSquareManifest._fields},
                 "acquisition_datetime": _time(row["acquisition_datetime"]),
