@@ -6,6 +6,7 @@ from pathlib import Path
 
 from arrivals import small_visit
 from epu_trees import comparable, read_document
+from support.waiting import until
 
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.watch.changes import changed_files
@@ -32,12 +33,7 @@ class Following:
         self.thread.start()
 
     def wait_for(self, condition, seconds: float = LIMIT_S) -> None:
-        never = threading.Event()
-        for _ in range(int(seconds / 0.02)):
-            if condition():
-                return
-            never.wait(0.02)
-        raise AssertionError(f"not within {seconds} s; queue {len(self.watcher.backlog)}")
+        until(condition, seconds)
 
     def caught_up(self) -> bool:
         """Whether nothing waits and the tree's files are the known ones."""

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import httpx
 from sqlalchemy import select
 
 from skywright.instruments.epu.database import Database
@@ -19,6 +20,18 @@ def hole(uuid: str, **fields: Any) -> dict[str, Any]:
         "gridsquare_uuid": "s",
         **fields,
     }
+
+
+def make_hole(url: str) -> None:
+    """Make a hole ``h``, and all above it."""
+    posts: list[tuple[str, Any]] = [
+        ("acquisitions", {"uuid": "a", "name": "n"}),
+        ("acquisitions/a/grids", {"uuid": "g", "name": "n"}),
+        ("grids/g/gridsquares", {"uuid": "s", "gridsquare_id": "1"}),
+        ("gridsquares/s/foilholes", [{"uuid": "h", "foilhole_id": "1", "gridsquare_id": "1"}]),
+    ]
+    for path, body in posts:
+        assert httpx.post(f"{url}/{path}", json=body, timeout=90).status_code == 201
 
 
 def events(database: Database) -> list[dict[str, Any]]:

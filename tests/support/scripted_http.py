@@ -24,6 +24,15 @@ class Visit:
             for piece in pieces:
                 self.socket.sendall(piece)
 
+    @property
+    def path(self) -> str:
+        return self.head.split()[1]
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        """Send a whole answer."""
+        head = f"HTTP/1.1 {status} -\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        self.say(head.encode() + body)
+
     def wait_for_end(self) -> None:
         """Say nothing until the client has gone."""
         with contextlib.suppress(OSError):

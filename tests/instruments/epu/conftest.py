@@ -169,3 +169,9 @@ def run_service() -> Iterator[Callable[..., Service]]:
             service.kill()
         assert service.process.stdout is not None
         service.process.stdout.close()
+
+
+@pytest.fixture
+def api(run_service: Callable[..., Service], tmp_path: Path) -> Service:
+    """Serve an API over a database of its own."""
+    return run_service("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")

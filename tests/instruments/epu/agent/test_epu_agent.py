@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import http.server
 import itertools
 import json
 import logging
@@ -11,7 +10,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +21,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from support.scripted_http import Visit, scripted
+from support.waiting import until
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.agent import Agent, ApiSettings, upload
@@ -54,11 +54,6 @@ def local(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-@pytest.fixture
-def api(run_service: Callable[..., Any], tmp_path: Path) -> Any:
-    return run_service("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")
-
-
 def tree() -> list[tuple[str, dict[str, Any]]]:
     """A session with its micrographs, parents first."""
     rows: list[tuple[str, dict[str, Any]]] = [
@@ -85,14 +80,6 @@ def store(database: Database, rows: list[tuple[str, dict[str, Any]]]) -> None:
     for kind, row in rows:
         with database.write() as connection:
             record(connection, kind, [row])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        pause.wait(0.05)
 
 
 def stored(url: str) -> dict[str, float | None]:
@@ -339,35 +326,20 @@ def test_a_gateway_that_is_in_the_way_loses_nothing(
     statuses = [301, 403, 404, 405, 413]
     place = itertools.cycle(statuses)
 
-    class Gateway(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(next(place))
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_DELETE = do_POST  # noqa: N815
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
     monkeypatch.setattr(agent_module, "RETRY_S", (0.01, 0.05))
     rows = tree()
     store(local, rows)
     reasons: set[str | None] = set()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    agent = Agent(local, ApiSettings(f"http://127.0.0.1:{server.server_address[1]}/wrong"))
-    agent.start()
+    with scripted(lambda visit: visit.answer(next(place))) as gateway:
+        agent = Agent(local, ApiSettings(f"{gateway.url}/wrong"))
+        agent.start()
 
-    def all_came() -> bool:
-        reasons.add(agent.away)
-        return all(any(str(each) in (reason or "") for reason in reasons) for each in statuses)
+        def all_came() -> bool:
+            reasons.add(agent.away)
+            return all(any(str(each) in (reason or "") for reason in reasons) for each in statuses)
 
-    until(all_came)
-    assert agent.close(drain=30.0) == len(rows)
-    server.shutdown()
-    server.server_close()
+        until(all_came)
+        assert agent.close(drain=30.0) == len(rows)
     agent = Agent(local, ApiSettings(api.url))
     agent.start()
     until(lambda: stored(api.url) == EXPECTED)
@@ -566,56 +538,31 @@ def test_events_are_read_from_lines() -> None:
     ]
 
 
-class _Proxy(http.server.BaseHTTPRequestHandler):
-    """Forwards requests that carry the right user and password."""
-
-    seen: list[str]
-
-    def _forward(self) -> None:
-        expected = "Basic " + base64.b64encode(b"user:p@ss").decode()
-        if self.headers.get("Proxy-Authorization") != expected:
-            self.send_response(407)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.seen.append(self.path)
-        length = int(self.headers.get("Content-Length") or 0)
-        request = urllib.request.Request(
-            self.path,
-            self.rfile.read(length) or None,
-            {"Content-Type": "application/json"},
-            method=self.command,
-        )
-        with urllib.request.urlopen(request) as response:
-            body = response.read()
-            self.send_response(response.status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    do_POST = _forward  # noqa: N815 (the name that http.server looks for)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 def test_a_proxy_with_credentials(
     local: Database, api: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Proxy.seen = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    expected = "Basic " + base64.b64encode(b"user:p@ss").decode()
+    forwarded: list[str] = []
+
+    def forward(visit: Visit) -> None:
+        if f"proxy-authorization: {expected}".lower() not in visit.head.lower():
+            visit.answer(407)
+        elif visit.head.startswith("POST"):
+            forwarded.append(visit.path)
+            about = {"Content-Type": "application/json"}
+            request = urllib.request.Request(visit.path, visit.body or None, about, method="POST")
+            with urllib.request.urlopen(request) as response:
+                visit.answer(response.status, response.read())
+
     monkeypatch.setenv("SKYWRIGHT_PROXY_USER", "user")
     monkeypatch.setenv("SKYWRIGHT_PROXY_PASSWORD", "p@ss")
-    proxy = f"http://127.0.0.1:{server.server_address[1]}"
-    agent = Agent(local, ApiSettings(api.url, proxy=proxy))
-    store(local, tree()[:2])
-    agent.start()
-    until(lambda: httpx.get(f"{api.url}/grids").json() != [])
-    agent.close()
-    server.shutdown()
-    server.server_close()
-    assert f"{api.url}/acquisitions" in _Proxy.seen
+    with scripted(forward) as proxy:
+        agent = Agent(local, ApiSettings(api.url, proxy=proxy.url))
+        store(local, tree()[:2])
+        agent.start()
+        until(lambda: httpx.get(f"{api.url}/grids").json() != [])
+        agent.close()
+    assert f"{api.url}/acquisitions" in forwarded
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ times, and validates each answer: all fields of the tables below must be there, 
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -55,8 +54,7 @@ def read(kind: str, answer: Any) -> Any:
 
 
 @pytest.fixture
-def call(run_service: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    api = run_service("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")
+def call(api: Any) -> Iterator[Callable[..., Any]]:
     # The newest client logs in elsewhere first and sends what it got with every request.
     with httpx.Client(base_url=api.url, headers={"Authorization": "Bearer t"}, timeout=60) as http:
 

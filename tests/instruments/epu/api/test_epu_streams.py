@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,8 @@ import httpx
 import pytest
 from sqlalchemy import RowMapping, select
 from support import forked
+from support.epu_api import make_hole
+from support.waiting import until
 
 from skywright.instruments.epu.agent.instructions import events
 from skywright.instruments.epu.api import agents, frontend, instructions
@@ -35,11 +35,6 @@ from skywright.instruments.epu.database.schema_exchange import (
 LIMIT_S = 120.0
 
 
-@pytest.fixture
-def api(run_service: Callable[..., Any], tmp_path: Path) -> Any:
-    return run_service("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")
-
-
 def read_events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     name = ""
     for line in lines:
@@ -47,14 +42,6 @@ def read_events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             name = line[7:]
         elif line.startswith("data: "):
             yield name, json.loads(line[6:])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        pause.wait(0.05)
 
 
 def instruct(api: Any, session: str, **fields: Any) -> str:
@@ -317,14 +304,7 @@ def test_an_instruction_whose_time_is_over_is_not_sent(database: Database) -> No
 
 
 def test_front_ends_hear_of_progress_and_results(api: Any) -> None:
-    post = [
-        ("acquisitions", {"uuid": "a", "name": "n"}),
-        ("acquisitions/a/grids", {"uuid": "g", "name": "n"}),
-        ("grids/g/gridsquares", {"uuid": "s", "gridsquare_id": "1"}),
-        ("gridsquares/s/foilholes", [{"uuid": "h", "foilhole_id": "1", "gridsquare_id": "1"}]),
-    ]
-    for path, body in post:
-        httpx.post(f"{api.url}/{path}", json=body)
+    make_hole(api.url)
     url = f"{api.url}/frontend/events/stream"
     for name in ("acquisition_uuid", "agent_id"):  # PostgreSQL would break the stream off
         assert httpx.get(url, params={name: "\0"}).status_code == 422

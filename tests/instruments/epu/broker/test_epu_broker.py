@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ import pika
 import pytest
 from sqlalchemy import Connection, event, func, select
 from support import forked
+from support.waiting import until
 
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.epu.broker import connection as connection_module
@@ -99,14 +99,6 @@ def publishing(database: Database, settings: BrokerSettings) -> Iterator[Publish
         thread.join()
         writer.close()
         loop.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        pause.wait(0.02)
 
 
 def test_the_outbox_is_published_in_order_and_emptied(

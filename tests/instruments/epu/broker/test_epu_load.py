@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pika
 import pytest
 from sqlalchemy import func, select
+from support.epu_api import make_hole
+from support.waiting import until
 
 from skywright.instruments.epu.database import open_database
 from skywright.instruments.epu.database.schema import micrograph
@@ -45,17 +46,6 @@ MICROGRAPH = {
     "binning_y": 2,
     "status": "none",
 }
-
-
-def make_hole(url: str) -> None:
-    posts: list[tuple[str, Any]] = [
-        ("acquisitions", {"uuid": "a", "name": "n"}),
-        ("acquisitions/a/grids", {"uuid": "g", "name": "n"}),
-        ("grids/g/gridsquares", {"uuid": "s", "gridsquare_id": "1"}),
-        ("gridsquares/s/foilholes", [{"uuid": "h", "foilhole_id": "1", "gridsquare_id": "1"}]),
-    ]
-    for path, body in posts:
-        assert httpx.post(f"{url}/{path}", json=body, timeout=90).status_code == 201
 
 
 PARENTS = 4
@@ -115,14 +105,6 @@ async def _post(
     if status == 503:
         raise ConnectionError("the service is starting or ending")
     assert status in (200, 201), text
-
-
-def until(condition: Callable[[], bool], limit: float = LIMIT_S) -> None:
-    end = time.monotonic() + limit
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        pause.wait(0.05)
 
 
 def counts(url: str) -> tuple[int, int, int]:

@@ -5,14 +5,15 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from sqlalchemy import func, literal, select
+from support.scripted_http import Visit, scripted
 from support.waiting import until
 
 from skywright.errors import HardwareError
@@ -41,45 +42,21 @@ from skywright.instruments.epu.watch.watcher import Watcher
 VISIT = plan_visit(11, 1, 9, imaged=9, holes=8)
 
 
-class Double(ThreadingHTTPServer):
-    """Stands for the acquisition-control service: keeps what it is told, declines squares 0."""
-
-    def __init__(self) -> None:
-        self.orders: list[tuple[str, dict[str, Any]]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Double
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        known = "0" not in body.get("gridsquare_ids", ())
-        if known:
-            self.server.orders.append((self.path, body))
-        text = b'{"accepted": true}' if known else b"square 0 is not of this grid"
-        text = b"OK" if body.get("plain") else text
-        self.send_response(200 if known else 409)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
-def double() -> Iterator[Double]:
-    with Double() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def double() -> Iterator[SimpleNamespace]:
+    """Stands for the acquisition-control service: keeps its orders, declines squares 0."""
+    orders: list[tuple[str, dict[str, Any]]] = []
+
+    def take(visit: Visit) -> None:
+        body = json.loads(visit.body)
+        if "0" in body.get("gridsquare_ids", ()):
+            visit.answer(409, b"square 0 is not of this grid")
+        else:
+            orders.append((visit.path, body))
+            visit.answer(200, b"OK" if body.get("plain") else b'{"accepted": true}')
+
+    with scripted(take) as server:
+        yield SimpleNamespace(orders=orders, url=server.url)
 
 
 @pytest.fixture
@@ -134,7 +111,7 @@ def test_squares_are_ranked_as_they_truly_are(recorded: Database, tmp_path: Path
     assert suggestion.squares
     assert decider.suggestion["grid"] == grid
     assert (decider.troubles.orphans, decider.troubles.late) == (0, 0)
-    assert decider.troubles.duplicates == len(list(find_duplicates(tmp_path / "data")))
+    assert decider.troubles.duplicates == len(list(find_duplicates(tmp_path / "data", [])))
 
 
 def test_holes_are_suggested_by_what_models_predict(recorded: Database, tmp_path: Path) -> None:
@@ -295,7 +272,7 @@ def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database, tmp_pa
 
 
 def test_the_acquisition_software_is_asked_without_a_proxy(
-    double: Double, monkeypatch: pytest.MonkeyPatch
+    double: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -306,7 +283,7 @@ def test_the_acquisition_software_is_asked_without_a_proxy(
 
 
 def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
-    double: Double, run_service: Callable[..., Any], tmp_path: Path
+    double: SimpleNamespace, run_service: Callable[..., Any], tmp_path: Path
 ) -> None:
     api = run_service("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")
     local = open_database(tmp_path / "agent.sqlite", announce=True)
@@ -368,7 +345,7 @@ def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
     local.close()
 
 
-def test_what_was_sent_for_another_grid_is_sent_again(double: Double) -> None:
+def test_what_was_sent_for_another_grid_is_sent_again(double: SimpleNamespace) -> None:
     """Grids that were taken with the same atlas have squares of the same ids."""
     sender = InstructionSender(ApiClient(ApiSettings(double.url)), "s")
     suggestion = Suggestion(("5", "6"), ("6",), "go to 5", ("51",))
@@ -382,7 +359,7 @@ def test_what_was_sent_for_another_grid_is_sent_again(double: Double) -> None:
     assert kinds == 2 * ["reorder_gridsquares", "skip_gridsquares", "reorder_foilholes"]
 
 
-def test_orders_of_each_kind_reach_the_service(double: Double) -> None:
+def test_orders_of_each_kind_reach_the_service(double: SimpleNamespace) -> None:
     control = ControlClient(double.url)
     handlers = control.handlers()
     kinds = ["move_stage", "take_image", "reorder_gridsquares", "skip_gridsquares"]
@@ -393,7 +370,7 @@ def test_orders_of_each_kind_reach_the_service(double: Double) -> None:
     control.close()
 
 
-def test_a_service_that_is_away_is_an_error_of_the_instruction(double: Double) -> None:
+def test_a_service_that_is_away_is_an_error_of_the_instruction(double: SimpleNamespace) -> None:
     with pytest.raises(DeclinedError, match="not of this grid"):
         ControlClient(double.url).order("skip_gridsquares", {"gridsquare_ids": ["0"]})
     with pytest.raises(HardwareError, match="skip_gridsquares"):

@@ -6,13 +6,13 @@ what that answers.
 """
 
 import logging
-import queue
 import threading
 from typing import Any
 from urllib.parse import quote
 
+from skywright.acquire.newest import NewestQueue
 from skywright.errors import HardwareError
-from skywright.instruments.epu.agent.client import ApiClient, ServerUnavailableError
+from skywright.instruments.epu.agent.client import ApiClient
 from skywright.instruments.epu.agent.control import PREFIX
 from skywright.instruments.epu.decisions.policy import Suggestion
 
@@ -37,7 +37,7 @@ class InstructionSender:
         self.problem = ""
         self._client = client
         self._path = f"/debug/session/{quote(session_id, safe='')}"
-        self._waiting: queue.SimpleQueue[tuple[str, Suggestion] | None] = queue.SimpleQueue()
+        self._waiting: NewestQueue[tuple[str, Suggestion] | None] = NewestQueue()
         self._stopped = threading.Event()
         self._grid = ""
         self._last: dict[str, Any] = {}
@@ -47,31 +47,28 @@ class InstructionSender:
 
     def send(self, grid: str, suggestion: Suggestion) -> None:
         """Send a suggestion for a grid soon."""
-        self._waiting.put((grid, suggestion))
+        self._waiting.offer((grid, suggestion))
 
     def close(self) -> None:
         """End; what waits is not sent."""
         self._stopped.set()
-        self._waiting.put(None)
+        self._waiting.offer(None)
         self._thread.join(TIMEOUT_S)
         self._client.close()
 
     def _work(self) -> None:
+        wanted = None
         while not self._stopped.is_set():
-            wanted = self._waiting.get()
-            while not self._waiting.empty():
-                wanted = self._waiting.get()
-            while wanted is not None and not self._stopped.is_set():
-                try:
-                    self._send(*wanted)
-                    self.problem = ""
-                    break
-                except (ServerUnavailableError, HardwareError) as error:
-                    self.problem = str(error)
-                    logger.warning("suggestion not sent yet: %s", error)
-                    self._stopped.wait(RETRY_S)
-                    if not self._waiting.empty():
-                        break
+            wanted = self._waiting.get(0.0 if wanted else threading.TIMEOUT_MAX) or wanted
+            if wanted is None:  # the end
+                continue
+            try:
+                self._send(*wanted)
+                wanted, self.problem = None, ""
+            except HardwareError as error:
+                self.problem = str(error)
+                logger.warning("suggestion not sent yet: %s", error)
+                self._stopped.wait(RETRY_S)
 
     def _send(self, grid: str, suggestion: Suggestion) -> None:
         if grid != self._grid:  # its squares have the same ids if it was taken with the same atlas
