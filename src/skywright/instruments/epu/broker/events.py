@@ -70,6 +70,22 @@ class GridSquareRegistered(Event):
     count: int | None = None
 
 
+class Decision(Event):
+    """A step of a decision, or of acquisition, is complete."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event_type: Literal[
+        "gridsquares.decision_completed",
+        "foilholes.detected",
+        "foilholes.decision_completed",
+        "micrographs.detected",
+    ]
+    grid_uuid: str | None = None
+    gridsquare_uuid: str | None = None
+    foilhole_uuid: str | None = None
+
+
 class OfMicrograph(Event):
     """Base class of the results of a processing service for a micrograph."""
 
@@ -192,22 +208,6 @@ class RefreshPredictions(Event):
 
     event_type: Literal["refresh.predictions"] = "refresh.predictions"
     grid_uuid: str
-
-
-class Decision(Event):
-    """A step of a decision, or of acquisition, is complete."""
-
-    model_config = ConfigDict(extra="allow")
-
-    event_type: Literal[
-        "gridsquares.decision_completed",
-        "foilholes.decision_completed",
-        "foilholes.detected",
-        "micrographs.detected",
-    ]
-    grid_uuid: str | None = None
-    gridsquare_uuid: str | None = None
-    foilhole_uuid: str | None = None
 
 
 class OfInstruction(Event):

@@ -73,7 +73,7 @@ def store_prediction(
     same = [current_prediction.c[name].is_not_distinct_from(about[name]) for name in about]
     connection.execute(delete(current_prediction).where(*same))
     connection.execute(insert(current_prediction).values(grid_uuid=grid, value=value, **about))
-    _combine(connection, grid, subject)
+    _combine(connection, grid, subject, weights(connection, grid))
     return number
 
 
@@ -151,12 +151,11 @@ def _combine(
     connection: Connection,
     grid: str,
     subject: dict[str, str | None],
-    known: dict[tuple[str, str | None], float] | None = None,
+    known: dict[tuple[str, str | None], float],
 ) -> None:
     table = current_prediction
     same = [table.c[name].is_not_distinct_from(value) for name, value in subject.items()]
     rows = list(connection.execute(select(table).where(*same)).mappings())
-    known = weights(connection, grid) if known is None else known
     first = _first_weight(known)
     parts = [
         (known.get((row["prediction_model_name"], row["metric_name"]), first), row["value"])
