@@ -31,7 +31,7 @@ def _last(writes: list[Write]) -> list[Write]:
 def in_order(root: Path, writes: list[Write], rng: random.Random) -> Iterator[Step]:
     """As EPU writes."""
     for write in writes:
-        yield lambda write=write: _write(root / write.path, write.content)
+        yield lambda write=write: write.put(root)
 
 
 def children_first(root: Path, writes: list[Write], rng: random.Random) -> Iterator[Step]:
@@ -55,9 +55,9 @@ def partial(root: Path, writes: list[Write], rng: random.Random) -> Iterator[Ste
         waiting.append(write)
         while len(waiting) > 5:
             done = waiting.pop(0)
-            yield lambda done=done: _write(root / done.path, done.content)
+            yield lambda done=done: done.put(root)
     for done in waiting:
-        yield lambda done=done: _write(root / done.path, done.content)
+        yield lambda done=done: done.put(root)
 
 
 def growing(root: Path, writes: list[Write], rng: random.Random) -> Iterator[Step]:
@@ -92,7 +92,7 @@ def all_at_once(root: Path, writes: list[Write], rng: random.Random) -> Iterator
     """A whole tree is moved in."""
     elsewhere = root.with_name(root.name + "_elsewhere")
     for write in writes:
-        _write(elsewhere / write.path, write.content)
+        write.put(elsewhere)
 
     def move() -> None:
         for entry in elsewhere.iterdir():

@@ -271,11 +271,8 @@ def test_suggestions_and_paths_on_the_cluster_are_in_the_catalog(
     square = [square for square in visit.grids[0].squares if square.holes][-1]
     left = [f"FoilHole_{hole.id}_" for hole in square.holes[5:]]  # planned, and not taken
     for file in visit_files(visit):
-        if any(name in file.path for name in left):
-            continue
-        path = tmp_path / "data" / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.content)
+        if not any(name in file.path for name in left):
+            file.put(tmp_path / "data")
     where = ("--root", str(tmp_path / "data"), "--database", str(tmp_path / "epu.sqlite"))
     starts: list[dict[str, Any]] = []
     RE.subscribe(lambda _, doc: starts.append(doc), "start")

@@ -64,9 +64,7 @@ def recorded(tmp_path: Path) -> Iterator[Database]:
     """Two thirds of a visit's files, with the results of processing."""
     files = list(visit_files(VISIT))
     for file in files[: 2 * len(files) // 3]:
-        path = tmp_path / "data" / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.content)
+        file.put(tmp_path / "data")
     database = open_database(tmp_path / "epu.sqlite", durable=False)
     Watcher(tmp_path / "data", database).run(idle_exit=0.2)
     stop = threading.Event()

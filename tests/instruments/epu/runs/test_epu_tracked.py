@@ -22,7 +22,7 @@ from skywright.instruments.epu.runs import layouts
 from skywright.instruments.epu.runs.layouts import ROW
 from skywright.instruments.epu.runs.tracked import TrackedGrids
 from skywright.instruments.epu.twin.visit import plan_visit
-from skywright.instruments.epu.twin.writer import visit_files
+from skywright.instruments.epu.twin.writer import write_visit
 from skywright.instruments.epu.watch.ingest import Ingest, Outcome
 
 VISIT = plan_visit(5, 1, 4, imaged=1, holes=2)
@@ -34,10 +34,7 @@ SESSION = "EpuSession.dm"
 def ingest(tmp_path: Path) -> Iterator[Ingest]:
     """Reads a visit; its session's file is not read yet."""
     database = open_database(tmp_path / "epu.sqlite", durable=False)
-    for file in visit_files(VISIT):
-        path = tmp_path / "data" / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.content)
+    write_visit(VISIT, tmp_path / "data")
     reader = Ingest(tmp_path / "data", database)
     read(reader, session=False)
     yield reader

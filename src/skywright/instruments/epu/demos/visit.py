@@ -50,12 +50,7 @@ def run(session: Mapping[str, Any]) -> list[DemoResult]:
 def _result(run: Any, grids: list[TwinGrid], directory: Path) -> DemoResult:
     start = run.metadata["start"]
     grid = next(grid for grid in grids if str(grid.id + 2) == start["epu_session"])
-    truth = [
-        micrograph
-        for square in grid.squares
-        for hole in square.holes
-        for micrograph in hole.micrographs
-    ]
+    truth = grid.micrographs()
     micrographs = last_rows(run, "micrograph")
     ids = [text.decode() for text in micrographs["micrograph_id"]]
     micrographs["ctf_max_resolution_estimate"] = resolutions(run, micrographs["uuid"])

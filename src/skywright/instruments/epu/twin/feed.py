@@ -18,8 +18,6 @@ def visit_feed(visit: TwinVisit, speed: float) -> Callable[[Path, threading.Even
             delay = write.time / speed - (time.monotonic() - start)
             if stopped.wait(delay) if delay > 0 else stopped.is_set():
                 return
-            path = root / write.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(write.content)
+            write.put(root)
 
     return feed

@@ -97,6 +97,11 @@ class TwinGrid:
     slot: int
     squares: list[TwinSquare]
 
+    def micrographs(self) -> list[TwinMicrograph]:
+        """Return all micrographs in EPU's order."""
+        holes = [hole for square in self.squares for hole in square.holes]
+        return [micrograph for hole in holes for micrograph in hole.micrographs]
+
 
 @dataclass(slots=True)
 class TwinVisit:
@@ -108,13 +113,7 @@ class TwinVisit:
 
     def micrographs(self) -> list[TwinMicrograph]:
         """Return all micrographs in EPU's order."""
-        return [
-            micrograph
-            for grid in self.grids
-            for square in grid.squares
-            for hole in square.holes
-            for micrograph in hole.micrographs
-        ]
+        return [micrograph for grid in self.grids for micrograph in grid.micrographs()]
 
 
 def plan_visit(

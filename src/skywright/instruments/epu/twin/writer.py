@@ -45,6 +45,12 @@ class Write(NamedTuple):
     path: str
     content: bytes
 
+    def put(self, root: Path) -> None:
+        """Write the file below `root`."""
+        path = root / self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.content)
+
 
 def visit_files(visit: TwinVisit, images: bool = False) -> Iterator[Write]:
     """Yield every file of the visit in EPU's order; files that EPU rewrites come again.
@@ -67,22 +73,10 @@ def visit_files(visit: TwinVisit, images: bool = False) -> Iterator[Write]:
                 yield Write(time, stem + ".mrc", b"")
 
 
-def write_visit(visit: TwinVisit, directory: Path) -> int:
-    """Write the whole visit below `directory` without waiting; return the number of writes."""
-    count = 0
-    made: set[Path] = set()
-    for count, write in enumerate(visit_files(visit), 1):  # noqa: B007
-        path = directory / write.path
-        if path.parent not in made:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made.add(path.parent)
-        path.write_bytes(write.content)
-    return count
-
-
-def _shift_to(area: int) -> tuple[float, float]:
-    """Return the beam shift to an acquisition area, the same in every hole."""
-    return AREA_SHIFT * math.cos(area), AREA_SHIFT * math.sin(area)
+def write_visit(visit: TwinVisit, directory: Path) -> None:
+    """Write the whole visit below `directory` without waiting."""
+    for write in visit_files(visit):
+        write.put(directory)
 
 
 class _GridWriter:
@@ -201,6 +195,7 @@ class _GridWriter:
             yield self._metadata(square, "InProgress", square.holes)
 
     def _micrograph(self, square: TwinSquare, hole: TwinHole, micrograph: TwinMicrograph) -> bytes:
+        area = micrograph.area  # its beam shift is the same in every hole
         return self._image(
             square,
             165000,
@@ -209,7 +204,7 @@ class _GridWriter:
             identity=micrograph.id,
             applied=micrograph.applied_defocus,
             offset=(hole.x, hole.y),
-            beam_shift=_shift_to(micrograph.area),
+            beam_shift=(AREA_SHIFT * math.cos(area), AREA_SHIFT * math.sin(area)),
         )
 
     def _image(
