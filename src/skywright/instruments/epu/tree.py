@@ -53,17 +53,11 @@ def read_entity(root: Path | str, file: EpuFile, issues: list[Issue]) -> Any:
     try:
         entity = PARSERS[file.kind](read_file(f"{root}/{file.path}", file.kind), problems)
     except (XmlError, OSError) as error:
-        issues.append(Issue("unreadable", file.path, reason_of(error)))
+        reason = getattr(error, "strerror", None) or str(error)
+        issues.append(Issue("unreadable", file.path, reason))
         return None
     issues += [Issue("value", file.path, problem) for problem in problems]
     return entity
-
-
-def reason_of(error: Exception) -> str:
-    """Return in one line why a file cannot be read."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)
 
 
 class Tree:

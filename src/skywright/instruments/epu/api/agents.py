@@ -69,7 +69,7 @@ async def _instructions(
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 next_ping = time.monotonic() + PING_S
                 await service.writer.do(partial(instructions.beat, connection_id=connection_id))
-                yield event("heartbeat", {**ids, "timestamp": _now()})
+                yield event("heartbeat", {**ids, "timestamp": datetime.now(UTC)})
             elif time.monotonic() >= next_ping:
                 next_ping = time.monotonic() + PING_S
                 yield PING
@@ -125,10 +125,6 @@ async def _take_waiting(
         return reason
 
     return await service.writer.do(take) if await asyncio.to_thread(is_due) else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 def _instruction(row: instructions.Row) -> dict[str, Any]:

@@ -89,11 +89,9 @@ def micrograph_image(uuid: str, service: ServiceOf, part: PartOf) -> Response:
     """
     with service.database.read() as connection:
         row = stored(connection, "micrograph", uuid)
-    snapshot = _local(service, row["motion_corrected_snapshot_path"])
-    found = _as_it_is(snapshot) if snapshot is not None else None
-    if found is None:
-        image = _local(service, row["motion_corrected_image_path"])
-        found = _mrc(image, part) if image is not None else None
+    found = _as_it_is(_local(service, row["motion_corrected_snapshot_path"])) or _mrc(
+        _local(service, row["motion_corrected_image_path"]), part
+    )
     if found is None:
         raise HTTPException(404, f"Micrograph {uuid}: no image")
     return found
@@ -154,12 +152,12 @@ def _png(path: Path | None, what: str, part: Box | None = None) -> Response:
     return Response(target.getvalue(), media_type="image/png")
 
 
-def _as_it_is(path: Path) -> Response | None:
+def _as_it_is(path: Path | None) -> Response | None:
     """Give a JPEG or PNG file unchanged; None where it is none, or cannot be read."""
     from PIL import Image
 
     try:
-        if not path.is_file():
+        if path is None or not path.is_file():
             return None
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             kind = image.get_format_mimetype()
@@ -169,7 +167,7 @@ def _as_it_is(path: Path) -> Response | None:
     return Response(content, media_type=kind, headers=KEEP)
 
 
-def _mrc(path: Path, part: Box | None) -> Response | None:
+def _mrc(path: Path | None, part: Box | None) -> Response | None:
     """Give an MRC image as PNG, black to white from its least to its greatest value.
 
     None where it cannot be read.
@@ -177,7 +175,7 @@ def _mrc(path: Path, part: Box | None) -> Response | None:
     from PIL import Image
 
     try:
-        if not path.is_file():
+        if path is None or not path.is_file():
             return None
         pixels = _pixels(path)
     except (OSError, ValueError, KeyError, struct.error):

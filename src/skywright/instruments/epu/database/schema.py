@@ -116,8 +116,9 @@ class MicrographStatus(StrEnum):
     PARTICLE_SELECTION_COMPLETED = "particle selection completed"
 
 
-def _number() -> Column[int]:
-    return Column("number", BigId, primary_key=True, autoincrement=True)
+def counted(name: str = "number") -> Column[int]:
+    """Return a key that the database counts up."""
+    return Column(name, BigId, primary_key=True, autoincrement=True)
 
 
 def _uuid() -> Column[str]:
@@ -140,7 +141,7 @@ def _columns(kind: Any, *names: str) -> list[Column[Any]]:
 acquisition = Table(
     "acquisition",
     metadata,
-    _number(),
+    counted(),
     _uuid(),
     Column("id", Text),
     Column("name", Text, nullable=False, server_default="Unknown"),
@@ -153,7 +154,7 @@ acquisition = Table(
 grid = Table(
     "grid",
     metadata,
-    _number(),
+    counted(),
     _uuid(),
     parent("acquisition_uuid", "acquisition.uuid", nullable=False),
     Column("name", Text, nullable=False, server_default="Unknown"),
@@ -169,7 +170,7 @@ grid = Table(
 atlas = Table(
     "atlas",
     metadata,
-    _number(),
+    counted(),
     _uuid(),
     Column("atlas_id", Text, nullable=False, server_default=""),
     parent("grid_uuid", "grid.uuid"),  # None until a session names this atlas.
@@ -185,7 +186,7 @@ atlas = Table(
 atlas_tile = Table(
     "atlas_tile",
     metadata,
-    _number(),
+    counted(),
     _uuid(),
     parent("atlas_uuid", "atlas.uuid", nullable=False),
     Column("tile_id", Text, nullable=False, server_default=""),
@@ -198,7 +199,7 @@ atlas_tile = Table(
 atlas_tile_position = Table(
     "atlas_tile_position",
     metadata,
-    _number(),
+    counted(),
     parent("atlastile_uuid", "atlas_tile.uuid", nullable=False),
     parent("gridsquare_uuid", "gridsquare.uuid", nullable=False),
     *[Column(name, Float, nullable=False) for name in PLACE],
@@ -209,7 +210,7 @@ atlas_tile_position = Table(
 gridsquare = Table(
     "gridsquare",
     metadata,
-    _number(),
+    counted(),
     _uuid(),
     parent("grid_uuid", "grid.uuid", nullable=False),
     Column("gridsquare_id", Text, nullable=False, server_default=""),
@@ -238,7 +239,7 @@ gridsquare = Table(
 foilhole = Table(
     "foilhole",
     metadata,
-    _number(),
+    counted(),
     _uuid(),
     parent("grid_uuid", "grid.uuid", nullable=False),
     Column("gridsquare_uuid", Text, nullable=False),
@@ -260,7 +261,7 @@ foilhole = Table(
 micrograph = Table(
     "micrograph",
     metadata,
-    _number(),
+    counted(),
     _uuid(),
     parent("grid_uuid", "grid.uuid", nullable=False),
     Column("gridsquare_uuid", Text, nullable=False),

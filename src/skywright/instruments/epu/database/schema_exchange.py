@@ -2,13 +2,13 @@
 
 from sqlalchemy import Column, Float, Index, Integer, Table, Text
 
-from skywright.instruments.epu.database.schema import BigId, Instant, Json, metadata, parent
+from skywright.instruments.epu.database.schema import Instant, Json, counted, metadata, parent
 
 outbox = Table(
     "outbox",
     metadata,
     # AUTOINCREMENT: the id is part of the message id and must never be given twice.
-    Column("id", BigId, primary_key=True, autoincrement=True),
+    counted("id"),
     Column("event_type", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
@@ -49,7 +49,7 @@ agent_session = Table(
 agent_instruction = Table(
     "agent_instruction",
     metadata,
-    Column("number", BigId, primary_key=True, autoincrement=True),
+    counted(),
     Column("instruction_id", Text, nullable=False, unique=True),
     _session(),
     Column("agent_id", Text, nullable=False),
@@ -86,7 +86,7 @@ agent_connection = Table(
 agent_acknowledgement = Table(
     "agent_acknowledgement",
     metadata,
-    Column("acknowledgement_id", BigId, primary_key=True, autoincrement=True),
+    counted("acknowledgement_id"),
     parent("instruction_id", "agent_instruction.instruction_id", nullable=False),
     _session(),
     Column("agent_id", Text, nullable=False),
@@ -102,7 +102,7 @@ agent_acknowledgement = Table(
 agent_log = Table(
     "agent_log",
     metadata,
-    Column("id", BigId, primary_key=True, autoincrement=True),
+    counted("id"),
     _session(),
     Column("agent_id", Text, nullable=False),
     Column("timestamp", Instant, nullable=False),

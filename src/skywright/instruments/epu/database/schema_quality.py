@@ -2,7 +2,7 @@
 
 from sqlalchemy import Boolean, Column, Float, Index, Integer, Table, Text
 
-from skywright.instruments.epu.database.schema import BigId, Instant, metadata, parent
+from skywright.instruments.epu.database.schema import Instant, counted, metadata, parent
 
 
 def _grid() -> Column[str]:
@@ -12,10 +12,6 @@ def _grid() -> Column[str]:
 def _model_and_metric() -> list[Column[str]]:
     model = parent("prediction_model_name", "prediction_model.name", nullable=False)
     return [model, parent("metric_name", "metric.name")]
-
-
-def _id() -> Column[int]:
-    return Column("id", BigId, primary_key=True, autoincrement=True)
 
 
 def _subjects() -> list[Column[str]]:
@@ -53,7 +49,7 @@ metric_statistics = Table(
 model_parameter = Table(
     "model_parameter",
     metadata,
-    _id(),
+    counted("id"),
     _grid(),
     Column("timestamp", Instant, nullable=False),
     *_model_and_metric(),
@@ -66,7 +62,7 @@ model_parameter = Table(
 model_weight = Table(
     "model_weight",
     metadata,
-    _id(),
+    counted("id"),
     _grid(),
     parent("micrograph_uuid", "micrograph.uuid"),
     Column("micrograph_quality", Boolean),
@@ -83,7 +79,7 @@ model_weight = Table(
 current_model_weight = Table(
     "current_model_weight",
     metadata,
-    _id(),
+    counted("id"),
     _grid(),
     *_model_and_metric(),
     Column("weight", Float, nullable=False),
@@ -93,7 +89,7 @@ current_model_weight = Table(
 prediction = Table(
     "prediction",
     metadata,
-    _id(),
+    counted("id"),
     Column("timestamp", Instant, nullable=False),
     Column("value", Float, nullable=False),
     *_model_and_metric(),
@@ -105,7 +101,7 @@ prediction = Table(
 current_prediction = Table(
     "current_prediction",
     metadata,
-    _id(),
+    counted("id"),
     _grid(),
     Column("value", Float, nullable=False),
     *_model_and_metric(),
@@ -118,7 +114,7 @@ current_prediction = Table(
 overall_prediction = Table(
     "overall_prediction",
     metadata,
-    _id(),
+    counted("id"),
     _grid(),
     Column("value", Float, nullable=False),
     *_subjects(),
@@ -131,7 +127,7 @@ overall_prediction = Table(
 foilhole_group = Table(
     "foilhole_group",
     metadata,
-    _id(),
+    counted("id"),
     Column("uuid", Text, nullable=False, unique=True),
     _grid(),
     Column("name", Text, nullable=False, server_default=""),
@@ -149,7 +145,7 @@ foilhole_group_member = Table(
 group_prediction = Table(
     "group_prediction",
     metadata,
-    _id(),
+    counted("id"),
     parent("group_uuid", "foilhole_group.uuid"),
     Column("timestamp", Instant, nullable=False),
     Column("value", Float, nullable=False),
