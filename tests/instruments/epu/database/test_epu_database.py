@@ -459,6 +459,17 @@ def test_a_hole_finds_its_micrographs_by_an_index(database: Database) -> None:
     assert "ix_micrograph_foilhole_uuid_number" in str(plan)
 
 
+@pytest.mark.parametrize(("option", "limit"), [("", "30000"), ("?tcp_user_timeout=7", "7")])
+def test_a_server_that_is_cut_off_is_not_waited_for_long(
+    postgres_url: str, option: str, limit: str
+) -> None:
+    database = open_database(postgres_url + option)
+    with database.read() as connection:
+        driver: Any = connection.connection.driver_connection
+        assert driver.info.get_parameters()["tcp_user_timeout"] == limit
+    database.close()
+
+
 def test_files_are_kept_with_what_they_hold(database: Database) -> None:
     row = {"root": "/data", "path": "a.xml", "kind": "micrograph", "size": 10, "mtime_ns": 2**40}
     with database.write() as connection:

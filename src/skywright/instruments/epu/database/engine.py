@@ -42,6 +42,13 @@ LIMIT_EXCEEDED = "54"
 BUSY_S = 30.0
 """Longest wait of a SQLite connection for another process's transaction."""
 
+SILENCE = {
+    **{"connect_timeout": 10, "tcp_user_timeout": 30_000},
+    **{"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3},
+}
+"""Limits of libpq, seconds and (``tcp_user_timeout``) ms, where the URL names no others. Without
+them a server whose machine or network is gone is waited for a quarter of an hour."""
+
 FILE_NAME = re.compile(r"(?![a-z0-9+]{2,}:).+\.(sqlite3?|db)", re.DOTALL | re.IGNORECASE)
 """A text that names a SQLite file to be made: no other kind of URL, such as ``sqlite:epu.db``."""
 
@@ -152,7 +159,9 @@ def open_database(url: str | Path, *, announce: bool = False, durable: bool = Tr
     if parsed.get_backend_name() == "sqlite":
         engine = _sqlite(parsed, durable)
     else:
-        engine = create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        limits = {name: limit for name, limit in SILENCE.items() if name not in parsed.query}
+        pool = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20}
+        engine = create_engine(parsed, connect_args=limits, **pool)
     from skywright.instruments.epu.database.migrate import migrate
 
     try:
