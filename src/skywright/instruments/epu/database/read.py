@@ -1,5 +1,6 @@
 """Queries of the entity database: one entity, pages of children, entities by what they are."""
 
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def count(connection: Connection, kind: str, **parent: str) -> int:
 
 def within(column: Any, least: Any, most: Any) -> list[ColumnElement[bool]]:
     """Return the conditions that a column is in a range; an end that is None is open."""
-    ends = ((least, column >= least), (most, column <= most))
-    return [condition for end, condition in ends if end is not None]
+    ends = ((operator.ge, least), (operator.le, most))
+    return [compare(column, end) for compare, end in ends if end is not None]
 
 
 def is_orphan() -> ColumnElement[bool]:
