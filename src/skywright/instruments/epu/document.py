@@ -71,7 +71,7 @@ def atlas_row(atlas: Atlas, path: str) -> Row:
 _UNKNOWN_METADATA = GridSquareMetadata(selected=None, unusable=None)  # type: ignore[arg-type]
 _UNKNOWN_SQUARE = GridSquareManifest(*[None] * len(GridSquareManifest._fields))
 _UNKNOWN_HOLE = FoilHoleManifest(*[None] * len(FoilHoleManifest._fields))
-_UNKNOWN_LOCATION = HoleLocation("", *[None] * 5, False)  # type: ignore[arg-type]
+_UNKNOWN_LOCATION = HoleLocation._make(["", *[None] * 5, False])
 
 
 def gridsquare_row(
