@@ -52,7 +52,7 @@ def format_paths(
                 reason = error.strerror if isinstance(error, OSError) else None
                 yield file, XmlError(reason) if reason else error
         for failure in unlisted:
-            yield Path(failure.filename), XmlError(failure.strerror)
+            yield Path(failure.filename), XmlError(failure.strerror or str(failure))
 
 
 def _files(path: Path, recursive: bool, unlisted: list[OSError]) -> list[Path]:
