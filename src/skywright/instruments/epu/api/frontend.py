@@ -202,9 +202,8 @@ class _View:
         if self.agent is not None:
             query = query.where(table.c.agent_id == self.agent)
         last, before, changed = self.last_instruction, self.unanswered, []
-        if last is None:
-            which = [table.c.status.in_(UNANSWERED)]
-        else:
+        which: list[Any] = [table.c.status.in_(UNANSWERED)]
+        if last is not None:
             which = [table.c.number.in_(part) for part in chunks(list(before))]
             which.append(table.c.number > last)
         self.last_instruction = connection.execute(select(func.max(table.c.number))).scalar() or 0
