@@ -157,7 +157,7 @@ def test_tools_name_a_directory_that_cannot_be_listed(session, monkeypatch, tool
 
     def refused(path):
         if Path(path).name == "Metadata":
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
