@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skywright.instruments.epu import fields as table
-from skywright.instruments.epu.extract import RepeatedReader
+from skywright.instruments.epu.extract import RepeatedReader, convert_all
 from skywright.instruments.epu.parse import parse_atlas, parse_micrograph, parse_session
 from skywright.instruments.epu.safe_xml import XmlError, parse_xml, text_of
 from skywright.instruments.epu.twin.templates import atlas_xml, session_xml
@@ -25,7 +25,7 @@ MICROGRAPHS = [
 def in_full(data: bytes):
     reader = RepeatedReader(table.MICROGRAPH_FIELDS, lambda root: None)
     root = parse_xml(data)
-    return reader.convert([text_of(node) for node in reader.nodes(root)])
+    return convert_all(reader.fields, [text_of(node) for node in reader.nodes(root)])
 
 
 def outcome(read, data):

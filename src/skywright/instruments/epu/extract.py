@@ -34,44 +34,61 @@ class FieldReader:
     def __init__(self, fields: Sequence[Field]) -> None:
         self.fields = tuple(fields)
         self.paths = [xpath(field.path) for field in fields]
+        self._rules = [(field.convert, field.default) for field in fields]
+        self._required = [number for number, field in enumerate(fields) if field.required]
 
     def nodes(self, root: etree._Element) -> list[etree._Element | None]:
         """Return the first element of each field's path, None where there is none."""
         return [next(iter(path(root)), None) for path in self.paths]
 
     def read(self, root: etree._Element, problems: list[str] | None = None) -> list[Any]:
-        """Return the values below `root`; see `convert`."""
+        """Return the values below `root`; see `convert_all`."""
         return self.convert([text_of(node) for node in self.nodes(root)], problems)
 
     def convert(self, texts: Sequence[str | None], problems: list[str] | None = None) -> list[Any]:
-        """Return the value of each text.
-
-        Parameters
-        ----------
-        texts
-            Text of each field, None or empty where the file has no value.
-        problems
-            A line is appended for each value that is not of its type; its default stands for it.
-
-        Raises
-        ------
-        XmlError
-            If a required value is missing or not of its type.
-        """
-        values = []
-        for (name, path, convert, value, required), text in zip(self.fields, texts, strict=True):
-            if text:
-                try:
-                    value = convert(text)
-                except ValueError as error:
-                    if required:
-                        raise XmlError(f"{name}: {error}") from error
-                    if problems is not None:
-                        problems.append(f"{name}: {error}")
-            if required and value is None:
-                raise XmlError(f"{name} is missing (expected at {path})")
-            values.append(value)
+        """Return the value of each text, None or empty where there is none; see `convert_all`."""
+        try:
+            rules = zip(texts, self._rules, strict=True)
+            values = [convert(text) if text else default for text, (convert, default) in rules]
+        except ValueError:
+            return convert_all(self.fields, texts, problems)
+        if any(values[number] is None for number in self._required):
+            return convert_all(self.fields, texts, problems)
         return values
+
+
+def convert_all(
+    fields: Sequence[Field], texts: Sequence[str | None], problems: list[str] | None = None
+) -> list[Any]:
+    """Return the value of each text.
+
+    Parameters
+    ----------
+    fields, texts
+        The fields and their texts, None or empty where the file has no value.
+    problems
+        A line is appended for each value that is not of its type; its default stands for it.
+
+    Raises
+    ------
+    XmlError
+        If a required value is missing or not of its type.
+    """
+    values = []
+    for field, text in zip(fields, texts, strict=True):
+        value = field.default
+        if text:
+            try:
+                value = field.convert(text)
+            except ValueError as error:
+                if field.required:
+                    raise XmlError(f"{field.name}: {error}") from error
+                if problems is not None:
+                    problems.append(f"{field.name}: {error}")
+        if field.required and value is None:
+            raise XmlError(f"{field.name} is missing (expected at {field.path})")
+        values.append(value)
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +201,7 @@ class RepeatedReader(FieldReader):
         self._layouts: list[_Layout] = []
 
     def read_bytes(self, data: bytes, problems: list[str] | None = None) -> list[Any]:
-        """Return the values of the document `data`; see `convert`.
+        """Return the values of the document `data`; see `convert_all`.
 
         Raises
         ------
