@@ -254,8 +254,9 @@ def _messages(base: type[Event]) -> list[type[Event]]:
 
 AnyEvent = Union[tuple(_messages(Event))]  # type: ignore[valid-type]  # noqa: UP007
 
-_NAMED = Annotated[AnyEvent, Field(discriminator="event_type")]
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(_NAMED)  # type: ignore[arg-type]
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(
+    Annotated[AnyEvent, Field(discriminator="event_type")]  # type: ignore[arg-type]
+)
 
 
 def read_event(body: bytes | dict[str, Any]) -> Any:
