@@ -104,9 +104,10 @@ class BsreadSource(PolledSource[Pulse]):
     def next(self, timeout_s: float) -> Pulse | None:
         """Return the next pulse in the order of the wire, or None after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        trouble = ""
+        trouble, left = "", timeout_s
         while (receiver := self._receiver) is not None:
-            frames = receiver.receive(max(deadline - time.monotonic(), 0.0))
+            frames = receiver.receive(max(left, 0.0)) if left >= 0.0 else None
+            left = deadline - time.monotonic()
             if frames is None:
                 if trouble:  # else it would seem that nothing comes
                     self.report(f"{self.address}: {trouble}")
