@@ -1,5 +1,6 @@
 """Recordings of pulses: complete, in order, readable while written, and true about what is lost."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -301,6 +302,30 @@ def test_a_disk_that_fails_is_counted(
     assert spectra.lost == {"spectra not written": 2}
     with ColumnReader(tmp_path / "a.h5", layouts.PULSE_ID) as reader:
         assert reader.read(layouts.PULSE_ID).tolist() == [1, 4]
+
+
+def test_a_disk_that_fails_is_an_alarm_until_it_takes_rows_again(
+    processor: Processor,
+    source: ScriptedSource,
+    spectra: Recorder[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("disk full")
+
+    def shows_next(message: str, alarm: bool) -> bool:
+        source.put(next(ids))
+        state = processor.state()
+        return (state.message, state.alarm) == (message, alarm)
+
+    ids = itertools.count()
+    assert spectra.start(tmp_path / "a.h5") == ""
+    processor.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(layouts.SpectraFile, "append", full)
+        until(lambda: shows_next("spectra are not recorded: disk full", True))
+    until(lambda: shows_next("processing", False))
 
 
 def test_a_picture_that_fails_is_the_only_one_not_written(

@@ -236,11 +236,14 @@ class Processor(Owner[Pulse, Result]):
             self._bare += 1
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
-        """Return the message after a result: of its picture, or why there is none.
+        """Return the message after a result: why it is not recorded, or of its picture.
 
         None, so that the message stays, for one of the first `BARE_MAX` pulses in a row without a
         picture.
         """
+        for recorder in self.recorders:
+            if recorder.path is not None and recorder.error:
+                return f"{recorder.layout.name} are not recorded: {recorder.error}", True
         image = picture_of(result)
         if image is not None:
             return remark(result, image)
