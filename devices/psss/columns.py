@@ -68,12 +68,7 @@ def settings_columns(width: int) -> tuple[StreamColumn, ...]:
 
     return (
         StreamColumn.of(layouts.SETTINGS_IDENTITY),
-        *(
-            StreamColumn.of(
-                each, "settings_", "counts" if each.path == layouts.SATURATION else None
-            )
-            for each in layouts.settings_columns(width)
-        ),
+        *(StreamColumn.of(each, "settings_") for each in layouts.settings_columns(width)),
     )
 
 

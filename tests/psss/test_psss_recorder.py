@@ -371,7 +371,6 @@ def test_a_clock_of_another_century_is_recorded(
 
 def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
     from skywright.acquire.counters import Counters
-    from skywright.instruments.psss.processing import Workspace
     from skywright.instruments.psss.processor import process_pulse
     from skywright.instruments.psss.settings import Settings
 
@@ -379,9 +378,7 @@ def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
     recorder.start(tmp_path / "a.h5")
     with recorder._file_lock:  # the disk is slow
         for pulse_id in range(5):
-            recorder.offer(
-                process_pulse(make_pulse(pulse_id), Workspace(), 0, Settings(), Counters())
-            )
+            recorder.offer(process_pulse(make_pulse(pulse_id), 0, Settings(), Counters()))
     recorder.close()
     lost = recorder.lost["pictures queue full"]
     assert lost >= 2
