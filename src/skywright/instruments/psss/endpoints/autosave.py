@@ -8,12 +8,8 @@ import orjson
 
 from skywright.errors import SkywrightError
 from skywright.files.replacing import replacing
-from skywright.instruments.psss.endpoints.parameters import (
-    BACKGROUND,
-    SETTINGS,
-    Parameters,
-    read_object,
-)
+from skywright.instruments.psss.endpoints.parameters import BACKGROUND, SETTINGS, Parameters
+from skywright.instruments.psss.endpoints.pixels import read_object
 from skywright.instruments.psss.processor import Processor
 
 CHECK_PERIOD_S = 0.5

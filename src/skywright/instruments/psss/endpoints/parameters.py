@@ -110,20 +110,3 @@ def _check_depth(name: str, value: Any) -> None:
         orjson.dumps({"parameters": {name: value}})
     except orjson.JSONEncodeError as error:
         raise ConfigError(f"{name}: its lists and objects are nested too deep") from error
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a body.
-
-    Raises
-    ------
-    ConfigError
-        If the body is something else.
-    """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"the body is {type(value).__name__}; expected an object {{...}}")
-    return value
