@@ -74,10 +74,7 @@ class Parameters:
                     f"{KEPT_BYTES_MAX} bytes together; set those of no use to null"
                 )
             if changes:
-                try:
-                    self.processor.change(**changes)
-                except (TypeError, ValueError) as error:
-                    raise ConfigError(f"{', '.join(changes)}: {error}") from error
+                self.processor.change(**changes)
             self._given |= changes.keys() & set(SETTINGS)
             self._kept = kept
 
