@@ -526,7 +526,7 @@ def test_means_are_of_the_pulses_in_the_newest_unit(tmp_path):
     analysis = Spectra(
         columns=PICTURE.shape[1], rows=PICTURE.shape[0], settings=str(layouts.settings_path(path))
     )
-    of_run(analysis, "spectrum", results, np.array([row.spectrum for row in rows], float))
+    of_run(analysis, "spectrum", results, np.array([row.spectrum.spectrum for row in rows], float))
     found, point = analysis.result(), summarize_point(str(path), 0, len(rows))
     centers = [result.spectrum.center for result in results[5:]]
     assert found["n_good"] == point["n_good"] == len(centers)
