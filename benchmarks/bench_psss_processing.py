@@ -20,7 +20,7 @@ from scipy.signal import savgol_filter
 
 from benchmarks.options import argument_parser
 from benchmarks.rows import report
-from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
+from skywright.instruments.psss.processing import FitStatus, Settings, process
 
 Picture = NDArray[np.uint16]
 ROWS, COLUMNS, POOL, ROUNDS = 2160, 2560, 16, 7
@@ -103,13 +103,13 @@ def measure(name: str, rows: tuple[int, int], pictures: list[Picture], backgroun
     """Print the row of one ROI."""
     first, stop = rows
     settings = Settings(roi=rows, background=background, axis=AXIS)
-    workspace, sums = Workspace(), np.zeros(COLUMNS, np.uint32)
-    found = [process(picture, settings, workspace) for picture in pictures]
+    sums = np.zeros(COLUMNS, np.uint32)
+    found = [process(picture, settings) for picture in pictures]
     wrong = [each.status for each in found if each.status is not FitStatus.OK]
     if wrong:
         raise SystemExit(f"{len(wrong)} of {len(found)} pictures were not fitted: {wrong[0]!r}")
     ways: list[Callable[[Picture], object]] = [
-        lambda picture: process(picture, settings, workspace),
+        lambda picture: process(picture, settings),
         lambda picture: reference(picture[first:stop], background[first:stop]),
         lambda picture: read_once(picture[first:stop], background[first:stop], sums),
     ]

@@ -201,6 +201,29 @@ def test_full_disk_is_told_before_hdf5_meets_it(
         assert reader.read(IDENTITY.path).tolist() == [0, 2]
 
 
+def test_rows_need_the_room_of_the_chunks_that_they_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 writes a chunk as a whole, and a file takes no more rows after a write that failed."""
+    wide = Column("/entry/wide", "<f8", (4000,), rows_per_chunk=64)
+    row = {wide.path: np.zeros(4000)}
+    little = SimpleNamespace(free=records.RESERVE_BYTES + 100_000)  # and a chunk has 2 MB
+    writer = ColumnWriter(tmp_path / "a.h5", [wide], IDENTITY)
+    for begins_chunk in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(records.shutil, "disk_usage", lambda _: little)
+            with pytest.raises(OSError, match="disk full"):
+                writer.append(64 * begins_chunk, row)
+        writer.append(64 * begins_chunk, row)  # there is room again
+        assert writer.flush() == 64 * begins_chunk + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(records.shutil, "disk_usage", lambda _: little)
+            writer.append(64 * begins_chunk + 1, row)
+        rest = np.arange(62) + 64 * begins_chunk + 2
+        writer.append(rest, {wide.path: np.zeros((62, 4000))})
+    writer.close()
+
+
 def test_a_disk_that_fails_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HDF5 has a RuntimeError for some of it."""
 

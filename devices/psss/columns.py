@@ -41,15 +41,9 @@ def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColu
     """
     from skywright.instruments.psss import layouts
 
+    dtype = np.dtype(data_type.lower()).str
     return (
-        StreamColumn(
-            "picture",
-            areadetector.IMAGE,
-            np.dtype(data_type.lower()).str,
-            (height, width),
-            1,
-            "counts",
-        ),
+        StreamColumn("picture", areadetector.IMAGE, dtype, (height, width), 1, "counts"),
         StreamColumn("pulse_id", areadetector.UNIQUE_ID, "<i8"),
         StreamColumn("settings_number", layouts.PICTURE_SETTINGS, "<i8"),
         StreamColumn("picture_height", areadetector.HEIGHT, "<i4", units="px"),
@@ -68,12 +62,7 @@ def settings_columns(width: int) -> tuple[StreamColumn, ...]:
 
     return (
         StreamColumn.of(layouts.SETTINGS_IDENTITY),
-        *(
-            StreamColumn.of(
-                each, "settings_", "counts" if each.path == layouts.SATURATION else None
-            )
-            for each in layouts.settings_columns(width)
-        ),
+        *(StreamColumn.of(each, "settings_") for each in layouts.settings_columns(width)),
     )
 
 

@@ -25,7 +25,7 @@ from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss.camera import PicturePlugin, PsssCam, SpectrumPlugin
 from iocs.psss.post import post_averages, post_counts, post_plugin, post_result, post_settings
-from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm
+from iocs.psss.pvs import COLUMNS_MAX, Spectra
 from skywright.acquire.recorder import Recorder
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.psss.endpoints.options import add_service_arguments
@@ -94,15 +94,17 @@ class PsssIOC(OwnerGroup):
         self.processor.changed = self.wake_posting
         self.cam.control = self.processor
         every = self.spectra.raw_every.readback.value
-        self.picture_recorder: Recorder[Any, Any] = Recorder(
+        self.picture_recording.recorder = Recorder(
             PictureLayout(), every, self.wake_posting, essential=False
         )
         layout = SpectraLayout(lambda: self.processor.picture_width)
-        self.spectrum_recorder: Recorder[Any, Any] = Recorder(layout, 1, self.wake_posting)
+        self.spectrum_recording.recorder = Recorder(layout, 1, self.wake_posting)
         self.spectra.ioc = self
-        self.picture_recording.recorder = self.picture_recorder
-        self.spectrum_recording.recorder = self.spectrum_recorder
-        self.processor.recorders += [self.picture_recorder, self.spectrum_recorder]
+        self.processor.recorders += self._recorders
+
+    @property
+    def _recorders(self) -> list[Recorder[Any, Any]]:
+        return [self.picture_recording.recorder, self.spectrum_recording.recorder]
 
     @property
     def shows_put_error(self) -> bool:
@@ -118,8 +120,8 @@ class PsssIOC(OwnerGroup):
     def close(self) -> None:
         """Close endpoints, files and source."""
         self.service.close()
-        self.spectrum_recorder.close()
-        self.picture_recorder.close()
+        for recorder in self._recorders:
+            recorder.close()
 
     # ---- called by puts
 
@@ -154,9 +156,7 @@ class PsssIOC(OwnerGroup):
             # That of a refused put stays until the next put.
             if alarm.severity == severity or (not refused and alarm.status == AlarmStatus.WRITE):
                 continue
-            if not refused:
-                await edge.setpoint.write(used, verify_value=False)
-            await raise_alarm(edge.setpoint, severity)
+            await post(edge.setpoint, edge.setpoint.value if refused else used, severity)
 
     async def record_background(self, pulses: int) -> None:
         """Use the mean of the next pulses as background, and store it; 0 cancels a recording."""
@@ -199,7 +199,10 @@ class PsssIOC(OwnerGroup):
         # The rate falls while no pulse comes.
         await post(self.spectra.rate, round(self.processor.statistics.rate_hz, 2))
         state = self.processor.state()
-        known = (state, self.processor.statistics.counts, self._recorded())
+        recorded = [
+            (each.path, each.rows_readable, each.error, each.lost) for each in self._recorders
+        ]
+        known = (state, self.processor.statistics.counts, recorded)
         if known == self._posted and self.cam.has_posted(state.acquiring):
             return  # values put by clients, such as ArrayCounter, stay until the state changes
         self._posted = known
@@ -219,10 +222,6 @@ class PsssIOC(OwnerGroup):
         await self.cam.post_acquiring(
             state.acquiring, lambda: self.processor.acquisition is not None
         )
-
-    def _recorded(self) -> tuple[Any, ...]:
-        recorders = (self.picture_recorder, self.spectrum_recorder)
-        return tuple((each.path, each.rows_readable, each.error, each.lost) for each in recorders)
 
     async def _post_truth(self, result: Result) -> None:
         truth = result.pulse.truth

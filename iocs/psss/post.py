@@ -9,13 +9,13 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelData
 
 from iocs.areadetector import COLOR_MODES
 from iocs.common import post, post_pair
-from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
+from iocs.psss.pvs import COLUMNS_MAX, Spectra, severity_of
 from iocs.recording import DATA_TYPES, RecorderPlugin
 from skywright.files.areadetector import EPICS_EPOCH_S, EPICS_SECONDS_MAX
 from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processing import AxisUnit
-from skywright.instruments.psss.results import ProcessorState, Result, background_applied
+from skywright.instruments.psss.results import ProcessorState, Result
 from skywright.instruments.psss.settings import CHOICES, Settings
 
 DTYPES = {name.lower(): index for index, name in enumerate(DATA_TYPES)}
@@ -33,7 +33,8 @@ async def post_result(pvs: Spectra, result: Result) -> None:
     why = f"{columns} columns are more than the PVs of a spectrum hold, {COLUMNS_MAX}"
     pvs.ioc.processor.note("columns", why if too_wide else "")
     if too_wide:
-        await raise_alarm(pvs.spectrum_y, AlarmSeverity.INVALID_ALARM)
+        if not pvs.spectrum_y.alarm.severity:
+            await _write(pvs.spectrum_y, pvs.spectrum_y.value, stamp, AlarmSeverity.INVALID_ALARM)
     elif columns:
         spectrum = found.spectrum.astype(np.float64)
         await _write(pvs.spectrum_y, spectrum, stamp, AlarmSeverity.NO_ALARM)
@@ -47,7 +48,7 @@ async def post_result(pvs: Spectra, result: Result) -> None:
     await _write(pvs.pulse_energy, result.energy_uj, stamp)
     await _write(pvs.fit_status, pvs.fit_status.enum_strings[found.status], stamp, severity)
     await _write(pvs.fit_unit, pvs.fit_unit.enum_strings[found.unit], stamp)
-    await post(pvs.background_applied, int(background_applied(result)))
+    await post(pvs.background_applied, int(found.background_applied))
     await post(pvs.settings_used, result.settings_number)
     await post(pvs.duration, result.duration_ms)
     await _write(pvs.pulse_time, time_s, stamp)

@@ -155,7 +155,7 @@ class Puts:
                 else:
                     self._edges[key] = float(value[0])
                     if len(self._edges) == 2:
-                        self.processor.change(roi=_roi(self._edges["ymin"], self._edges["ymax"]))
+                        self.processor.change(roi=(self._edges["ymin"], self._edges["ymax"]))
         except (ConfigError, ValueError, TypeError, IndexError) as error:  # IndexError: no element
             subject = "axis" if key == "axis" else "roi"
             self.processor.note(subject, f"{self.names[key]}: {error}; the last good one stays")
@@ -266,10 +266,3 @@ def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
     if value.code is None:
         raise ValueError(f"a PV of {kind.name} holds no text")
     return [value.code]
-
-
-def _roi(ymin: float, ymax: float) -> tuple[int, int]:
-    """Return the ROI of the two PVs, which may be floating-point records."""
-    if not (ymin.is_integer() and ymax.is_integer()):
-        raise ConfigError(f"roi: ({ymin}, {ymax}) is not whole rows")
-    return int(ymin), int(ymax)

@@ -1,15 +1,24 @@
 """PVs of the spectrometer: results, ROI and axis with their names at SwissFEL, settings, counts."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelType
+from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.areadetector import YES_NO, choice, enum_readback, long_text, number, readback
+from iocs.areadetector import (
+    YES_NO,
+    checked,
+    choice,
+    enum_readback,
+    long_text,
+    number,
+    readback,
+)
 from iocs.common import in_order, setting
 from skywright.instruments.psss.averages import PULSES
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
-from skywright.instruments.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
+from skywright.instruments.psss.settings import CHOICES
 
 COLUMNS_MAX = 16_384
 AVERAGE_MAX = 10_000
@@ -66,38 +75,31 @@ async def _put_record(pvs: Any, instance: Any, value: int) -> int:
     return 0
 
 
-def _setting(field: str) -> Any:
+def _setting(field: str, words: Sequence[str] = ()) -> Any:
+    """Return the putter of a setting; with `words` it gets the index of one of them."""
+
     @in_order
     async def put(obj: Any, instance: Any, value: Any) -> None:
+        value = words[value] if words else value
         await obj.parent.ioc.change(**{field: value})
         await obj.readback.write(value)
 
     return put
 
 
-def _choice(literal: Any, field: str, name: str) -> Any:
-    strings = list(get_args(literal))
-
-    @in_order
-    async def put(obj: Any, instance: Any, index: Any) -> None:
-        await obj.parent.ioc.change(**{field: strings[index]})
-        await obj.readback.write(strings[index])
-
-    return choice(strings, put=put, name=name)
+def _choice(field: str, name: str) -> Any:
+    words = list(get_args(CHOICES[field]))
+    return choice(words, put=_setting(field, words), name=name)
 
 
 async def _put_every(obj: Any, instance: Any, value: int) -> None:
-    if not 1 <= value <= 10**6:
-        raise ValueError(f"{value}, expected 1 to 1000000")
-    obj.parent.ioc.picture_recorder.every = value
-    await obj.readback.write(value)
+    await checked(1, 10**6)(obj, instance, value)
+    obj.parent.ioc.picture_recording.recorder.every = value
 
 
 async def _put_average(obj: Any, instance: Any, value: int) -> None:
-    if not 1 <= value <= AVERAGE_MAX:
-        raise ValueError(f"{value}, expected 1 to {AVERAGE_MAX}")
+    await checked(1, AVERAGE_MAX)(obj, instance, value)
     obj.parent.ioc.service.averages.set_pulses(value)
-    await obj.readback.write(value)
 
 
 class Spectra(PVGroup):
@@ -149,10 +151,10 @@ class Spectra(PVGroup):
 
     roi_ymin = number(0, _put_edge, units="px", name="SPC_ROI_YMIN")
     roi_ymax = number(0, _put_edge, units="px", name="SPC_ROI_YMAX")
-    background_mode = _choice(BackgroundMode, "background_mode", "BACKGROUND_MODE")
-    smoothing = _choice(Smoothing, "smoothing", "SMOOTHING")
-    fit = _choice(Fit, "fit", "FIT")
-    weighting = _choice(Weighting, "weighting", "WEIGHTING")
+    background_mode = _choice("background_mode", "BACKGROUND_MODE")
+    smoothing = _choice("smoothing", "SMOOTHING")
+    fit = _choice("fit", "FIT")
+    weighting = _choice("weighting", "WEIGHTING")
     signal_per_row = number(1.5, _setting("signal_per_row"), precision=3, name="SIGNAL_PER_ROW")
     saturation = number(0.0, _setting("saturation"), precision=0, name="SATURATION")
     background = long_text(put=_put_background, name="BACKGROUND")
@@ -182,14 +184,6 @@ class Spectra(PVGroup):
     failure_causes = readback("{}", ChannelType.CHAR, max_length=2048, name="FAILURE_CAUSES")
     rate = readback(0.0, precision=2, units="Hz", name="RATE")
     duration = readback(0.0, precision=3, units="ms", name="DURATION")
-
-
-async def raise_alarm(channel: Any, severity: AlarmSeverity) -> None:
-    """Set the alarm of a PV that keeps its value."""
-    status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM
-    if channel.alarm.severity != severity:
-        await channel.alarm.write(status=status, severity=severity)
-        await channel.write(channel.value, verify_value=False)
 
 
 def severity_of(status: FitStatus) -> AlarmSeverity:

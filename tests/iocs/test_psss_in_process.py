@@ -44,8 +44,8 @@ def ioc(service: Service) -> Iterator[PsssIOC]:
     for channel in ioc.pvdb.values():
         _own_alarm(channel)  # as when it is served
     yield ioc
-    ioc.spectrum_recorder.close()
-    ioc.picture_recorder.close()
+    for recorder in ioc.processor.recorders:
+        recorder.close()
 
 
 def taken(service: Service, source: ScriptedSource, pulse_id: int, image: Any) -> Any:

@@ -8,7 +8,7 @@ from converged_fits import score
 from fit_scores import FitScores
 from pulse_spectra import Detector, cramer_rao, energy_axis, gaussian
 
-from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, Workspace, process
+from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, process
 
 X = energy_axis()
 LEVELS = {
@@ -25,11 +25,11 @@ def score_pulses(level: str, count: int, seed: int) -> FitScores:
     detector = Detector(rows=48, profile_sigma=8.0, read_noise=read_noise)
     background = np.repeat(detector.background()[:, None], len(X), axis=1)
     settings = Settings(background=background, background_mode="signed", smoothing="none", axis=X)
-    rng, workspace, scores = np.random.default_rng(seed), Workspace(), FitScores()
+    rng, scores = np.random.default_rng(seed), FitScores()
     for _ in range(count):
         center, sigma = rng.uniform(8985.0, 9015.0), rng.uniform(3.0, 8.0)
         light = height * gaussian(X, center, sigma)
-        found = process(detector.picture(light, rng), settings, workspace)
+        found = process(detector.picture(light, rng), settings)
         bound = cramer_rao(X, height, center, sigma, detector.variance(light))
         scores.add(found, center, FWHM_PER_SIGMA * sigma, bound)
     return scores

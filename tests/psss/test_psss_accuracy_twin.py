@@ -7,7 +7,7 @@ import pytest
 from fit_scores import FitScores
 from pulse_spectra import cramer_rao
 
-from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, Workspace, process
+from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, process
 from skywright.instruments.psss.statistics import (
     autocorrelation,
     baseline,
@@ -47,10 +47,10 @@ def score_pulses(level: str, count: int, columns: int) -> FitScores:
         smoothing="none",
         axis=instrument.settings.axis_ev,
     )
-    workspace, scores = Workspace(), FitScores()
+    scores = FitScores()
     for pulse_id in range(count):
         image, truth = instrument.take(pulse_id)
-        found = process(image, settings, workspace)
+        found = process(image, settings)
         sigma, height = truth.fwhm_ev / FWHM_PER_SIGMA, float(truth.spectrum.max())
         variance = variance_of(instrument, truth.spectrum)
         bound = cramer_rao(settings.axis, height, truth.center_ev, sigma, variance)

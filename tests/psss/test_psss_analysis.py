@@ -22,7 +22,7 @@ from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.instruments.psss import layouts
 from skywright.instruments.psss.analysis import GOOD, PictureSpectra, SpectrumStatistics
 from skywright.instruments.psss.background import History, uploaded
-from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
+from skywright.instruments.psss.processing import FitStatus, Settings, process
 from skywright.instruments.psss.processor import process_pulse
 from skywright.instruments.psss.statistics import baseline, pulse_length_fs
 
@@ -409,7 +409,7 @@ def changed(tmp_path):
         signal_per_row=0.5,
     )
     results = [
-        process_pulse(pulse, Workspace(), number // 4, (before, after)[number // 4], Counters())
+        process_pulse(pulse, number // 4, (before, after)[number // 4], Counters())
         for number, pulse in enumerate(pulses)
     ]
     path = tmp_path / "run.h5"
@@ -476,7 +476,7 @@ def test_pictures_that_became_narrower_have_their_axis(tmp_path):
     results = [
         process_pulse(
             make_pulse(n, image=pictures()[6 + n][:, columns[n // 20]]),
-            *(Workspace(), n // 20, settings[n // 20], Counters()),
+            *(n // 20, settings[n // 20], Counters()),
         )
         for n in range(40)
     ]
@@ -499,7 +499,7 @@ def test_pictures_that_became_narrower_have_their_axis(tmp_path):
 
 def test_an_axis_that_fits_no_spectrum_leaves_the_means_in_pixels(tmp_path):
     settings = Settings(axis=np.linspace(8990.0, 9010.0, PICTURE.shape[1] // 2))
-    results = [process_pulse(make_pulse(n), Workspace(), 0, settings, Counters()) for n in range(4)]
+    results = [process_pulse(make_pulse(n), 0, settings, Counters()) for n in range(4)]
     path, spectra = recorded(tmp_path, results)
     analysis = Spectra(
         columns=PICTURE.shape[1], rows=PICTURE.shape[0], settings=str(layouts.settings_path(path))
@@ -515,9 +515,7 @@ def test_means_are_of_the_pulses_in_the_newest_unit(tmp_path):
     """The user sets the axis during a recording, or during a point of a scan."""
     axis = Settings(axis=np.linspace(8990.0, 9010.0, PICTURE.shape[1]))
     results = [
-        process_pulse(
-            make_pulse(n), Workspace(), int(n > 4), axis if n > 4 else Settings(), Counters()
-        )
+        process_pulse(make_pulse(n), int(n > 4), axis if n > 4 else Settings(), Counters())
         for n in range(12)
     ]
     layout, path = layouts.SpectraLayout(), tmp_path / "run.h5"
@@ -528,7 +526,7 @@ def test_means_are_of_the_pulses_in_the_newest_unit(tmp_path):
     analysis = Spectra(
         columns=PICTURE.shape[1], rows=PICTURE.shape[0], settings=str(layouts.settings_path(path))
     )
-    of_run(analysis, "spectrum", results, np.array([row.spectrum for row in rows], float))
+    of_run(analysis, "spectrum", results, np.array([row.spectrum.spectrum for row in rows], float))
     found, point = analysis.result(), summarize_point(str(path), 0, len(rows))
     centers = [result.spectrum.center for result in results[5:]]
     assert found["n_good"] == point["n_good"] == len(centers)
@@ -576,7 +574,7 @@ def test_the_zeros_around_a_smaller_picture_are_no_pixels():
     small = PICTURE[:-4, :-30]
     padded = np.zeros((1, *PICTURE.shape), np.uint16)
     padded[0, : small.shape[0], : small.shape[1]] = small
-    result = process_pulse(make_pulse(0, small), Workspace(), 0, Settings(), Counters())
+    result = process_pulse(make_pulse(0, small), 0, Settings(), Counters())
     analysis = PictureSpectra(columns=PICTURE.shape[1])
     height, width = (np.array([n]) for n in small.shape)
     found = of_run(analysis, "image", [result], padded, picture_height=height, picture_width=width)

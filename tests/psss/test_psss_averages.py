@@ -6,7 +6,6 @@ from support.psss_scripted import PICTURE, make_pulse
 
 from skywright.acquire.counters import Counters
 from skywright.instruments.psss.averages import AverageEndpoint
-from skywright.instruments.psss.processing import Workspace
 from skywright.instruments.psss.processor import process_pulse
 from skywright.instruments.psss.settings import Settings
 
@@ -14,7 +13,7 @@ from skywright.instruments.psss.settings import Settings
 def offer(endpoint: AverageEndpoint, *images: object, number: int = 0) -> None:
     for image in images:
         pulse = make_pulse(1, image)
-        endpoint.offer(process_pulse(pulse, Workspace(), number, Settings(), Counters()))
+        endpoint.offer(process_pulse(pulse, number, Settings(), Counters()))
 
 
 def test_means_over_the_last_pulses() -> None:

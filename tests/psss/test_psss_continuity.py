@@ -7,7 +7,6 @@ from support.psss_scripted import make_pulse
 
 from skywright.acquire.counters import Counters
 from skywright.instruments.psss.continuity import CAUSE, Continuity
-from skywright.instruments.psss.processing import Workspace
 from skywright.instruments.psss.processor import process_pulse
 from skywright.instruments.psss.settings import Settings
 
@@ -18,7 +17,7 @@ def take(path: Path, *pulse_ids: int) -> tuple[Continuity, int]:
     continuity = Continuity(path, counters)
     for pulse_id in pulse_ids:
         pulse = make_pulse(pulse_id, None)
-        continuity.offer(process_pulse(pulse, Workspace(), 0, Settings(), counters))
+        continuity.offer(process_pulse(pulse, 0, Settings(), counters))
     return continuity, counters.as_dict().get(CAUSE, 0)
 
 

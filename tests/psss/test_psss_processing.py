@@ -11,7 +11,6 @@ from skywright.instruments.psss.processing import (
     FitStatus,
     Settings,
     Spectrum,
-    Workspace,
     process,
 )
 
@@ -430,8 +429,7 @@ def test_threads_give_the_same_bits():
     found: dict[int, list[dict]] = {}
 
     def work(number):
-        workspace = Workspace()
-        found[number] = [figures_of(process(image, settings, workspace)) for image in images]
+        found[number] = [figures_of(process(image, settings)) for image in images]
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -442,8 +440,8 @@ def test_threads_give_the_same_bits():
 
 
 def test_results_do_not_share_memory():
-    workspace, settings = Workspace(), Settings()
-    first = process(expose(seed=1), settings, workspace)
+    settings = Settings()
+    first = process(expose(seed=1), settings)
     kept = first.spectrum.copy()
-    process(expose(seed=2), settings, workspace)
+    process(expose(seed=2), settings)
     assert (first.spectrum == kept).all()

@@ -17,7 +17,7 @@ from skywright.instruments.psss import processor as owner
 from skywright.instruments.psss import service_statistics
 from skywright.instruments.psss.processing import FitStatus
 from skywright.instruments.psss.processor import NOT_PROCESSED, Processor
-from skywright.instruments.psss.results import Result, background_applied
+from skywright.instruments.psss.results import Result
 
 
 @dataclass
@@ -328,11 +328,11 @@ def test_a_background_without_a_name_is_one(processor: Processor, source: Script
     processor.start()
     source.put(1)
     (result,) = seen(processor, 1)
-    assert background_applied(result)
+    assert result.spectrum.background_applied
     assert not result.spectrum.spectrum.any()
     processor.change(background=PICTURE[1:], background_mode="none")
     source.put(2)
-    assert not background_applied(seen(processor, 2)[1])
+    assert not seen(processor, 2)[1].spectrum.background_applied
     until(lambda: processor.state().message == "processing")
 
 

@@ -1,5 +1,6 @@
 """Recordings of pulses: complete, in order, readable while written, and true about what is lost."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -303,6 +304,30 @@ def test_a_disk_that_fails_is_counted(
         assert reader.read(layouts.PULSE_ID).tolist() == [1, 4]
 
 
+def test_a_disk_that_fails_is_an_alarm_until_it_takes_rows_again(
+    processor: Processor,
+    source: ScriptedSource,
+    spectra: Recorder[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("disk full")
+
+    def shows_next(message: str, alarm: bool) -> bool:
+        source.put(next(ids))
+        state = processor.state()
+        return (state.message, state.alarm) == (message, alarm)
+
+    ids = itertools.count()
+    assert spectra.start(tmp_path / "a.h5") == ""
+    processor.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(layouts.SpectraFile, "append", full)
+        until(lambda: shows_next("spectra are not recorded: disk full", True))
+    until(lambda: shows_next("processing", False))
+
+
 def test_a_picture_that_fails_is_the_only_one_not_written(
     processor: Processor,
     source: ScriptedSource,
@@ -346,7 +371,6 @@ def test_a_clock_of_another_century_is_recorded(
 
 def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
     from skywright.acquire.counters import Counters
-    from skywright.instruments.psss.processing import Workspace
     from skywright.instruments.psss.processor import process_pulse
     from skywright.instruments.psss.settings import Settings
 
@@ -354,9 +378,7 @@ def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
     recorder.start(tmp_path / "a.h5")
     with recorder._file_lock:  # the disk is slow
         for pulse_id in range(5):
-            recorder.offer(
-                process_pulse(make_pulse(pulse_id), Workspace(), 0, Settings(), Counters())
-            )
+            recorder.offer(process_pulse(make_pulse(pulse_id), 0, Settings(), Counters()))
     recorder.close()
     lost = recorder.lost["pictures queue full"]
     assert lost >= 2

@@ -333,6 +333,24 @@ def test_messages_that_cannot_be_decoded_do_not_prolong_the_wait(monkeypatch):
     assert source.lost == {"garbage": 3}
 
 
+def test_a_flood_of_messages_that_cannot_be_decoded_is_reported(monkeypatch):
+    now, reports = [100.0], []
+
+    class Flood:
+        def receive(self, timeout_s):
+            now[0] += 0.375
+            assert now[0] < 200.0
+            return [b"rubbish"]
+
+    source = BsreadSource("tcp://127.0.0.1:1", CHANNEL)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(source, "report", reports.append)
+    source._receiver = Flood()
+    assert source.next(1.0) is None
+    assert "no JSON" in reports[-1]
+    assert source.lost == {"garbage": 3}
+
+
 def test_next_ends_when_another_thread_stops(wire):
     _, source = wire
     result = []

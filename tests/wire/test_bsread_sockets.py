@@ -16,6 +16,7 @@ from support.waiting import until
 
 from skywright.errors import ConfigError
 from skywright.processes.ports import free_port
+from skywright.wire import bsread_sockets
 from skywright.wire.bsread import Decoder, Encoder
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver, Sender, tcp_address
 
@@ -257,7 +258,7 @@ def test_a_receiver_says_how_many_messages_it_drops_when_it_is_closed():
 
 
 def test_a_sender_closes_with_messages_that_nobody_reads():
-    sender = Sender(LOCAL, linger_s=0.1)
+    sender = Sender(LOCAL)
     with OldSource("127.0.0.1", sender.port, queue_size=1):
         assert sender.wait_for_reader(LIMIT_S)
         for _ in range(50):
@@ -308,9 +309,10 @@ def test_ipv6(host):
         sender.close()
 
 
-def test_a_frame_longer_than_allowed_is_not_taken():
+def test_a_frame_longer_than_allowed_is_not_taken(monkeypatch):
+    monkeypatch.setattr(bsread_sockets, "FRAME_BYTES_MAX", 1000)
     port = free_port()
-    receiver = Receiver(f"tcp://127.0.0.1:{port}", frame_bytes_max=1000)
+    receiver = Receiver(f"tcp://127.0.0.1:{port}")
     with OldSender(port, block=False) as sender:
         sender.send_frames([b"{}", bytes(2000)])  # what is queued behind it is lost with it
         until(lambda: sender.send_frames([b"{}", bytes(1000)]) or receiver.queued_bytes)
@@ -379,9 +381,10 @@ def test_who_only_knocks_does_not_stop_a_reader():
 
 
 @pytest.fixture
-def pub_and_quick_reader():
+def pub_and_quick_reader(monkeypatch):
     """A PUB with little room and its quick reader; another reader of it takes nothing."""
-    sender = Sender(LOCAL, "pub", queue_messages=5)
+    monkeypatch.setattr(bsread_sockets, "PUB_MARK", 4)
+    sender = Sender(LOCAL, "pub")
     address = f"tcp://127.0.0.1:{sender.port}"
     slow = Receiver(address, "sub", queue_bytes=1)
     quick = Receiver(address, "sub")

@@ -291,7 +291,7 @@ def test_an_unreadable_channel_is_none_and_the_rest_goes_on(entry):
 
 def test_a_channel_that_declares_more_than_the_limit_is_not_decoded():
     for size, is_readable in ((VALUE_BYTES_MAX, True), (VALUE_BYTES_MAX + 1, False)):
-        channel = parse_channel({"name": "A", "type": "uint8", "shape": [size]})
+        channel = parse_channel({"name": "A", "type": "uint8", "shape": [size]}, 2)
         assert (not channel.trouble) is is_readable
 
 

@@ -131,7 +131,7 @@ class PacedSource(PolledSource[Item]):
         True: skipped items count as lost, ``late``, and their numbers are not used. False: they are
         no loss; due times pass without an item, and the numbers have no gap.
     period_min_s
-        Minimum time between items for `set_period`, s.
+        Minimum time between items for `set_period`, s. None: `set_period` does not change it.
     item_name
         What an item is called in messages.
     """
@@ -147,7 +147,7 @@ class PacedSource(PolledSource[Item]):
         *,
         waits_first: bool = False,
         loses: bool = True,
-        period_min_s: float = 0.0,
+        period_min_s: float | None = 0.0,
         item_name: str = "item",
     ) -> None:
         super().__init__(name)
@@ -165,7 +165,12 @@ class PacedSource(PolledSource[Item]):
         return self._lost.as_dict()
 
     def set_period(self, seconds: float) -> float:
-        """Set the time between items, s, to `period_min_s` or more; see `Pacer.set_period`."""
+        """Set the time between items, s, to `period_min_s` or more; see `Pacer.set_period`.
+
+        Return the time in use, 0 if this cannot change it.
+        """
+        if self._period_min_s is None:
+            return 0.0
         self.period_s = max(seconds, self._period_min_s)
         self._pacer.set_period(self.period_s)
         return self.period_s

@@ -63,11 +63,6 @@ def image_columns(shape: Sequence[int], dtype: DTypeLike) -> tuple[Column, ...]:
     )
 
 
-def identity_column(description: str) -> Column:
-    """Return the identity column, with what the identity is: ``frame number of the source``."""
-    return Column(UNIQUE_ID, "<i8", attrs={"description": description})
-
-
 def time_values(time_ns: ArrayLike, time_s: ArrayLike | None = None) -> dict[str, ArrayLike]:
     """Return the values of the columns of time.
 
@@ -123,7 +118,8 @@ class ImageWriter(FileWriter):
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype).newbyteorder("<")
         columns = (*image_columns(shape, dtype), *extra)
-        super().__init__(ColumnWriter(path, columns, identity_column(identity), GROUPS, LINKS))
+        identities = Column(UNIQUE_ID, "<i8", attrs={"description": identity})
+        super().__init__(ColumnWriter(path, columns, identities, GROUPS, LINKS))
 
     def reason_to_reject(self, image: NDArray[Any]) -> str:
         """Return the reason to reject an image: ``wrong size``, ``wrong dtype``, or "" for none."""

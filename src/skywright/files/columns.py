@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -144,7 +145,11 @@ class ColumnWriter(Closing):
         """Error of the write that failed; empty: none."""
         self._is_closed = False
         self._row_bytes = sum(c.row_bytes for c in (*columns, identity))
-        check_free_space(path.parent, self._row_bytes)
+        self._chunk_bytes = Counter[int]()
+        """Size of a chunk of all columns together that have chunks of this number of rows."""
+        for c in (*columns, identity):
+            self._chunk_bytes[c.rows_per_chunk] += c.rows_per_chunk * c.row_bytes
+        check_free_space(path.parent, self._needed_bytes(0, 1))
         try:
             # Mode "x" fails if the file exists, so there is one writer. HDF5 locks are off: they
             # fail on network disks and block readers.
@@ -220,8 +225,8 @@ class ColumnWriter(Closing):
                 )
             checked[path] = caster.cast(column, values)
         caster.check(count)
-        check_free_space(self.path.parent, count * self._row_bytes)
         start = self.appended
+        check_free_space(self.path.parent, self._needed_bytes(start, start + count))
         try:
             for path, values in checked.items():
                 dataset = self._data[path]
@@ -232,6 +237,14 @@ class ColumnWriter(Closing):
             raise self._note_failure(error) from error
         self._pending.append(identities.copy())  # the caller may use its array again
         self.appended = start + count
+
+    def _needed_bytes(self, start: int, stop: int) -> int:
+        """Return the room that rows need: their size, or that of the chunks that they begin."""
+        chunks = sum(
+            size * (-(-stop // rows) - -(-start // rows))
+            for rows, size in self._chunk_bytes.items()
+        )
+        return max(chunks, (stop - start) * self._row_bytes)
 
     def flush(self) -> int:
         """Make all rows appended so far visible.

@@ -78,13 +78,6 @@ def control_message(frames: Sequence[Any]) -> ControlMessage | None:
     return ControlMessage(kind, str(header.get("address", "")))
 
 
-class DataHeader(NamedTuple):
-    """The channels that a data header declares, and the places of their frames in a message."""
-
-    channels: Mapping[str, Channel]
-    frame_of: Mapping[str, int]
-
-
 @dataclass(eq=False, slots=True)
 class Message:
     """One pulse as it came.
@@ -114,7 +107,6 @@ class Message:
     format_changed: bool
     channels: Mapping[str, Channel]
     frames: Sequence[Any] = field(repr=False)
-    _frame_of: Mapping[str, int] = field(repr=False)
     _values: dict[str, Any] = field(default_factory=dict, repr=False)
     troubles: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -169,7 +161,7 @@ class Message:
 
     def _pair(self, name: str) -> tuple[Any, Any]:
         """Return value and timestamp frames, both empty when they cannot be this channel's."""
-        at = self._frame_of[name]
+        at = self.channels[name].frame
         value, timestamp = [*self.frames[at : at + 2], EMPTY, EMPTY][:2]
         if len(timestamp) not in (0, 16):  # a frame before was lost: these are of another channel
             return EMPTY, EMPTY
@@ -180,7 +172,7 @@ class Decoder:
     """Messages from frames; parses a data header only when its hash is a new one."""
 
     def __init__(self) -> None:
-        self._data_headers: OrderedDict[str, DataHeader] = OrderedDict()
+        self._data_headers: OrderedDict[str, Mapping[str, Channel]] = OrderedDict()
         self._last_hash: str | None = None
 
     def decode(self, frames: Sequence[Any]) -> Message:
@@ -212,29 +204,30 @@ class Decoder:
         hash_ = header.get("hash")
         hash_ = hash_ if isinstance(hash_, str) else ""
         compression = header.get("dh_compression")
-        channels, frame_of = self._data_header(hash_, compression, frames, pulse_id)
+        channels = self._channels(hash_, compression, frames, pulse_id)
         changed, self._last_hash = hash_ != self._last_hash or not hash_, hash_
         time_ns = _global_time(header)
-        return Message(pulse_id, time_ns, hash_, changed, channels, frames, frame_of)
+        return Message(pulse_id, time_ns, hash_, changed, channels, frames)
 
-    def _data_header(
+    def _channels(
         self, hash_: str, compression: Any, frames: Sequence[Any], pulse_id: int
-    ) -> DataHeader:
-        data_header = self._data_headers.get(hash_) if hash_ else None
-        if data_header is not None:
-            return data_header
+    ) -> Mapping[str, Channel]:
+        """Return the channels of the data header."""
+        channels = self._data_headers.get(hash_) if hash_ else None
+        if channels is not None:
+            return channels
         if len(frames) < 2:
             raise DataError(f"bsread: pulse {pulse_id}: no data header, and its hash is a new one")
-        data_header = _parse_data_header(frames[1], compression)
-        if not data_header.channels:
+        channels = _parse_data_header(frames[1], compression)
+        if not channels:
             logger.warning("bsread: pulse %d: a data header without channels", pulse_id)
-        self._data_headers[hash_] = data_header
+        self._data_headers[hash_] = channels
         if len(self._data_headers) > HEADERS_KEPT:
             self._data_headers.popitem(last=False)
-        return data_header
+        return channels
 
 
-def _parse_data_header(frame: Any, compression: Any) -> DataHeader:
+def _parse_data_header(frame: Any, compression: Any) -> dict[str, Channel]:
     compression = compression or "none"
     if compression not in COMPRESSIONS:
         raise DataError(f"bsread: dh_compression {compression!r}, expected one of {COMPRESSIONS}")
@@ -244,15 +237,13 @@ def _parse_data_header(frame: Any, compression: Any) -> DataHeader:
     entries = header.get("channels") or []
     if not isinstance(entries, list):
         raise DataError("bsread: the data header's channels are no list")
-    channels, frame_of = {}, {}
+    channels = {}
     for index, entry in enumerate(entries):
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            channel = parse_channel(entry)
-            channels[channel.name] = channel
-            frame_of[channel.name] = 2 + 2 * index
+            channels[entry["name"]] = parse_channel(entry, 2 + 2 * index)
         else:
             logger.warning("bsread: channel %d of the data header has no name", index)
-    return DataHeader(channels, frame_of)
+    return channels
 
 
 def _json_object(frame: Any, what: str) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class Channel:
         The channel's entry of the data header, with unknown keys, so that it can be forwarded.
     trouble
         The reason for which its values cannot be decoded and are None; empty if they can be.
+    frame
+        Place of its value's frame in a message; that of its timestamp follows.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Channel:
     offset: int | None = None
     as_sent: Mapping[str, Any] = field(default_factory=dict, compare=False)
     trouble: str = ""
+    frame: int = field(default=0, compare=False)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -71,13 +74,15 @@ class Channel:
         return dtype.newbyteorder(">") if dtype is not None and self.big_endian else dtype
 
 
-def parse_channel(entry: Mapping[str, Any]) -> Channel:
+def parse_channel(entry: Mapping[str, Any], frame: int) -> Channel:
     """Return what an entry of the data header says; never raises.
 
     Parameters
     ----------
     entry
         JSON object with a ``name``; what is wrong beside it becomes the channel's `trouble`.
+    frame
+        Place of its value's frame in a message.
     """
     troubles = []
     declared = entry.get("type")
@@ -108,6 +113,7 @@ def parse_channel(entry: Mapping[str, Any]) -> Channel:
         offset=whole_number(entry.get("offset")),
         as_sent=entry,
         trouble="; ".join(troubles),
+        frame=frame,
     )
 
 

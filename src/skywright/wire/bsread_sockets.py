@@ -41,9 +41,8 @@ PUSHED_MARK = 2
 """Messages of a PUSH that wait in zmq for one reader."""
 
 PUB_MARK = 20
-"""Maximum number of messages of a PUB that wait for one reader. If `queue_messages` is not given,
-it is halved once: when there are several readers and `PUB_MARK` messages of the present size exceed
-`queue_bytes`."""
+"""Maximum number of messages of a PUB that wait for one reader. It is halved once: when there are
+several readers and `PUB_MARK` messages of the present size exceed `queue_bytes`."""
 
 SYSTEM_BUFFER_BYTES = 262_144
 """Size of the system's send buffer of a connection, bytes. With this size a picture passes through
@@ -52,6 +51,7 @@ pictures over the loopback: 1.6 ms in place of 3.1 ms). It is enough for 10 Gbit
 of 0.2 ms."""
 
 LINGER_S = 1.0
+"""Longest time, s, that `Sender.close` waits for queued messages to be read."""
 SLICE_S = 0.05
 """Longest time that waiting to send holds up `Sender.close`."""
 
@@ -76,8 +76,6 @@ class Receiver:
         they have this size or more, so the last one may exceed the limit. Those in zmq
         (`RECEIVED_MARK`) are not counted. While the queue is full, a PUSH keeps its messages, a PUB
         drops them.
-    frame_bytes_max
-        A sender of a longer frame is disconnected.
 
     Raises
     ------
@@ -91,9 +89,7 @@ class Receiver:
         kind: Literal["pull", "sub"] = "pull",
         *,
         queue_bytes: int = QUEUE_BYTES,
-        frame_bytes_max: int = FRAME_BYTES_MAX,
     ) -> None:
-        self.address = address
         self._limit = queue_bytes
         self._queue: deque[tuple[list[zmq.Frame], int]] = deque()
         self.queued_bytes = 0
@@ -103,7 +99,7 @@ class Receiver:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB if kind == "sub" else zmq.PULL)
         self._socket.set(zmq.RCVHWM, RECEIVED_MARK)
-        self._socket.set(zmq.MAXMSGSIZE, frame_bytes_max)
+        self._socket.set(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
         self._socket.set(zmq.LINGER, 0)
         _prepare(self._socket, address)
         if kind == "sub":
@@ -195,10 +191,6 @@ class Sender:
         messages that zmq does not have yet, so that a reader that hangs cannot use all of it. PUB:
         the limit of one reader. Several readers together have twice the limit, because a reader
         that hangs may use its own limit completely.
-    queue_messages
-        Most that waits, PUSH: for all readers; PUB: for one reader. None: `PUSH_MARK`, `PUB_MARK`.
-    linger_s
-        Longest time that `close` waits for what is queued to be read.
 
     Attributes
     ----------
@@ -219,17 +211,13 @@ class Sender:
         kind: Literal["push", "pub"] = "push",
         *,
         queue_bytes: int = QUEUE_BYTES,
-        queue_messages: int | None = None,
-        linger_s: float = LINGER_S,
     ) -> None:
         self.sent = 0
         self._drops: Counter[str] = Counter()
         self._pub = kind == "pub"
         self._limit = queue_bytes
-        self._mark = queue_messages or (PUB_MARK if self._pub else PUSH_MARK)
         self._lowered = False
-        """Whether the mark of a PUB is half of `_mark` now."""
-        self._linger_s = linger_s
+        """Whether the mark of a PUB is half of `PUB_MARK` now."""
         self._queue: deque[tuple[list[Any], zmq.MessageTracker, int]] = deque()
         """Messages of a PUSH that zmq does not have yet, with their numbers of bytes."""
         self._queue_bytes = 0
@@ -240,9 +228,9 @@ class Sender:
         self._deadline = 0.0
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUB if self._pub else zmq.PUSH)
-        self._socket.set(zmq.SNDHWM, self._mark if self._pub else PUSHED_MARK)
+        self._socket.set(zmq.SNDHWM, PUB_MARK if self._pub else PUSHED_MARK)
         self._socket.set(zmq.SNDBUF, SYSTEM_BUFFER_BYTES)
-        self._socket.set(zmq.LINGER, int(1e3 * linger_s))
+        self._socket.set(zmq.LINGER, int(1e3 * LINGER_S))
         _prepare(self._socket, address)
         if self._pub:
             # So that sending raises zmq.Again when the queue of a reader is full
@@ -327,11 +315,11 @@ class Sender:
                 return False
 
     def close(self) -> None:
-        """Send the queued messages, at most for `linger_s`, and free the port.
+        """Send the queued messages, at most for `LINGER_S`, and free the port.
 
         A second call does nothing.
         """
-        self._deadline = time.monotonic() + self._linger_s
+        self._deadline = time.monotonic() + LINGER_S
         already, self._closing = self._closing, True
         if self._thread is not None and not already:
             self._alert()
@@ -362,11 +350,11 @@ class Sender:
             if waiting and waiting + size > self._limit and not self._is_room_for_others(size):
                 return "queue_full"
             return self._queue_to_push(message, tracker, size)
-        if readers > 1 and self._mark == PUB_MARK and size * self._mark > self._limit:
+        if readers > 1 and size * PUB_MARK > self._limit:
             self._lowered = True
         if self._lowered:
             # Each time: a new connection begins with the mark that the socket had at its binding.
-            self._socket.set(zmq.SNDHWM, self._mark // 2)
+            self._socket.set(zmq.SNDHWM, PUB_MARK // 2)
         if waiting and waiting + size > self._limit * min(readers, 2):
             return "queue_full"
         try:
@@ -390,7 +378,7 @@ class Sender:
         )
 
     def _queue_to_push(self, message: list[Any], tracker: zmq.MessageTracker, size: int) -> str:
-        if len(self._queue) >= self._mark:
+        if len(self._queue) >= PUSH_MARK:
             return "queue_full"
         self._queue.append((message, tracker, size))
         self._queue_bytes += size

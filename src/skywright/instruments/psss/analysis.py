@@ -22,7 +22,6 @@ from skywright.instruments.psss.processing import (
     FitStatus,
     Settings,
     Spectrum,
-    Workspace,
     process,
     process_spectrum,
 )
@@ -202,16 +201,14 @@ class SpectrumStatistics(Analysis[Pulses]):
         processing.warm_up()
         statistics.warm_up()
 
-    def spectrum_of(
-        self, member: NDArray[Any], settings: Settings, workspace: Workspace
-    ) -> Spectrum:
+    def spectrum_of(self, member: NDArray[Any], settings: Settings) -> Spectrum:
         """Process one input."""
-        return process_spectrum(member, self.parameters["rows"], settings, workspace)
+        return process_spectrum(member, self.parameters["rows"], settings)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Fit each spectrum, and find its spikes."""
-        width, workspace = self._picture_width, Workspace()
-        n, energies = len(batch), batch.data.get("pulse_energy")
+        width, n = self._picture_width, len(batch)
+        energies = batch.data.get("pulse_energy")
         live = batch.data.get("status", np.zeros(n))
         sizes = (batch.data.get("picture_height"), batch.data.get("picture_width"))
         found: dict[str, NDArray[Any]] = {
@@ -232,7 +229,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             if sizes[0] is not None and sizes[1] is not None:  # zeros fill up smaller pictures
                 member = member[: int(sizes[0][row]), : int(sizes[1][row])]
             settings = self.settings_of(int(found["settings_number"][row]))
-            spectrum = self.spectrum_of(member, settings, workspace)
+            spectrum = self.spectrum_of(member, settings)
             keeps_live = spectrum.status.is_good and live[row] in ONLY_IN_PICTURES
             found["status"][row] = live[row] if keeps_live else spectrum.status
             found["in_ev"][row] = spectrum.unit is AxisUnit.EV
@@ -356,11 +353,9 @@ class PictureSpectra(SpectrumStatistics):
     time = "frame_time"
     without_effect = ()
 
-    def spectrum_of(
-        self, member: NDArray[Any], settings: Settings, workspace: Workspace
-    ) -> Spectrum:
+    def spectrum_of(self, member: NDArray[Any], settings: Settings) -> Spectrum:
         """Process a picture, (rows, columns) of any numeric dtype."""
-        return process(member, settings, workspace)
+        return process(member, settings)
 
 
 def _pitch(axis: NDArray[np.float64]) -> float:

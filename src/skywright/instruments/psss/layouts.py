@@ -6,12 +6,12 @@ A file of spectra has a row for each pulse, also for one that could not be proce
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from skywright.acquire.image_layout import Image, ImageLayout
 from skywright.acquire.layout import Layout
@@ -20,7 +20,7 @@ from skywright.files.beside import beside
 from skywright.files.columns import Column, ColumnWriter
 from skywright.files.file_writer import TwoFilesWriter
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
-from skywright.instruments.psss.results import Result, background_applied, picture_of
+from skywright.instruments.psss.results import Result, picture_of
 from skywright.instruments.psss.settings import CHOICES, NAME_BYTES_MAX
 
 DATA, FIT, MADE = "/entry/data", "/entry/fit", "/entry/made_with"
@@ -99,18 +99,7 @@ def spectra_columns(width: int) -> tuple[Column, ...]:
     return Column(SPECTRUM, "<f8", (width,), SPECTRA_PER_CHUNK, attrs), *_SCALARS
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SpectrumRow:
-    """The row of a pulse, without the picture, until it is written."""
-
-    pulse_id: int
-    spectrum: NDArray[Any]
-    values: Mapping[str, Any]
-    result: Result
-    """The result without its picture. Its settings are written into the file of settings."""
-
-
-class SpectraLayout(Layout[Result, SpectrumRow, "SpectraFile"]):
+class SpectraLayout(Layout[Result, Result, "SpectraFile"]):
     """A row for each pulse, with its spectrum and fit.
 
     Parameters
@@ -125,49 +114,29 @@ class SpectraLayout(Layout[Result, SpectrumRow, "SpectraFile"]):
     def __init__(self, known_width: Callable[[], int] = lambda: 0) -> None:
         self._known_width = known_width
 
-    def row_group(self, result: Result) -> SpectrumRow:
-        """Return the row of a result."""
-        found = result.spectrum
-        values: dict[str, Any] = {
-            TIME: result.time_ns / 1e9,
-            TIME_NS: result.time_ns,
-            f"{DATA}/time_given": result.pulse.time_ns is not None,
-            f"{DATA}/width": len(found.spectrum),
-            f"{DATA}/pulse_energy": result.energy_uj,
-            f"{FIT}/brightness": result.brightness,
-            f"{DATA}/duration": result.duration_ms,
-            STATUS: int(found.status),
-            UNIT: int(found.unit),
-            f"{FIT}/saturated": found.saturated,
-            f"{FIT}/steps": found.steps,
-            f"{FIT}/weighted": found.weighted,
-            f"{MADE}/settings_number": result.settings_number,
-            f"{MADE}/roi_ymin": found.roi[0],
-            f"{MADE}/roi_ymax": found.roi[1],
-            f"{MADE}/background_applied": background_applied(result),
-        }
-        values |= {f"{FIT}/{name}": getattr(found, name) for name in FIGURE_COLUMNS}
-        return SpectrumRow(result.pulse.pulse_id, found.spectrum, values, _without_picture(result))
+    def row_group(self, result: Result) -> Result:
+        """Return the result without its picture; it waits for the recorder's thread."""
+        bare = replace(result.pulse, image=None, message=None, truth=None)
+        return replace(result, pulse=bare)
 
-    def nbytes(self, row: SpectrumRow) -> int:
+    def nbytes(self, group: Result) -> int:
         """Return the memory that a row holds."""
-        return row.spectrum.nbytes + 4000
+        return group.spectrum.spectrum.nbytes + 4000
 
-    def open(
-        self, path: Path, rows: Sequence[SpectrumRow], must_create: bool
-    ) -> "SpectraFile | None":
-        """Create a file as wide as the first spectrum in `rows`; return None if there is none yet.
+    def open(self, path: Path, groups: Sequence[Result], must_create: bool) -> "SpectraFile | None":
+        """Create a file as wide as the first spectrum; return None if there is none yet.
 
         With `must_create` its width is then `known_width`, or 1.
         """
-        width = next((len(row.spectrum) for row in rows if len(row.spectrum)), 0)
+        widths = (len(each.spectrum.spectrum) for each in groups)
+        width = next(filter(None, widths), 0)
         if not width and not must_create:
             return None
         return SpectraFile(path, width or self._known_width() or 1)
 
-    def append(self, file: "SpectraFile", rows: Sequence[SpectrumRow]) -> Mapping[str, int]:
+    def append(self, file: "SpectraFile", groups: Sequence[Result]) -> Mapping[str, int]:
         """Write rows; return the number of spectra that were too wide, by cause."""
-        return file.append(rows)
+        return file.append(groups)
 
 
 class SpectraFile(TwoFilesWriter):
@@ -191,23 +160,24 @@ class SpectraFile(TwoFilesWriter):
         )
         self._settings_written = -1
 
-    def append(self, rows: Sequence[SpectrumRow]) -> Mapping[str, int]:
+    def append(self, results: Sequence[Result]) -> Mapping[str, int]:
         """Write rows; return the number of spectra that were too wide, by cause."""
         lost: Counter[str] = Counter()
-        if not rows:
+        if not results:
             return lost
-        for row in rows:
-            self._note_settings(row.result)
-        spectra = np.full((len(rows), self.width), np.nan)
-        for values, row in zip(spectra, rows, strict=True):
-            if len(row.spectrum) <= self.width:
-                values[: len(row.spectrum)] = row.spectrum
+        spectra = np.full((len(results), self.width), np.nan)
+        for values, result in zip(spectra, results, strict=True):
+            self._note_settings(result)
+            spectrum = result.spectrum.spectrum
+            if len(spectrum) <= self.width:
+                values[: len(spectrum)] = spectrum
             else:
                 lost["spectrum too wide"] += 1
-        scalars: dict[str, ArrayLike] = {
-            column.path: [row.values[column.path] for row in rows] for column in _SCALARS
-        }
-        self.writer.append([row.pulse_id for row in rows], {SPECTRUM: spectra, **scalars})
+        rows = [_scalars_of(result) for result in results]
+        columns: dict[str, ArrayLike] = {path: [row[path] for row in rows] for path in rows[0]}
+        self.writer.append(
+            [result.pulse.pulse_id for result in results], {SPECTRUM: spectra, **columns}
+        )
         return lost
 
     def _note_settings(self, result: Result) -> None:
@@ -244,26 +214,41 @@ def settings_columns(width: int) -> tuple[Column, ...]:
         Column(f"/entry/{name}", "|u1", (), 16, {"names": list(get_args(literal))})
         for name, literal in CHOICES.items()
     )
+    axis = {"units": "eV", "description": "NaN: no value; all NaN: pixels"}
+    saturation = {"units": "counts", "description": "NaN: the dtype's greatest"}
     return (
-        Column(
-            AXIS,
-            "<f8",
-            (width,),
-            1,
-            {"units": "eV", "description": "NaN: no value; all NaN: pixels"},
-        ),
+        Column(AXIS, "<f8", (width,), 1, axis),
         Column(ROI, "<i4", (2,), 16, {"units": "px", "description": "(0, 0): the whole"}),
         Column(BACKGROUND_NAME, f"S{NAME_BYTES_MAX}", (), 16),
         Column(BACKGROUND_DIGEST, "S64", (), 16, {"description": "SHA-256; empty: none"}),
         Column(SIGNAL_PER_ROW, "<f8", (), 16, {"units": "counts"}),
-        Column(SATURATION, "<f8", (), 16, {"description": "NaN: the dtype's greatest"}),
+        Column(SATURATION, "<f8", (), 16, saturation),
         *choices,
     )
 
 
-def _without_picture(result: Result) -> Result:
-    bare = replace(result.pulse, image=None, message=None, truth=None)
-    return replace(result, pulse=bare)
+def _scalars_of(result: Result) -> dict[str, Any]:
+    """Return the values of the columns that have one number for each pulse."""
+    found = result.spectrum
+    return {
+        TIME: result.time_ns / 1e9,
+        TIME_NS: result.time_ns,
+        f"{DATA}/time_given": result.pulse.time_ns is not None,
+        f"{DATA}/width": len(found.spectrum),
+        f"{DATA}/pulse_energy": result.energy_uj,
+        f"{FIT}/brightness": result.brightness,
+        f"{DATA}/duration": result.duration_ms,
+        STATUS: int(found.status),
+        UNIT: int(found.unit),
+        f"{FIT}/saturated": found.saturated,
+        f"{FIT}/steps": found.steps,
+        f"{FIT}/weighted": found.weighted,
+        f"{MADE}/settings_number": result.settings_number,
+        f"{MADE}/roi_ymin": found.roi[0],
+        f"{MADE}/roi_ymax": found.roi[1],
+        f"{MADE}/background_applied": found.background_applied,
+        **{f"{FIT}/{name}": getattr(found, name) for name in FIGURE_COLUMNS},
+    }
 
 
 class PictureLayout(ImageLayout):

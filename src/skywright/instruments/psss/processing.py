@@ -5,9 +5,9 @@ The mathematics, the accuracy and the differences from the older services are in
 """
 
 import math
-import threading
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -113,8 +113,8 @@ class Spectrum:
         Whether the columns were weighted by their noise.
     roi
         Rows that were summed, [ymin, ymax).
-    background_name
-        Name of the background that was subtracted; empty if none was.
+    background_applied, background_name
+        Whether a background was subtracted, and its name; empty if none was.
     axis
         Axis that was used, (W,) eV, or the numbers of the columns.
     """
@@ -139,6 +139,7 @@ class Spectrum:
     steps: int = 0
     weighted: bool = False
     roi: tuple[int, int] = (0, 0)
+    background_applied: bool = False
     background_name: str = ""
     axis: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
@@ -148,23 +149,7 @@ class Spectrum:
         return pulse_energy_uj / self.fwhm if known else math.nan
 
 
-class Workspace(threading.local):
-    """Memory that is used again for the next picture; each thread has its own."""
-
-    def __init__(self) -> None:
-        self._pixels = np.empty(0)
-
-    def pixels(self, columns: int) -> NDArray[np.float64]:
-        """Return the numbers of the columns, read-only."""
-        if len(self._pixels) != columns:
-            self._pixels = np.arange(float(columns))
-            self._pixels.flags.writeable = False
-        return self._pixels
-
-
-def process(
-    image: NDArray[Any] | None, settings: Settings, workspace: Workspace | None = None
-) -> Spectrum:
+def process(image: NDArray[Any] | None, settings: Settings) -> Spectrum:
     """Turn a picture into its spectrum and fit it. No content of a picture raises an error.
 
     It runs in the calling thread alone, nearly all of the time without the interpreter's lock. So
@@ -177,8 +162,6 @@ def process(
         pulse without picture. It is not changed.
     settings
         Settings of the processing.
-    workspace
-        Memory that is used again for the next picture; None: new memory.
 
     Returns
     -------
@@ -198,18 +181,17 @@ def process(
     )
     bright = peaks >= _saturation(settings, image.dtype)
     return _analyze(
-        sums, bright, settings, workspace,
+        sums, bright, settings,
         rows=rows,
         wrong_roi=settings.roi[1] > rows,
         wrong_background=not known_background,
         roi=(ymin, ymax),
+        background_applied=background is not None,
         background_name=settings.background_name if background is not None else "",
     )  # fmt: skip
 
 
-def process_spectrum(
-    spectrum: NDArray[Any], rows: int, settings: Settings, workspace: Workspace | None = None
-) -> Spectrum:
+def process_spectrum(spectrum: NDArray[Any], rows: int, settings: Settings) -> Spectrum:
     """Analyze a stored spectrum again; with the same settings the figures are the same bits.
 
     What only the picture shows is not found again: saturation, a wrong ROI or background, and last
@@ -224,8 +206,6 @@ def process_spectrum(
         Height of the picture from which it was made, for the signal test.
     settings
         Settings of the processing; ROI and background are not applied again.
-    workspace
-        Memory that is used again for the next spectrum; None: new memory.
 
     Returns
     -------
@@ -237,14 +217,13 @@ def process_spectrum(
         return Spectrum(np.empty(0, np.uint32), FitStatus.NO_IMAGE)
     sums = spectrum[: known[-1] + 1]
     bright = np.zeros(len(sums), np.bool_)
-    return _analyze(sums, bright, settings, workspace, rows=rows, roi=settings.roi)
+    return _analyze(sums, bright, settings, rows=rows, roi=settings.roi)
 
 
 def _analyze(
     sums: NDArray[Any],
     bright: NDArray[np.bool_],
     settings: Settings,
-    workspace: Workspace | None,
     rows: int,
     wrong_roi: bool = False,
     wrong_background: bool = False,
@@ -254,7 +233,7 @@ def _analyze(
     axis = settings.axis
     if axis is not None and len(axis) != columns:
         axis = None
-    given = axis if axis is not None else (workspace or Workspace()).pixels(columns)
+    given = axis if axis is not None else _pixels(columns)
     # Settings that were unpickled have a writable axis, for which numba would compile once more
     given = kernels.frozen(given)
     figures = np.full(N_FIGURES, np.nan)
@@ -280,6 +259,12 @@ def _analyze(
         saturated=int(np.count_nonzero(bright)),
         **made_with,
     )
+
+
+@lru_cache(maxsize=8)
+def _pixels(columns: int) -> NDArray[np.float64]:
+    """Return the numbers of the columns; all spectra of one width share them."""
+    return kernels.frozen(np.arange(float(columns)))
 
 
 def warm_up() -> None:

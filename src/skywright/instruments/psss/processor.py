@@ -16,7 +16,7 @@ from skywright.acquire.counters import Counters
 from skywright.acquire.owner import Owner
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError
-from skywright.instruments.psss.processing import Settings, Workspace, process
+from skywright.instruments.psss.processing import Settings, process
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.results import ProcessorState, Result, picture_of, remark
 from skywright.instruments.psss.service_statistics import ServiceStatistics
@@ -67,7 +67,6 @@ class Processor(Owner[Pulse, Result]):
         self.warm = threading.Event()
         """Set while no kernel is being compiled; a start waits for it."""
         self.warm.set()
-        self._workspace = Workspace()
         self._changing = threading.Lock()
         self._applied = (0, settings or Settings())
         self._notes: dict[str, str] = {}
@@ -217,9 +216,7 @@ class Processor(Owner[Pulse, Result]):
         # The tracebacks of all pulses would fill the disk: after one that is logged, the next one
         # is logged only after a picture that could be processed
         logs_defects = not self._last_failed
-        result = process_pulse(
-            pulse, self._workspace, number, settings, self.lost_in_owner, logs_defects
-        )
+        result = process_pulse(pulse, number, settings, self.lost_in_owner, logs_defects)
         if pulse.image is not None:
             self._last_failed = result.pulse.image is None
         return result
@@ -236,11 +233,14 @@ class Processor(Owner[Pulse, Result]):
             self._bare += 1
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
-        """Return the message after a result: of its picture, or why there is none.
+        """Return the message after a result: why it is not recorded, or of its picture.
 
         None, so that the message stays, for one of the first `BARE_MAX` pulses in a row without a
         picture.
         """
+        for recorder in self.recorders:
+            if recorder.path is not None and recorder.error:
+                return f"{recorder.layout.name} are not recorded: {recorder.error}", True
         image = picture_of(result)
         if image is not None:
             return remark(result, image)
@@ -253,7 +253,6 @@ class Processor(Owner[Pulse, Result]):
 
 def process_pulse(
     pulse: Pulse,
-    workspace: Workspace,
     settings_number: int,
     settings: Settings,
     counters: Counters,
@@ -267,13 +266,13 @@ def process_pulse(
     begun_s, now_ns = time.monotonic(), time.time_ns()
     begun = time.perf_counter()
     try:
-        spectrum = process(pulse.image, settings, workspace)
+        spectrum = process(pulse.image, settings)
     except Exception:
         level = logging.ERROR if logs_defects else logging.DEBUG
         logger.log(level, "psss: pulse %d", pulse.pulse_id, exc_info=True)
         counters.add("not processed")
         pulse = replace(pulse, image=None)
-        spectrum = process(None, settings, workspace)
+        spectrum = process(None, settings)
     return Result(
         pulse,
         spectrum,

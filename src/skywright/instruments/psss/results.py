@@ -76,12 +76,6 @@ class ProcessorState(OwnerState[Result]):
     unsent: Mapping[str, int] = field(default_factory=dict)
 
 
-def background_applied(result: Result) -> bool:
-    """Return whether the background of the settings was subtracted."""
-    image, used = result.pulse.image, result.settings.background_used
-    return used is not None and image is not None and used.shape == image.shape
-
-
 def picture_of(result: Result) -> NDArray[Any] | None:
     """Return the picture of a result, (rows, columns); None if it has none."""
     image = result.pulse.image

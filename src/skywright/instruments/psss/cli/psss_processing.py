@@ -43,11 +43,13 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         ``INPUT`` and the old flags.
     """
     old = old_parser().parse_args(given)
-    _log(old.log_level)
+    log_to_stderr(0)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(old.log_level)
     host = "0.0.0.0" if old.rest_api_interface in ("", "*") else old.rest_api_interface
     new = [
         *("--prefix", old.prefix, "--host", host, "--output-host", "0.0.0.0"),
-        *("--input", _address(old.input)),
+        *("--input", old.input if "://" in old.input else f"tcp://{old.input}"),
         *("--output-port", str(old.data_output_stream_port)),
         *("--image-port", str(old.image_output_stream_port)),
         *("--rest-port", str(old.rest_api_port), "--names", "1.8"),
@@ -87,13 +89,3 @@ def old_parser() -> argparse.ArgumentParser:
     add("--auto_start", action="store_true", help="process without waiting for POST /start")
     add("--no_pvs", action="store_true", help="leave the PVs alone (not in the old service)")
     return parser
-
-
-def _address(given: str) -> str:
-    return given if "://" in given else f"tcp://{given}"
-
-
-def _log(level: str) -> None:
-    log_to_stderr(0)
-    for package in PACKAGES:
-        logging.getLogger(package).setLevel(level)

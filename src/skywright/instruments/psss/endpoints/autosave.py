@@ -8,12 +8,8 @@ import orjson
 
 from skywright.errors import SkywrightError
 from skywright.files.replacing import replacing
-from skywright.instruments.psss.endpoints.parameters import (
-    BACKGROUND,
-    SETTINGS,
-    Parameters,
-    read_object,
-)
+from skywright.instruments.psss.endpoints.parameters import BACKGROUND, SETTINGS, Parameters
+from skywright.instruments.psss.endpoints.pixels import read_object
 from skywright.instruments.psss.processor import Processor
 
 CHECK_PERIOD_S = 0.5
@@ -80,15 +76,12 @@ class Autosave:
             values[BACKGROUND] = settings.background_name
             values[DIGEST] = settings.background_digest
             try:
-                self._write(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(self._path) as new:
+                    new.write_bytes(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
             except OSError as error:  # retried until it succeeds, reported once
                 text = f"{self._path}: settings are not saved ({error})"
                 self._processor.note("autosave", text)
             else:
                 self._saved = number
                 self._processor.note("autosave")
-
-    def _write(self, text: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self._path) as new:
-            new.write_bytes(text)

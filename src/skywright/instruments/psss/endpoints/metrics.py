@@ -33,25 +33,24 @@ class _Pulses(Collector):
             counters = {name: sorted(known.items()) for name, known in self._greatest.items()}
         statistics = self.processor.statistics
         processed, sent = statistics.counts
-        for name, text, value in (
+        gauges: list[tuple[str, str, float]] = [
             ("processing", "1 while the processing is started", state.running),
             ("alarm", "1 when somebody should act", state.alarm),
             ("rate_hz", "pulses a second", statistics.rate_hz),
             ("processed_images", "pulses since the last start, with or without picture", processed),
             ("sent_images", "results sent since the last start", sent),
             ("settings_number", "changes of settings", state.settings_number),
-        ):
-            yield GaugeMetricFamily(PREFIX + name, text, value=float(value))
-        newest = state.newest
-        if newest is not None:
-            for name, text, value in (
+        ]
+        if (newest := state.newest) is not None:
+            gauges += [
                 ("pulse_id", "of the last pulse", newest.pulse.pulse_id),
                 ("processing_duration_ms", "of the last pulse", newest.duration_ms),
                 ("fit_status", "of the last pulse, 0 is OK", newest.spectrum.status),
                 ("center", "of the last fit, eV or pixels", newest.spectrum.center),
                 ("fwhm", "of the last fit, eV or pixels", newest.spectrum.fwhm),
-            ):
-                yield GaugeMetricFamily(PREFIX + name, text, value=float(value))
+            ]
+        for name, text, value in gauges:
+            yield GaugeMetricFamily(PREFIX + name, text, value=float(value))
         yield CounterMetricFamily(PREFIX + "pulses", "pulses taken", value=float(state.items))
         for name, text in (
             ("lost", "pulses lost, by cause"),

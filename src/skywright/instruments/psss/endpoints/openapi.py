@@ -1,5 +1,6 @@
 """The REST API of the PSSS service as an OpenAPI document, and models of two of its bodies."""
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from skywright import __version__
 from skywright.instruments.psss.background import DATASET, record_limit_s
 from skywright.instruments.psss.settings import CHOICES, PULSES_MAX
+
+Schema = dict[str, Any]
 
 
 class RecordRequest(BaseModel):
@@ -37,7 +40,7 @@ class LoadRequest(BaseModel):
 
 
 _ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-_BACKGROUND = {
+BACKGROUND = {
     "type": "object",
     "required": ["filename", "data"],
     "properties": {
@@ -48,20 +51,20 @@ _BACKGROUND = {
         },
     },
 }
-_ROI = {
+ROI = {
     "type": "array",
     "items": {"type": "integer"},
     "minItems": 2,
     "maxItems": 2,
     "description": "Rows [ymin, ymax) that are summed; [0, 0] is the whole picture.",
 }
-_PARAMETERS = {
+PARAMETERS = {
     "type": "object",
     "additionalProperties": True,
     "description": "All or none are applied; unknown names are kept and given back.",
     "properties": {
         "background": {"type": "string", "description": "Name of the one in use, or empty."},
-        "roi": _ROI,
+        "roi": ROI,
         **{name: {"enum": get_args(literal)} for name, literal in CHOICES.items()},
         "signal_per_row": {"type": "number", "minimum": 0},
         "saturation": {
@@ -74,45 +77,11 @@ _PARAMETERS = {
         },
     },
 }
-_INFO = {"type": "object", "description": "Name, date, origin, shape, pulses, file."}
+INFO = {"type": "object", "description": "Name, date, origin, shape, pulses, file."}
 
 
-def describe() -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document."""
-    rows: list[tuple[str, str, str, dict[str, Any] | None, dict[str, Any]]] = [
-        ("post", "/start", "Start the processing.", None, {}),
-        ("post", "/stop", "Stop the processing.", None, {}),
-        ("get", "/status", "Whether it is processing.", None, {"roi": _ROI}),
-        ("post", "/background", "Set or clear the background.", _BACKGROUND, {}),
-        (
-            *("post", "/background/record", "Use the mean of the next pulses as background."),
-            *(RecordRequest.model_json_schema(), {"background": _INFO}),
-        ),
-        (
-            *("post", "/background/load", "Use pixels of an HDF5 file as background."),
-            *(LoadRequest.model_json_schema(), {"background": _INFO}),
-        ),
-        (
-            *("get", "/backgrounds", "Backgrounds that were used, newest first.", None),
-            {"backgrounds": {"type": "array", "items": _INFO}},
-        ),
-        (
-            *("get", "/parameters", "All parameters.", None),
-            {"parameters": _PARAMETERS, "roi": _ROI},
-        ),
-        (
-            *("post", "/parameters", "Change parameters.", _PARAMETERS),
-            {"parameters": _PARAMETERS, "roi": _ROI},
-        ),
-        (
-            *("get", "/statistics", "Since the last start; {} before the first.", None),
-            {"statistics": {"type": "object"}},
-        ),
-        ("get", "/health", "State, message, rate, pulses lost by cause.", None, {}),
-    ]
-    paths: dict[str, dict[str, Any]] = {}
-    for method, path, summary, body, fields in rows:
-        paths.setdefault(path, {})[method] = _operation(summary, body, fields)
+def describe(paths: Mapping[str, Mapping[str, Schema]]) -> Schema:
+    """Return the OpenAPI 3.1 document of operations, by path and method."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -124,7 +93,18 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _operation(summary: str, body: dict[str, Any] | None, fields: dict[str, Any]) -> dict[str, Any]:
+def operation(summary: str | None, body: Schema | None, fields: Mapping[str, Schema]) -> Schema:
+    """Return the description of an operation.
+
+    Parameters
+    ----------
+    summary
+        What it does.
+    body
+        Schema of its body; None: it has none.
+    fields
+        Schemas of the fields of the answer beside state and status.
+    """
     answer = {
         "type": "object",
         "required": ["state", "status"],
@@ -137,12 +117,12 @@ def _operation(summary: str, body: dict[str, Any] | None, fields: dict[str, Any]
             **fields,
         },
     }
-    operation: dict[str, Any] = {
+    found: Schema = {
         "summary": summary,
         "responses": {
             "200": {"description": summary, "content": {"application/json": {"schema": answer}}}
         },
     }
     if body is not None:
-        operation["requestBody"] = {"content": {"application/json": {"schema": body}}}
-    return operation
+        found["requestBody"] = {"content": {"application/json": {"schema": body}}}
+    return found

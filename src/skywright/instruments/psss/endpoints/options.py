@@ -110,7 +110,13 @@ def make_source(args: argparse.Namespace) -> Source[Pulse]:
         If an argument is missing or wrong; the message names it.
     """
     if args.source == "sim":
-        return _simulated(args)
+        from skywright.instruments.psss.sources.sim import SimSource
+        from skywright.instruments.psss.twin import InstrumentSettings
+        from skywright.instruments.psss.twin.settings import parse_size
+
+        columns, rows = parse_size(args.size)
+        settings = InstrumentSettings(rows=rows, columns=columns)
+        return SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)
     if args.source == "replay":
         from skywright.instruments.psss.sources.replay import ReplaySource
 
@@ -150,13 +156,3 @@ def channel_prefix(prefix: str) -> str:
     if not bare:
         raise ConfigError(f"--prefix {prefix!r}: expected one such as {PREFIX}")
     return bare
-
-
-def _simulated(args: argparse.Namespace) -> Source[Pulse]:
-    from skywright.instruments.psss.sources.sim import SimSource
-    from skywright.instruments.psss.twin import InstrumentSettings
-    from skywright.instruments.psss.twin.settings import parse_size
-
-    columns, rows = parse_size(args.size)
-    settings = InstrumentSettings(rows=rows, columns=columns)
-    return SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)

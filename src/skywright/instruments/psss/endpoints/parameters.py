@@ -74,10 +74,7 @@ class Parameters:
                     f"{KEPT_BYTES_MAX} bytes together; set those of no use to null"
                 )
             if changes:
-                try:
-                    self.processor.change(**changes)
-                except (TypeError, ValueError) as error:
-                    raise ConfigError(f"{', '.join(changes)}: {error}") from error
+                self.processor.change(**changes)
             self._given |= changes.keys() & set(SETTINGS)
             self._kept = kept
 
@@ -110,20 +107,3 @@ def _check_depth(name: str, value: Any) -> None:
         orjson.dumps({"parameters": {name: value}})
     except orjson.JSONEncodeError as error:
         raise ConfigError(f"{name}: its lists and objects are nested too deep") from error
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a body.
-
-    Raises
-    ------
-    ConfigError
-        If the body is something else.
-    """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"the body is {type(value).__name__}; expected an object {{...}}")
-    return value

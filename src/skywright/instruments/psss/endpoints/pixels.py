@@ -1,4 +1,4 @@
-"""Converts nested JSON lists to pixels, for large lists in another process.
+"""Reads the bodies of requests: JSON objects, and pixels, large ones in another process.
 
 30 MB of JSON become 5.5 million Python objects. In the process of the service they would delay
 every pulse for a second, and their memory would not be freed.
@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from skywright.errors import DataError
+from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.processes.child import start_module
 
 SMALL_BYTES = 200_000
@@ -47,15 +47,12 @@ def parse_upload(body: bytes) -> Upload:
 
     Raises
     ------
+    ConfigError
+        If the body is no JSON object.
     DataError
         If a field is missing or wrong; the message names it.
     """
-    try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise DataError(f"the body is not JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise DataError('the body is not an object {"filename": text, "data": lists or null}')
+    message = read_object(body)
     for field in ("filename", "data"):
         if field not in message:
             raise DataError(f"{field} is missing; expected filename and data")
@@ -64,6 +61,23 @@ def parse_upload(body: bytes) -> Upload:
         raise DataError(f"filename: {name!r} is not text")
     data = message.pop("data")
     return Upload(name, None if data is None else to_pixels(data))
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body.
+
+    Raises
+    ------
+    ConfigError
+        If the body is something else.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"the body is {type(value).__name__}; expected an object {{...}}")
+    return value
 
 
 def to_pixels(data: Any) -> NDArray[np.uint16]:
@@ -122,7 +136,7 @@ def main() -> None:
     """Read a body from stdin; write its name and pixels, or why it is refused, to stdout."""
     try:
         upload = parse_upload(sys.stdin.buffer.read())
-    except DataError as error:
+    except SkywrightError as error:
         found: Any = str(error)
     else:
         found = upload.name, upload.pixels

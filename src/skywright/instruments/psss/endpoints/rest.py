@@ -24,10 +24,9 @@ from starlette.routing import Route
 
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments.psss.background import Background, uploaded
+from skywright.instruments.psss.endpoints import openapi as api
 from skywright.instruments.psss.endpoints.metrics import make_registry
-from skywright.instruments.psss.endpoints.openapi import LoadRequest, RecordRequest, describe
-from skywright.instruments.psss.endpoints.parameters import read_object
-from skywright.instruments.psss.endpoints.pixels import read_upload
+from skywright.instruments.psss.endpoints.pixels import read_object, read_upload
 
 if TYPE_CHECKING:
     from skywright.instruments.psss.endpoints.service import Service
@@ -45,7 +44,11 @@ CORS = {
     "Access-Control-Allow-Headers": "Origin, Accept, Content-Type, X-Requested-With, X-CSRF-Token",
 }
 T = TypeVar("T", bound=BaseModel)
-Handler = Callable[[Request], Awaitable[Mapping[str, Any]]]
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Mapping[str, Any]]])
+HANDLERS: dict[str, dict[str, Callable[..., Any]]] = {}
+"""Methods of `_Handlers`, by path and method of the request."""
+OPERATIONS: dict[str, dict[str, Any]] = {}
+"""Their descriptions, for OpenAPI."""
 
 
 def rest_app(service: "Service") -> Starlette:
@@ -77,28 +80,28 @@ def rest_app(service: "Service") -> Starlette:
         return Response(text, headers={**CORS, "Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(request: Request) -> Response:
-        return _json(describe())
+        return _json(api.describe(OPERATIONS))
 
-    endpoints: dict[str, dict[str, Handler]] = {
-        "/start": {"POST": handlers.start},
-        "/stop": {"POST": handlers.stop},
-        "/status": {"GET": handlers.status},
-        "/background": {"POST": handlers.background},
-        "/background/record": {"POST": handlers.record_background},
-        "/background/load": {"POST": handlers.load_background},
-        "/backgrounds": {"GET": handlers.backgrounds},
-        "/parameters": {"GET": handlers.parameters, "POST": handlers.set_parameters},
-        "/statistics": {"GET": handlers.statistics},
-        "/health": {"GET": handlers.health},
-    }
     routes = [
-        Route(path, _endpoint(service, by_method), methods=[*by_method, "OPTIONS"])
-        for path, by_method in endpoints.items()
+        Route(path, _endpoint(handlers, by_method), methods=[*by_method, "OPTIONS"])
+        for path, by_method in HANDLERS.items()
     ]
     routes += [Route("/metrics", metrics), Route("/openapi.json", openapi)]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _html_error})
     app.router.redirect_slashes = False
     return app
+
+
+def _call(method: str, path: str, body: Any = None, **fields: Any) -> Callable[[Method], Method]:
+    """Return a decorator that adds a handler, and its docstring as the summary in OpenAPI."""
+
+    def add(handler: Method) -> Method:
+        HANDLERS.setdefault(path, {})[method] = handler
+        described = api.operation(handler.__doc__, body, fields)
+        OPERATIONS.setdefault(path, {})[method.lower()] = described
+        return handler
+
+    return add
 
 
 class _Handlers:
@@ -108,34 +111,46 @@ class _Handlers:
         self.service = service
         self._uploads = asyncio.Semaphore(UPLOADS_MAX)
 
-    def roi(self) -> list[int]:
-        return list(self.service.processor.settings.roi)
-
+    @_call("POST", "/start")
     async def start(self, request: Request) -> Mapping[str, Any]:
+        """Start the processing."""
         await anyio.to_thread.run_sync(self.service.processor.start)
         return {}
 
+    @_call("POST", "/stop")
     async def stop(self, request: Request) -> Mapping[str, Any]:
+        """Stop the processing."""
         await anyio.to_thread.run_sync(self.service.processor.stop)
         return {}
 
+    @_call("GET", "/status", roi=api.ROI)
     async def status(self, request: Request) -> Mapping[str, Any]:
-        return {"roi": self.roi()}
+        """Whether it is processing."""
+        return {"roi": self.service.processor.settings.roi}
 
+    @_call("GET", "/parameters", parameters=api.PARAMETERS, roi=api.ROI)
     async def parameters(self, request: Request) -> Mapping[str, Any]:
-        return {"parameters": self.service.parameters.as_json(), "roi": self.roi()}
+        """All parameters."""
+        roi = self.service.processor.settings.roi
+        return {"parameters": self.service.parameters.as_json(), "roi": roi}
 
+    @_call("POST", "/parameters", api.PARAMETERS, parameters=api.PARAMETERS, roi=api.ROI)
     async def set_parameters(self, request: Request) -> Mapping[str, Any]:
+        """Change parameters."""
         wanted = await anyio.to_thread.run_sync(read_object, await _body(request))
         await anyio.to_thread.run_sync(self.service.parameters.merge, wanted)
         return await self.parameters(request)
 
+    @_call("GET", "/statistics", statistics={"type": "object"})
     async def statistics(self, request: Request) -> Mapping[str, Any]:
+        """Since the last start; {} before the first."""
         processor = self.service.processor
         lost, unsent = processor.lost, processor.unsent_counts()
         return {"statistics": processor.statistics.as_json(lost, unsent)}
 
+    @_call("POST", "/background", api.BACKGROUND)
     async def background(self, request: Request) -> Mapping[str, Any]:
+        """Set or clear the background."""
         async with self._uploads:
             upload = await anyio.to_thread.run_sync(read_upload, await _body(request))
         if upload.pixels is None:
@@ -144,8 +159,10 @@ class _Handlers:
         await self._use(await anyio.to_thread.run_sync(uploaded, upload.name, upload.pixels))
         return {}
 
+    @_call("POST", "/background/record", api.RecordRequest.model_json_schema(), background=api.INFO)
     async def record_background(self, request: Request) -> Mapping[str, Any]:
-        wanted = _checked(RecordRequest, await _body(request))
+        """Use the mean of the next pulses as background."""
+        wanted = _checked(api.RecordRequest, await _body(request))
         cancelled = threading.Event()
 
         async def cancel_without_client() -> None:
@@ -162,8 +179,10 @@ class _Handlers:
             watching.cancel()
         return {"background": await self._keep(background)}
 
+    @_call("POST", "/background/load", api.LoadRequest.model_json_schema(), background=api.INFO)
     async def load_background(self, request: Request) -> Mapping[str, Any]:
-        wanted = _checked(LoadRequest, await _body(request))
+        """Use pixels of an HDF5 file as background."""
+        wanted = _checked(api.LoadRequest, await _body(request))
         background = await anyio.to_thread.run_sync(
             self.service.history.read_file, wanted.path, wanted.dataset, wanted.name
         )
@@ -181,11 +200,15 @@ class _Handlers:
             logger.warning("%s", error)
             return asdict(background.info)
 
+    @_call("GET", "/backgrounds", backgrounds={"type": "array", "items": api.INFO})
     async def backgrounds(self, request: Request) -> Mapping[str, Any]:
+        """Backgrounds that were used, newest first."""
         infos = await anyio.to_thread.run_sync(self.service.history.list)
         return {"backgrounds": [asdict(info) for info in infos]}
 
+    @_call("GET", "/health")
     async def health(self, request: Request) -> Mapping[str, Any]:
+        """State, message, rate, pulses lost by cause."""
         state = self.service.processor.state()
         newest = state.newest
         processed, sent = self.service.processor.statistics.counts
@@ -206,7 +229,9 @@ class _Handlers:
         }
 
 
-def _endpoint(service: "Service", by_method: Mapping[str, Handler]) -> Handler:
+def _endpoint(
+    handlers: _Handlers, by_method: Mapping[str, Callable[..., Any]]
+) -> Callable[[Request], Awaitable[Any]]:
     """Return the endpoint of a path. It answers OPTIONS, and errors as old clients expect them."""
 
     async def answer(request: Request) -> Any:
@@ -214,7 +239,7 @@ def _endpoint(service: "Service", by_method: Mapping[str, Handler]) -> Handler:
         if handler is None:
             return Response(headers=CORS)
         try:
-            fields = await handler(request)
+            fields = await handler(handlers, request)
         except HTTPException:
             raise
         except ClientDisconnect:
@@ -224,7 +249,7 @@ def _endpoint(service: "Service", by_method: Mapping[str, Handler]) -> Handler:
         except Exception as error:
             logger.exception("%s %s", request.method, request.url.path)
             return _json({"state": "error", "status": f"{type(error).__name__}: {error}"})
-        return _json({"state": "ok", "status": service.processor.status, **fields})
+        return _json({"state": "ok", "status": handlers.service.processor.status, **fields})
 
     return answer
 

@@ -102,11 +102,8 @@ class StreamEndpoint:
 
     def offer(self, result: Result) -> None:
         """Send a result."""
-        pulse, channels = result.pulse, dict[str, Any]()
-        picture = self._picture(result)
-        if self._images is None:
-            channels |= picture
-        channels |= self._results(result)
+        pulse, picture, results = result.pulse, self._picture(result), self._results(result)
+        channels = picture | results if self._images is None else results
         frames = self._encoder.encode(pulse.pulse_id, result.time_ns, channels)
         if self._sender.send(frames):
             self._statistics.sent(pulse.pulse_id)
@@ -117,10 +114,8 @@ class StreamEndpoint:
 
     def unsent(self) -> Mapping[str, int]:
         """Return the numbers of messages that were not sent, by cause."""
-        unsent = dict(self._sender.drops)
-        if self._images is not None:
-            unsent |= {f"image {cause}": count for cause, count in self._images.drops.items()}
-        return unsent
+        images = {} if self._images is None else self._images.drops
+        return self._sender.drops | {f"image {cause}": count for cause, count in images.items()}
 
     def delays(self) -> dict[str, float]:
         """Return the time from the start of a pulse's processing until its result is sent, ms.

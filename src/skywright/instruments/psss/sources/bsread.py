@@ -3,12 +3,12 @@
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 
+from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.source import PolledSource
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.psss.pulse import Pulse
@@ -84,15 +84,12 @@ class BsreadSource(PolledSource[Pulse]):
         self._receiver: Receiver | None = None
         self._decoder = Decoder()
         self._gaps = PulseGaps(step)
-        self._lost: Counter[str] = Counter()
+        self._lost = Counters()
 
     @property
     def lost(self) -> Mapping[str, int]:
         """Number of lost pulses, by cause."""
-        counts = {cause: number for cause, number in self._lost.copy().items() if number}
-        if gap := self._gaps.missing:
-            counts["gap"] = gap
-        return counts
+        return sum_counts(self._lost.as_dict(), {"gap": self._gaps.missing})
 
     def open(self) -> None:
         """Connect; pulses that come while the source is stopped are not missing."""
@@ -104,9 +101,10 @@ class BsreadSource(PolledSource[Pulse]):
     def next(self, timeout_s: float) -> Pulse | None:
         """Return the next pulse in the order of the wire, or None after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        trouble = ""
+        trouble, left = "", timeout_s
         while (receiver := self._receiver) is not None:
-            frames = receiver.receive(max(deadline - time.monotonic(), 0.0))
+            frames = receiver.receive(max(left, 0.0)) if left >= 0.0 else None
+            left = deadline - time.monotonic()
             if frames is None:
                 if trouble:  # else it would seem that nothing comes
                     self.report(f"{self.address}: {trouble}")
@@ -118,7 +116,7 @@ class BsreadSource(PolledSource[Pulse]):
                 message = self._decoder.decode(frames)
             except DataError as error:
                 cause = "headless" if isinstance(error, HeadlessError) else "garbage"
-                self._lost[cause] += 1
+                self._lost.add(cause)
                 self._gaps.undecodable()
                 # Log a row of them once: they may come at the rate of the machine
                 logger.log(

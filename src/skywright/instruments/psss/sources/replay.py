@@ -57,7 +57,9 @@ class ReplaySource(PacedSource[Pulse]):
     def __init__(self, path: Path, dataset: str | None = None, *, rate_hz: float = 100.0) -> None:
         if rate_hz < 0.0:
             raise ConfigError(f"rate {rate_hz} Hz: expected 0 or more")
-        super().__init__("replay", self._pulse, period_of(rate_hz), item_name="picture")
+        super().__init__(
+            "replay", self._pulse, period_of(rate_hz), period_min_s=None, item_name="picture"
+        )
         self._pacer.end()  # no picture comes before the first start
         self.path = path
         self.dataset = dataset
@@ -83,10 +85,6 @@ class ReplaySource(PacedSource[Pulse]):
             self._images = images
             files.pop_all()
         super().open()
-
-    def set_period(self, seconds: float) -> float:
-        """Return 0: the pulses come at the rate of their machine."""
-        return 0.0
 
     def halt(self) -> None:
         """Close the file."""

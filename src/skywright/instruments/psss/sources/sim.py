@@ -65,7 +65,7 @@ class SimSource(PacedSource[Pulse]):
         if min(rate_hz, speed) < 0.0:
             raise ConfigError(f"rate {rate_hz} Hz, speed {speed}: expected 0 or more")
         period_s = period_of(rate_hz * speed)
-        super().__init__("sim", self._pulse, period_s, item_name="pulse")
+        super().__init__("sim", self._pulse, period_s, period_min_s=None, item_name="pulse")
         self._pacer.end()  # no pulse comes before the first start
         self.settings = settings or InstrumentSettings()
         self.beam = True
@@ -111,10 +111,6 @@ class SimSource(PacedSource[Pulse]):
         self._id_of_first = next_id - before
         self._time_of_zero_ns = now_ns - next_id * self._id_period_ns
         super().open()
-
-    def set_period(self, seconds: float) -> float:
-        """Return 0: the machine sets the rate of its pulses."""
-        return 0.0
 
     def next(self, timeout_s: float) -> Pulse | None:
         """Wait until the next pulse is due, and return it; None after `timeout_s`."""
