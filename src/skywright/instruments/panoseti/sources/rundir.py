@@ -331,9 +331,7 @@ class RunDirectorySource(PolledSource[FrameGroup]):
         return [path for path in found if path.is_relative_to(self.data_dir)]
 
     def _is_marked(self, run: str) -> bool:
-        directories = run_of(self.data_dir, run).directories
-        # Not `Path.exists`, which raises where a directory may not be entered.
-        return any(os.path.exists(path / ENDED_MARKER) for path in directories)  # noqa: PTH110
+        return run_of(self.data_dir, run).find(ENDED_MARKER) is not None
 
     def _begins(self, directory: Path) -> bool:
         """Return whether a directory without files was made for a run that begins now."""

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import grpc
@@ -245,16 +246,9 @@ class UbloxService:
 
     async def _listen(self, receiver: Receiver, baud: int) -> None:
         """Read a receiver's messages from now on."""
-        loop = asyncio.get_running_loop()
+        in_loop = asyncio.get_running_loop().call_soon_threadsafe
         self._receiver, self._opened = receiver, (receiver.device, baud)
-
-        def hand_over(message: Message) -> None:
-            loop.call_soon_threadsafe(self._publish, message)
-
-        def fail(reason: str) -> None:
-            loop.call_soon_threadsafe(self._fail, reason)
-
-        receiver.listen(hand_over, fail)
+        receiver.listen(partial(in_loop, self._publish), partial(in_loop, self._fail))
         await self._post_health(True)
 
     async def _open_again(self, former: tuple[str, int]) -> None:
