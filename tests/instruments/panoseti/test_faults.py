@@ -491,6 +491,26 @@ def test_a_file_that_cannot_be_opened_is_logged_once_and_read_when_it_can_be(tmp
     assert finder.directories() == [tmp_path / "data", run]
 
 
+@pytest.mark.parametrize("odd", [b"seqno_0", b"debug_\xe9.seqno_0"])
+def test_a_file_that_cannot_be_indexed_is_logged_and_counted_once(tracked, caplog, odd):
+    data_dir, tracker = tracked
+    run = run_directory(data_dir)
+    path = os.fsencode(run / file_name("img16")).replace(b"seqno_0", odd)
+    Path(os.fsdecode(path)).symlink_to(run / "away")
+    for number in range(1, 4):  # each is found by a scan of its own
+        append(run / file_name("ph256", 1, number), made_frames("ph256", 2))
+        until_rows(tracker, 2 * number, IndexKey(0, "ph256"))
+    assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 1
+    assert tracker.source.lost == {"file not readable": 1}
+    append(run / "away", made_frames("img16", 3))
+    if odd == b"seqno_0":
+        until_rows(tracker, 3)
+        assert not tracker.source.lost.get("file not readable")
+    append(run / file_name("img16", 1, 1), made_frames("img16", 3))
+    until_rows(tracker, 6 if odd == b"seqno_0" else 3)
+    assert not tracker.error
+
+
 def test_a_file_that_a_disk_does_not_give_is_logged_once_and_read_when_it_does(
     tmp_path, monkeypatch, caplog
 ):

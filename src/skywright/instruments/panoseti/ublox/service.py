@@ -5,7 +5,6 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import partial
 from typing import Any
 
 import grpc
@@ -248,7 +247,9 @@ class UbloxService:
         """Read a receiver's messages from now on."""
         in_loop = asyncio.get_running_loop().call_soon_threadsafe
         self._receiver, self._opened = receiver, (receiver.device, baud)
-        receiver.listen(partial(in_loop, self._publish), partial(in_loop, self._fail))
+        receiver.listen(
+            lambda message: in_loop(self._publish, message), lambda why: in_loop(self._fail, why)
+        )
         await self._post_health(True)
 
     async def _open_again(self, former: tuple[str, int]) -> None:
