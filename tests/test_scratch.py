@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from skywright.processes.scratch import keep_scratch, make_scratch
+from skywright.processes.scratch import keep_scratch, make_scratch, scratch
 
 SCRIPT = """
 import sys, tempfile
@@ -55,6 +55,20 @@ def test_what_killed_processes_have_left_is_removed(
     assert make_scratch("test") != own
     assert not living.exists()
     assert own.is_dir()
+
+
+def test_a_directory_of_a_block_is_gone_after_it_with_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = [*Path("/proc/self/fd").iterdir()]
+    with scratch("test") as own:
+        (own / "file").touch()
+        assert make_scratch("test") != own
+        assert own.is_dir()
+    assert not own.exists()
+    after = [*Path("/proc/self/fd").iterdir()]
+    assert len(after) == len(before) + 1  # that of `make_scratch`
 
 
 @pytest.mark.parametrize("code", [errno.EBADF, errno.ENOLCK])

@@ -278,14 +278,13 @@ class PanosetiBase(OwnerGroup):
 
     async def serving(self) -> None:
         """Post, and serve live frames, until the end."""
-        if self.live is None:
-            await self._post_forever(POST_PERIOD_S, 0.5)
-            return
-        await post(self.grpc_port, await self.live.start())
+        if self.live is not None:
+            await post(self.grpc_port, await self.live.start())
         try:
             await self._post_forever(POST_PERIOD_S, 0.5)
         finally:
-            await self.live.stop()
+            if self.live is not None:
+                await self.live.stop()
 
     def close(self) -> None:
         """Close files and source."""

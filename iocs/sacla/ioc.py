@@ -131,15 +131,19 @@ def format_regions(regions: Sequence[Region]) -> str:
     return " ".join(format_region(region) for region in regions)
 
 
+TRUTH = ("effect", "width_ps", "jitter_ps", "timing_noise_ps", "i0_noise", "charge_spread_px")
+"""Settings of the twin, and PVs of `Sim`."""
+
+
 class Sim(PVGroup):
     """What the simulator knows to be true, for scoring only."""
 
     effect = readback(float("nan"), precision=4, name="Effect_RBV")
-    width = readback(float("nan"), precision=4, units="ps", name="Width_RBV")
-    jitter = readback(float("nan"), precision=4, units="ps", name="Jitter_RBV")
-    timing_noise = readback(float("nan"), precision=4, units="ps", name="TimingNoise_RBV")
+    width_ps = readback(float("nan"), precision=4, units="ps", name="Width_RBV")
+    jitter_ps = readback(float("nan"), precision=4, units="ps", name="Jitter_RBV")
+    timing_noise_ps = readback(float("nan"), precision=4, units="ps", name="TimingNoise_RBV")
     i0_noise = readback(float("nan"), precision=4, name="I0Noise_RBV")
-    charge_spread = readback(float("nan"), precision=4, units="px", name="ChargeSpread_RBV")
+    charge_spread_px = readback(float("nan"), precision=4, units="px", name="ChargeSpread_RBV")
 
 
 class SaclaIOC(OwnerGroup):
@@ -226,13 +230,8 @@ class SaclaIOC(OwnerGroup):
         await self.bins.readback.write(format_bins(source.edges))
         await post(self.hits, ":".join(map(str, source.hits)))
         await post(self.frames_every.readback, self.shots.frames_every)
-        if self.truth is not None:
-            await post(self.sim.effect, self.truth.effect)
-            await post(self.sim.width, self.truth.width_ps)
-            await post(self.sim.jitter, self.truth.jitter_ps)
-            await post(self.sim.timing_noise, self.truth.timing_noise_ps)
-            await post(self.sim.i0_noise, self.truth.i0_noise)
-            await post(self.sim.charge_spread, self.truth.charge_spread_px)
+        for name in TRUTH if self.truth is not None else ():
+            await post(getattr(self.sim, name), getattr(self.truth, name))
 
     async def _post(self) -> None:
         shots = self.shots

@@ -188,12 +188,15 @@ def delay_scan(
             yield from bps.mv(device.binned_by, "delay")
         return (yield from stubs.recorded(device, body, _md, stubs.SHOTS))
 
-    bins = yield from bps.rd(device.bins)
-    binned_by = yield from bps.rd(device.binned_by)
+    changed = (device.shots_per_point, device.wanted_error, device.bins, device.binned_by)
+    former = []
+    for signal in changed:
+        former.append((signal, (yield from bps.rd(signal))))
 
     def restore() -> MsgGenerator[None]:
-        yield from bps.mv(device.bins, bins, device.wanted_stage_delay, math.inf)
-        yield from bps.mv(device.binned_by, binned_by)
+        yield from bps.mv(device.wanted_stage_delay, math.inf)
+        for signal, value in former:
+            yield from bps.mv(signal, value)
 
     uid, _ = yield from with_device_errors(bpp.finalize_wrapper(scan(), restore))
     return _summary(str(uid), points)

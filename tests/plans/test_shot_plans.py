@@ -261,7 +261,10 @@ def test_a_delay_scan_shows_the_effect_and_ends_points_early(
 ) -> None:
     motor, run = beamline[1], Run(RE)
     bins = sacla.bins.get()
+    sacla.shots_per_point.put(77)
+    sacla.wanted_error.put(0.5)
     scan = RE(delay_scan(sacla, motor, -0.6, 0.6, 3, shots=400, error=0.06)).plan_result
+    assert (sacla.shots_per_point.get(), sacla.wanted_error.get()) == (77, 0.5)
     assert run.of("stop")[0]["num_events"]["primary"] == 3
     assert (scan.shots < 400).all()
     assert (scan.effect_error < 0.07).all()

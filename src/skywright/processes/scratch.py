@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skywright.processes.locks import try_lock
@@ -23,6 +24,22 @@ def make_scratch(name: str) -> Path:
     name
         What the directory is for; part of its own name.
     """
+    return _make(name)[0]
+
+
+@contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """Make a directory as `make_scratch` does, and remove it at the end of the block."""
+    directory, descriptor = _make(name)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _make(name: str) -> tuple[Path, int]:
+    """Return a new directory, and the open descriptor that holds its lock."""
     prefix = f"skywright-{name}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         _remove_abandoned(left)
@@ -31,9 +48,9 @@ def make_scratch(name: str) -> Path:
         descriptor = os.open(made, os.O_RDONLY)  # stays open: the lock ends with this process
         try:
             if try_lock(descriptor) and made.is_dir():
-                return made
+                return made, descriptor
         except OSError:  # no locks here, e.g. on NFS: such a directory is not removed
-            return made
+            return made, descriptor
         os.close(descriptor)  # another process has removed it before it was locked
 
 

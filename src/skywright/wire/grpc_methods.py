@@ -1,7 +1,7 @@
 """The methods of a gRPC service from one table, for its server and for its clients."""
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import grpc
 
@@ -44,13 +44,29 @@ def make_handlers(service: str, methods: Iterable[Method], servicer: Any) -> grp
     return grpc.method_handlers_generic_handler(service, found)
 
 
-def make_call(service: str, method: Method, channel: Any, raw: bool = False) -> Any:
-    """Return a method as a client calls it over a channel, blocking or asyncio.
+class Calls:
+    """The methods of a service as a client calls them, by their names in the protocol.
 
-    With `raw` its responses are bytes.
+    Parameters
+    ----------
+    channel
+        A `grpc.Channel` or a `grpc.aio.Channel`.
+    raw
+        Leave responses that the servicer gives as bytes as they are.
     """
-    return getattr(channel, method.kind)(
-        f"/{service}/{method.name}",
-        request_serializer=method.request.SerializeToString,
-        response_deserializer=None if raw else method.response.FromString,
-    )
+
+    service: ClassVar[str]
+    methods: ClassVar[tuple[Method, ...]]
+
+    def __init__(self, channel: Any, raw: bool = False) -> None:
+        for each in self.methods:
+            is_raw = raw and each.is_encoded
+            call = getattr(channel, each.kind)(
+                f"/{self.service}/{each.name}",
+                request_serializer=each.request.SerializeToString,
+                response_deserializer=None if is_raw else each.response.FromString,
+            )
+            setattr(self, each.name, call)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self.service} has no method {name}")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from support.pano_server import end_of, served_here, status
 from support.waiting import until
 
 from skywright.errors import ConfigError
-from skywright.instruments.panoseti.live import activity, follow, pipe, service, simulate
+from skywright.instruments.panoseti.live import activity, follow, service, simulate
 from skywright.instruments.panoseti.live.config import (
     HpIoConfig,
     ServerConfig,
@@ -207,7 +208,7 @@ def test_calls_are_answered_while_a_growing_file_is_read(server, data_dir, monke
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(pipe, "newest_files"), (follow.Followed, "read_new")], ids=str
+    ("owner", "name"), [(follow, "newest_files"), (follow.Followed, "read_new")], ids=str
 )
 def test_calls_are_answered_while_an_announced_file_is_read(tmp_path, monkeypatch, owner, name):
     run = run_directory(tmp_path / "data", 9)
@@ -239,6 +240,18 @@ def test_a_run_is_announced_after_the_clock_was_set_back(tmp_path):
         announce(runs[1], "img8")
         assert decode(next(call)).frame_number == 1
         call.cancel()
+
+
+def test_files_that_a_killed_simulation_has_left_are_removed_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "skywright-panoseti-sim-left" / "module_224"
+    left.mkdir(parents=True)
+    with served_here(tmp_path) as server:
+        assert server.init(simulate_daq=True).success
+        assert not left.exists()
+        server.images(1)
+        assert len(list(tmp_path.glob("*panoseti-sim*"))) == 1
+    assert not list(tmp_path.glob("*panoseti-sim*"))
 
 
 def test_a_stream_that_is_not_read_is_ended_too(server, data_dir, caplog):

@@ -571,6 +571,47 @@ def test_frames_announced_by_a_pipe(tmp_path):
         call.cancel()
 
 
+def test_a_frame_comes_once_where_files_are_followed_and_announced(tmp_path):
+    run = run_directory(tmp_path / "data", 9)
+    os.mkfifo(run / "read_status_2")
+    frames = made_frames("img8", 9)
+    path = run / file_name("img8", 9)
+    methods = {"filesystem_poll": {"enabled": True}, "filesystem_pipe": {"enabled": True}}
+    config = {"acquisition_methods": methods}
+    with (
+        (run / "read_status_2").open("w+b", buffering=0) as pipe,
+        served_here(tmp_path, tmp_path / "data", config=config) as server,
+    ):
+        call, found = server.stream(), []
+        for number in range(9):
+            append(path, frames, number, number + 1)
+            pipe.write(b"img8      ")
+            found.append(decode(next(call)).frame_number)
+        call.cancel()
+    assert found == list(range(9))
+
+
+def test_a_file_is_read_when_a_pipe_has_named_its_product_and_not_before(tmp_path):
+    run = run_directory(tmp_path / "data", 9)
+    os.mkfifo(run / "read_status_2")
+    frames = made_frames("img8", 3)
+    with served_here(tmp_path, tmp_path / "data", config=BY_PIPE) as server:
+        call = server.stream()
+        append(run / file_name("img8", 9), frames, 0, 1)
+        append(run / file_name("ph256", 9), made_frames("ph256", 4), 0, 4)
+        announce(run, "img16", "nonsense", "img8")
+        assert decode(next(call)).frame_number == 0
+        append(run / file_name("img8", 9), frames, 1, 2)
+        append(run / file_name("img8", 9, 1), frames, 2, 3)  # the next file
+        announce(run, "img8")
+        names = {(image.file, image.frame_number) for image in (decode(next(call)),)}
+        while (file_name("img8", 9, 1), 0) not in names:
+            image = decode(next(call))
+            names.add((image.file, image.frame_number))
+        assert all("img8" in name for name, _ in names)
+        call.cancel()
+
+
 def test_a_pipe_that_is_made_again_is_read(tmp_path):
     run = run_directory(tmp_path / "data", 9)
     os.mkfifo(run / "read_status_2")

@@ -20,7 +20,7 @@ from skywright.errors import ConfigError, DataError
 from skywright.files.index import IndexWriter
 from skywright.files.readers import open_reader
 from skywright.instruments.panoseti.clock import NUM, Flag
-from skywright.instruments.panoseti.live.follow import Followed, RunFinder
+from skywright.instruments.panoseti.live.follow import Followed, RunFinder, faults_logged
 from skywright.instruments.panoseti.pff import PffFile, read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import parse_file_name
@@ -465,6 +465,97 @@ def test_a_run_that_begins_after_the_clock_was_set_back_is_the_newest(tmp_path):
     assert image.frame_number == 1
     assert finder.directories()[1:] == [new]
     np.testing.assert_array_equal(image.image, made_frames("img16", 2, seed=3).image[1])
+
+
+def test_a_file_that_cannot_be_opened_is_logged_once_and_read_when_it_can_be(tmp_path, caplog):
+    run = run_directory(tmp_path / "data")
+    path = run / file_name("img16")
+    path.symlink_to(tmp_path / "away")
+    finder = RunFinder(tmp_path / "data")
+
+    def errors():
+        return [record.message for record in caplog.records if record.levelname == "ERROR"]
+
+    with served_here(tmp_path, tmp_path / "data") as server:
+        call = server.stream(timeout=60)
+        until(errors, 30, "the file was tried")
+        for number in range(3):  # each is found by a scan of its own
+            other = run / file_name("img8", 2, number)
+            append(other, made_frames("img8", 2, module=2))
+            assert decode(next(call)).file == other.name
+        assert len(errors()) == 1
+        assert path.name in errors()[0]
+        append(tmp_path / "away", made_frames("img16", 2))
+        assert decode(next(call)).file == path.name
+        call.cancel()
+    assert finder.directories() == [tmp_path / "data", run]
+
+
+@pytest.mark.parametrize("odd", [b"seqno_0", b"debug_\xe9.seqno_0"])
+def test_a_file_that_cannot_be_indexed_is_logged_and_counted_once(tracked, caplog, odd):
+    data_dir, tracker = tracked
+    run = run_directory(data_dir)
+    path = os.fsencode(run / file_name("img16")).replace(b"seqno_0", odd)
+    Path(os.fsdecode(path)).symlink_to(run / "away")
+    for number in range(1, 4):  # each is found by a scan of its own
+        append(run / file_name("ph256", 1, number), made_frames("ph256", 2))
+        until_rows(tracker, 2 * number, IndexKey(0, "ph256"))
+    assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 1
+    assert tracker.source.lost == {"file not readable": 1}
+    append(run / "away", made_frames("img16", 3))
+    if odd == b"seqno_0":
+        until_rows(tracker, 3)
+        assert not tracker.source.lost.get("file not readable")
+    append(run / file_name("img16", 1, 1), made_frames("img16", 3))
+    until_rows(tracker, 6 if odd == b"seqno_0" else 3)
+    assert not tracker.error
+
+
+def test_a_file_that_a_disk_does_not_give_is_logged_once_and_read_when_it_does(
+    tmp_path, monkeypatch, caplog
+):
+    path = run_directory(tmp_path) / file_name("img16")
+    append(path, made_frames("img16", 2))
+    followed, fails, stat = Followed(path, parse_file_name(path)), True, PffFile.stat
+
+    def failing(file):
+        if fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return stat(file)
+
+    monkeypatch.setattr(PffFile, "stat", failing)
+
+    def read():
+        with faults_logged(followed):
+            return followed.read_new()
+
+    for _ in range(2):
+        assert read() is None
+        assert read() is None
+        assert len(caplog.records) == 1
+        caplog.clear()
+        fails = False
+        frames = read()
+        fails = True
+    assert frames is None  # the second time it has not grown
+    followed.file.close()
+
+
+def test_years_of_runs_are_listed_without_a_question_for_each_of_their_names(tmp_path, monkeypatch):
+    runs = [run_directory(tmp_path, 1, str(number)) for number in range(20)]
+    (tmp_path / "module_1" / "nowhere").symlink_to(tmp_path / "gone")
+    for number, run in enumerate(runs):
+        append(run / file_name("img16"), made_frames("img16", 1))
+        os.utime(run, (number, number))
+    asked, stat = [], Path.stat
+
+    def counted(path, **options):
+        asked.append(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", counted)
+    assert RunFinder(tmp_path).directories() == [tmp_path, runs[-1]]
+    assert not asked
 
 
 def test_a_full_disk_ends_the_simulated_run_and_the_next_one_is_whole(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from support.waiting import until
 from iocs.panoseti.live import LiveFrames
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.readers import open_reader
-from skywright.instruments.panoseti.clock import NS, Flag
+from skywright.instruments.panoseti.clock import NS, SEC, Flag
 from skywright.instruments.panoseti.live.client import stream
 from skywright.instruments.panoseti.live.slots import Slots
 from skywright.instruments.panoseti.packets import make_packets
@@ -85,6 +85,38 @@ def test_a_run_is_played_in_its_own_time_and_stands_still_while_stopped(tmp_path
     assert source.has_ended
     source.rewind()
     assert not source.has_ended
+    source.close()
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 20, 48, 49])
+def test_a_frame_dated_far_ahead_holds_up_no_other_one(tmp_path, wrong):
+    run, frames = run_directory(tmp_path), made_frames("img16", 50)
+    frames.numbers[wrong, :, SEC] += 100 * 86_400
+    (run / file_name("img16")).write_bytes(encode_frames(frames))
+    (run / file_name("img16", 1, 1)).write_bytes(encode_frames(made_frames("img16", 3, seed=2)))
+    clock = Clock()
+    source = ReplaySource(run, clock=clock)
+    source.open()
+    early = frames_of(all_due(source))
+    assert early <= 3
+    clock.now += 0.030
+    assert 29 <= early + frames_of(all_due(source)) <= 33
+    clock.now += 0.021
+    all_due(source)
+    assert source.has_ended
+    source.close()
+
+
+def test_a_run_that_begins_with_a_frame_without_a_time_is_played(tmp_path):
+    run, frames = run_directory(tmp_path), made_frames("img16", 9)
+    frames.numbers[:2] = 0
+    (run / file_name("img16")).write_bytes(encode_frames(frames))
+    clock = Clock()
+    source = ReplaySource(run, clock=clock)
+    source.open()
+    assert frames_of(all_due(source)) == 3
+    clock.now += 0.010
+    assert frames_of(all_due(source)) == 6
     source.close()
 
 

@@ -482,6 +482,21 @@ def test_live_reports_what_it_found_when_it_is_interrupted(capfd, monkeypatch, n
     assert "images_lost" not in counts
 
 
+def test_live_shows_the_messages_of_its_source(monkeypatch, capfd):
+    class Talking(SimSource):
+        def start(self, deliver, report):
+            report("A: does not answer; trying again")
+            report("A: works again", False)
+            super().start(deliver, report)
+
+    monkeypatch.setattr("skywright.instruments.sacla.sources.sim.SimSource", Talking)
+    with pytest.raises(SystemExit) as ended:
+        main(["sacla", "live", "--bins=-2:3:6", "--shots", "5", "--speed", "0", "--json"])
+    out, err = capfd.readouterr()
+    assert (ended.value.code, json.loads(out)["counts"]["shots_expected"]) == (0, 5)
+    assert err == "A: does not answer; trying again\nA: works again\n"
+
+
 def small_source():
     return SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
 

@@ -15,6 +15,7 @@ from skywright.instruments.panoseti.pixel_analysis import (
     PER_PIXEL,
     PulseHeights,
     Pulses,
+    median_of,
     percentile,
 )
 
@@ -98,8 +99,7 @@ class PixelGain(PulseHeights):
             variance = spread - BIN_ADC**2 / 12 - self.parameters["noise_adc"] ** 2
             level = mean - np.nan_to_num(pedestal)
             gain = np.where(variance > 0, variance / level, np.nan)
-        known = ~np.isnan(gain)
-        middle = float(np.median(gain[known])) if known.any() else np.nan
+        middle = median_of(gain)
         return {
             "n_pulses": found["n_pulses"],
             "pulses": count.reshape(PER_PIXEL),
@@ -109,6 +109,6 @@ class PixelGain(PulseHeights):
             "gain_median": middle,
             "relative_gain": (gain / middle).reshape(PER_PIXEL),
             "photoelectrons": (level / gain).reshape(PER_PIXEL),
-            "n_without": (~known).sum(),
+            "n_without": np.isnan(gain).sum(),
             "n_saturated": saturated.sum(),
         }

@@ -189,9 +189,7 @@ class RunHousekeeping:
         """
         if run != self._run or self._file is None:
             self._run = run
-            paths = [path / FILE_NAME for path in run_of(self._data_dir, run).directories]
-            # Not `Path.is_file`, which raises where a directory may not be entered.
-            path = next(filter(os.path.isfile, paths), None)
+            path = run_of(self._data_dir, run).find(FILE_NAME)
             self._file = None if path is None else HousekeepingFile(path)
         if self._file is None or not self._file.follow():
             return []

@@ -112,7 +112,6 @@ class PffWriter:
         self.directory = directory
         self.product = product
         self.module = module
-        self.frames = 0
         self._encoder = FrameEncoder(product)
         self._limit = max_file_bytes
         self._buffer_bytes = product.buffer_bytes if buffer_bytes is None else buffer_bytes
@@ -148,7 +147,6 @@ class PffWriter:
                 fitting = min(fitting, -(-missing // data.shape[1]))
             self._put(data[done : done + fitting].tobytes())
             done += fitting
-        self.frames += len(data)
 
     def flush(self) -> None:
         """Write out what is in the buffer."""

@@ -50,7 +50,7 @@ class Clocks(NamedTuple):
         return Clocks(sample, stride, self.blocks + 1, self.locked + other.locked)
 
     def results(self, packets: NDArray[np.int64]) -> dict[str, Any]:
-        """Return the values of `CLOCK_RESULTS`; `packets` (4,) came from the boards."""
+        """Return what is known of the clocks; `packets` (4,) came from the boards."""
         offsets = [
             estimate_offset(self.sample[:, board].reshape(-1, len(FIELDS)))
             for board in range(QUABOS)
@@ -69,7 +69,14 @@ class Clocks(NamedTuple):
         }
 
 
-CLOCK_RESULTS = (
+COMMON_RESULTS = (
+    Column("seconds", "<f8", attrs={"units": "s", "description": "first to last frame"}),
+    Column("n_lost", "<i8", attrs={"description": "packets, by their counters"}),
+    Column("board_lost", "<i8", (QUABOS,), attrs={"description": "packets"}),
+    Column("hot", "|u1", PER_PIXEL, attrs={"description": "1: noise, or counts, far above median"}),
+    Column("dead", "|u1", PER_PIXEL, attrs={"description": "1: below 0.3 x their median"}),
+    Column("n_hot", "<i8", attrs={"description": "pixels"}),
+    Column("n_dead", "<i8", attrs={"description": "pixels"}),
     Column("n_unlocked", "<i8", attrs={"description": "packets of clocks not in step with UTC"}),
     Column("clock_locked", "<f8", (QUABOS,), attrs={"description": "part of packets in step"}),
     Column(
@@ -170,6 +177,21 @@ class FrameAnalysis(Analysis[State]):
             )
         )
 
+    def common_results(
+        self, state: Any, hot: NDArray[np.bool_], dead: NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        """Return the `COMMON_RESULTS` of a state and of the pixels that are hot or dead."""
+        return {
+            "seconds": state.time_ns.seconds,
+            "n_lost": state.gaps.lost.sum(),
+            "board_lost": state.gaps.lost,
+            "hot": hot.reshape(PER_PIXEL),
+            "dead": dead.reshape(PER_PIXEL),
+            "n_hot": hot.sum(),
+            "n_dead": dead.sum(),
+            **state.clocks.results(state.gaps.packets),
+        }
+
 
 class Pulses(NamedTuple):
     """What is kept of pulse-height frames."""
@@ -201,11 +223,8 @@ class PulseHeights(FrameAnalysis[Pulses]):
     )
     results: ClassVar[Sequence[Column]] = (
         Column("n_pulses", "<i8", attrs={"description": "frames"}),
-        Column("seconds", "<f8", attrs={"units": "s", "description": "first to last frame"}),
         Column("rate", "<f8", attrs={"units": "Hz", "description": "of packets of all boards"}),
         Column("board_rates", "<f8", (QUABOS,), attrs={"units": "Hz"}),
-        Column("n_lost", "<i8", attrs={"description": "packets, by their counters"}),
-        Column("board_lost", "<i8", (QUABOS,), attrs={"description": "packets"}),
         Column("pedestal", "<f8", PER_PIXEL, attrs={**ADC, "description": "median; or NaN"}),
         Column("noise", "<f8", PER_PIXEL, attrs={**ADC, "description": "standard deviation"}),
         Column("noise_median", "<f8", attrs={**ADC, "description": "of the pixels"}),
@@ -214,11 +233,7 @@ class PulseHeights(FrameAnalysis[Pulses]):
         Column("spectrum", "<i8", (BINS,), attrs={"description": "of all pixels"}),
         Column("largest_spectrum", "<i8", (QUABOS, BINS), attrs={"description": "brightest pixel"}),
         Column("spectrum_edges", "<f8", (BINS + 1,), attrs=ADC),
-        Column("hot", "|u1", PER_PIXEL, attrs={"description": "1: noise above 3 x the median"}),
-        Column("dead", "|u1", PER_PIXEL, attrs={"description": "1: noise below 0.3 x the median"}),
-        Column("n_hot", "<i8", attrs={"description": "pixels"}),
-        Column("n_dead", "<i8", attrs={"description": "pixels"}),
-        *CLOCK_RESULTS,
+        *COMMON_RESULTS,
     )
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
@@ -260,18 +275,13 @@ class PulseHeights(FrameAnalysis[Pulses]):
         state = state or self.statistic(self.no_members())
         low, pedestal = (percentile(state.histogram, q) for q in (0.1587, 0.5))
         noise = pedestal - low
-        known = ~np.isnan(noise)
-        middle = float(np.median(noise[known])) if known.any() else np.nan
-        hot, dead = noise > HOT * middle, noise < DEAD * middle
+        middle = median_of(noise)
         seconds = state.time_ns.seconds
         rates = state.gaps.packets / seconds if seconds > 0 else np.full(QUABOS, np.nan)
         return {
             "n_pulses": state.frames,
-            "seconds": seconds,
             "rate": rates.sum(),
             "board_rates": rates,
-            "n_lost": state.gaps.lost.sum(),
-            "board_lost": state.gaps.lost,
             "pedestal": pedestal.reshape(PER_PIXEL),
             "noise": noise.reshape(PER_PIXEL),
             "noise_median": middle,
@@ -280,11 +290,7 @@ class PulseHeights(FrameAnalysis[Pulses]):
             "spectrum": state.histogram.sum(axis=0),
             "largest_spectrum": state.largest,
             "spectrum_edges": FIRST_ADC + BIN_ADC * np.arange(BINS + 1.0),
-            "hot": hot.reshape(PER_PIXEL),
-            "dead": dead.reshape(PER_PIXEL),
-            "n_hot": hot.sum(),
-            "n_dead": dead.sum(),
-            **state.clocks.results(state.gaps.packets),
+            **self.common_results(state, noise > HOT * middle, noise < DEAD * middle),
         }
 
     def _of_board(
@@ -338,18 +344,11 @@ class MovieStatistics(FrameAnalysis[Movie]):
     )
     results = (
         Column("n_movie", "<i8", attrs={"description": "frames"}),
-        Column("seconds", "<f8", attrs={"units": "s", "description": "first to last frame"}),
         Column("frame_rate", "<f8", attrs={"units": "Hz"}),
-        Column("n_lost", "<i8", attrs={"description": "packets, by their counters"}),
-        Column("board_lost", "<i8", (QUABOS,), attrs={"description": "packets"}),
         Column("mean_count", "<f8", attrs={"units": "counts", "description": "of all pixels"}),
         Column("mean_image", "<f8", PER_PIXEL, attrs={"units": "counts", "description": "or NaN"}),
         Column("variance", "<f8", PER_PIXEL, attrs={"units": "counts^2", "description": "or NaN"}),
-        Column("hot", "|u1", PER_PIXEL, attrs={"description": "1: far above the median"}),
-        Column("dead", "|u1", PER_PIXEL, attrs={"description": "1: below 0.3 x the median"}),
-        Column("n_hot", "<i8", attrs={"description": "pixels"}),
-        Column("n_dead", "<i8", attrs={"description": "pixels"}),
-        *CLOCK_RESULTS,
+        *COMMON_RESULTS,
     )
 
     def __init__(self, hot: float = 10.0) -> None:
@@ -385,24 +384,17 @@ class MovieStatistics(FrameAnalysis[Movie]):
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = state.total / state.present
             variance = (state.squares - state.total * mean) / (state.present - 1)
-        known = ~np.isnan(mean)
-        middle = float(np.median(mean[known])) if known.any() else np.nan
-        hot, dead = mean > self.parameters["hot"] * middle, mean < DEAD * middle
+        known, middle = ~np.isnan(mean), median_of(mean)
         seconds = state.time_ns.seconds
         return {
             "n_movie": state.frames,
-            "seconds": seconds,
             "frame_rate": (state.frames - 1) / seconds if seconds > 0 else np.nan,
-            "n_lost": state.gaps.lost.sum(),
-            "board_lost": state.gaps.lost,
             "mean_count": mean[known].mean() if known.any() else np.nan,
             "mean_image": mean,
             "variance": variance,
-            "hot": hot,
-            "dead": dead,
-            "n_hot": hot.sum(),
-            "n_dead": dead.sum(),
-            **state.clocks.results(state.gaps.packets),
+            **self.common_results(
+                state, mean > self.parameters["hot"] * middle, mean < DEAD * middle
+            ),
         }
 
 
@@ -410,6 +402,12 @@ class ShortMovieStatistics(MovieStatistics):
     """The same of img8 frames."""
 
     product = PRODUCTS["img8"]
+
+
+def median_of(values: NDArray[np.float64]) -> float:
+    """Return the median of the values that are known; NaN if there are none."""
+    known = ~np.isnan(values)
+    return float(np.median(values[known])) if known.any() else np.nan
 
 
 def percentile(histogram: NDArray[np.int64], fraction: float) -> NDArray[np.float64]:

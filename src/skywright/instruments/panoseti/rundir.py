@@ -84,6 +84,11 @@ class RunDirectory:
         # Not `Path.is_dir`, which raises where a directory may not be entered.
         return [path for path in dict.fromkeys(found) if os.path.isdir(path)]  # noqa: PTH112
 
+    def find(self, name: str) -> Path | None:
+        """Return the first of its files with this name; None if there is none."""
+        # Not `Path.is_file`, which raises where a directory may not be entered.
+        return next(filter(os.path.isfile, (path / name for path in self.directories)), None)
+
     def files(self) -> dict[tuple[int, str], list[Path]]:
         """Return the files by module and product, in the order of their sequence numbers.
 
@@ -100,11 +105,9 @@ class RunDirectory:
                 if is_pff_name(path.name):
                     by_name.setdefault(path.name, path)
         found: dict[tuple[int, str], list[Path]] = {}
-        for path in by_name.values():
-            parsed = parse_file_name(path)
-            found.setdefault((parsed.module, parsed.product.name), []).append(path)
-        for paths in found.values():
-            paths.sort(key=lambda path: (parse_file_name(path).seqno, path.name))
+        pairs = [(parse_file_name(path), path) for path in by_name.values()]
+        for name, path in sorted(pairs, key=lambda pair: (pair[0].seqno, pair[1].name)):
+            found.setdefault((name.module, name.product.name), []).append(path)
         return dict(sorted(found.items()))
 
     def configs(self) -> dict[str, Any]:
@@ -137,14 +140,12 @@ class RunDirectory:
 
     def markers(self) -> dict[str, str]:
         """Return the text of each marker that is there."""
-        found: dict[str, str] = {}
-        for directory in self.directories:
-            for marker in MARKERS:
-                if os.path.isfile(directory / marker):  # noqa: PTH113  as above
-                    # The text holds a local time, in any language and encoding.
-                    text = (directory / marker).read_text("utf-8", "replace")
-                    found.setdefault(marker, text.strip())
-        return {marker: found[marker] for marker in MARKERS if marker in found}
+        # The text holds a local time, in any language and encoding.
+        return {
+            marker: path.read_text("utf-8", "replace").strip()
+            for marker in MARKERS
+            if (path := self.find(marker)) is not None
+        }
 
 
 def open_run_directory(path: Path | str) -> RunDirectory:

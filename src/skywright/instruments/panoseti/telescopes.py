@@ -40,11 +40,10 @@ class RunTelescopes:
     def of(self, run: str) -> Mapping[int, Telescope]:
         """Return the telescopes of a run by module; the file is read again if it has changed."""
         directory = run_of(self._data_dir, run)
-        state = None
-        for path in (each / FILE_NAME for each in directory.directories if run):
-            with suppress(OSError):  # it is not there, or its directory may not be entered
+        path, state = directory.find(FILE_NAME) if run else None, None
+        if path is not None:
+            with suppress(OSError):  # it is gone meanwhile
                 state = path, path.stat().st_mtime_ns
-                break
         if state != self._state:
             self._state = state
             found = telescopes_in(directory) if state else []

@@ -120,6 +120,15 @@ def replay(
     _print(report, images, as_json)
 
 
+def _show(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _show_trouble(message: str) -> None:
+    if not message.endswith(": no more items"):  # the end of a file is no trouble
+        _show(message)
+
+
 def _print(report: "Report", images: Path | None, as_json: bool) -> None:
     if as_json:
         json.dump(report.values, sys.stdout, allow_nan=False)
@@ -154,11 +163,11 @@ def live(
 ) -> None:
     """Analyze shots while they come.
 
-    It ends with the source, after --shots, or on Ctrl-C or SIGTERM, and reports what it found; what
-    the source lost, by cause, is a line on stderr. A second Ctrl-C ends it without a report.
+    It ends with the source, after --shots, or on Ctrl-C or SIGTERM, and reports what it found.
+    Messages of the source, and what it lost, by cause, are lines on stderr. A second Ctrl-C ends it
+    without a report.
     """
-    import logging
-    from contextlib import nullcontext
+    from contextlib import closing, nullcontext
 
     from skywright.analysis.cluster import cluster
     from skywright.instruments.sacla import cli_sources
@@ -176,21 +185,17 @@ def live(
         replay=lambda: cli_sources.replay_source(file, speed, binned_by, shots),
         sacla=lambda: cli_sources.online_source(online, beamline, detector, equipment, shots),
     )
-    try:
-        with cluster(dask) if dask else nullcontext() as submit:
-            analysis = LiveShots(
-                shots_source, regions, edges, window, workers, binned_by=binned_by, submit=submit
-            )
-            call_on_end_signal(analysis.stop, once=True)
-            try:
-                report = analysis.run(shots, logging.getLogger(__name__).warning)
-            finally:
-                analysis.close()
-    finally:
-        shots_source.close()
+    options = (shots_source, regions, edges, window, workers, False, binned_by)
+    with (
+        closing(shots_source),
+        cluster(dask) if dask else nullcontext() as submit,
+        closing(LiveShots(*options, submit)) as analysis,
+    ):
+        call_on_end_signal(analysis.stop, once=True)
+        report = analysis.run(shots, _show_trouble)
     if lost := shots_source.lost:
         causes = ", ".join(f"{count} {cause}" for cause, count in lost.items())
-        typer.echo(f"images and values that the source lost: {causes}", err=True)
+        _show(f"images and values that the source lost: {causes}")
     _print(report, images, as_json)
 
 
@@ -238,6 +243,7 @@ def record(
     Ctrl-C or SIGTERM ends it; what has come is in the file.
     """
     import signal
+    from contextlib import closing
 
     from skywright.instruments.sacla import cli_sources
     from skywright.instruments.sacla.replay_writer import record_replay
@@ -260,18 +266,8 @@ def record(
     if source == "sacla":
         settings = cast("SaclaSource", shots_source).settings
         beamline, ids = settings.beamline, settings.equipment.of_beamline(settings.beamline)
-    try:
-        count = record_replay(
-            shots_source,
-            out,
-            shots,
-            most_gb * 1e9,
-            beamline or 3,
-            lambda message: typer.echo(message, err=True),
-            ids,
-        )
-    finally:
-        shots_source.close()
+    with closing(shots_source):
+        count = record_replay(shots_source, out, shots, most_gb * 1e9, beamline or 3, _show, ids)
     typer.echo(f"{out}: {count} records")
 
 
@@ -298,7 +294,5 @@ def _record_run(
         stored = find_run(connect(settings=settings), run)
         files = recorded_files(run_documents(stored, settings.journals))
     rows = choose_file(files, facility_run)
-    count = replay_of(
-        rows, out, shots, most_gb * 1e9, beamline, lambda text: typer.echo(text, err=True)
-    )
+    count = replay_of(rows, out, shots, most_gb * 1e9, beamline, _show)
     typer.echo(f"{out}: {count} records")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skywright.arguments import first_problem
 from skywright.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -102,6 +103,4 @@ def online_settings(
     try:
         return OnlineSettings.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{where}: {key}: {first['msg']}") from None
+        raise ConfigError(f"{where}: {first_problem(error)}") from None

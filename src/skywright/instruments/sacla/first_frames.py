@@ -1,6 +1,5 @@
 """The average of the first frames of a source, to draw regions of interest on."""
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,7 @@ from numpy.typing import NDArray
 from skywright.errors import DataError, HardwareError
 from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
-from skywright.instruments.sacla.sources import ShotSource
-from skywright.waiting import wait_until
+from skywright.instruments.sacla.sources import ShotSource, take_records
 
 
 def average_frames(
@@ -48,24 +46,18 @@ def average_frames(
     shape = source.info.tiles[detector].bad.shape
     total, frame = np.zeros(shape), np.empty(shape, np.float32)
     found = 0
-    enough = threading.Event()
 
-    def take(record: Record[Any]) -> None:
+    def take(record: Record[Any]) -> bool:
         nonlocal found
-        if record.channel != detector or enough.is_set():
-            return
-        copy_frame(record.payload, frame)
-        np.add(total, frame, out=total)
-        found += 1
-        if found >= count:
-            enough.set()
+        if record.channel == detector:
+            copy_frame(record.payload, frame)
+            np.add(total, frame, out=total)
+            found += 1
+        return 0 < found >= count
 
-    source.start(take, lambda *_: None)
-    wait_until(lambda: enough.is_set() or not source.is_running, limit_s)
-    ended = not source.is_running
-    source.stop()
+    has_ended = take_records(source, take, limit_s=limit_s)
     if not found:
-        if ended:
+        if has_ended:
             raise DataError(f"{detector}: the source has ended without a frame")
         raise HardwareError(f"{detector}: no frame within {limit_s} s")
     return total / found

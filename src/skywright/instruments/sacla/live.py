@@ -9,19 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis.cluster import Submit
-from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames, SentFrames, SharedFrames
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.report import Report, make_report
 from skywright.instruments.sacla.run_info import RunInfo
-from skywright.instruments.sacla.sources import ShotSource
+from skywright.instruments.sacla.sources import ShotSource, take_records
 
 RING_BYTES, CHUNKS_MIN = 128 << 20, 4
 """Size of the shared memory with frames on their way to workers, unless that is fewer chunks."""
-POLL_S = 0.1
-"""Time between looks at what the workers have found; 10 a second are shown."""
 
 
 def make_ring(info: RunInfo, reserve: bool = True) -> SharedFrames:
@@ -89,7 +86,6 @@ class LiveShots:
             self._frames.unlink()
             raise
         self._lock = threading.Lock()
-        self._error: SkywrightError | None = None
         self._wanted: int | None = None
         self._enough = threading.Event()
         self._started = time.perf_counter()
@@ -113,15 +109,7 @@ class LiveShots:
         """
         self._pipeline.wait_for_workers()
         self._wanted, self._started = shots, time.perf_counter()
-        self._source.start(self._take, lambda message, *_: report(message))
-        try:
-            while self._source.is_running and not self._enough.wait(POLL_S):
-                with self._lock:
-                    self._pipeline.poll()
-        finally:
-            self._source.stop()
-        if self._error is not None:
-            raise self._error
+        take_records(self._source, self._take, report, self._poll, self._enough)
         with self._lock:
             self._pipeline.finish()
             return self._make_report()
@@ -140,24 +128,18 @@ class LiveShots:
         self._pipeline.close()
         self._frames.unlink()
 
-    def _take(self, record: Record[Any]) -> None:
-        if self._enough.is_set():
-            return
-        try:
-            with self._lock:
-                if not self._pipeline.join.records:
-                    self._pipeline.begin(self._source.info)
-                self._pipeline.add(record)
-                passed = self._pipeline.join.shots_passed
-        except SkywrightError as error:
-            self._error = error
-            self._enough.set()
-        except Exception as error:
-            self._error = HardwareError(f"live analysis: {type(error).__name__}: {error}")
-            self._enough.set()
-        else:
-            if self._wanted is not None and passed >= self._wanted:
-                self._enough.set()
+    def _take(self, record: Record[Any]) -> bool:
+        """Take in a record; return whether enough shots have passed."""
+        with self._lock:
+            if not self._pipeline.join.records:
+                self._pipeline.begin(self._source.info)
+            self._pipeline.add(record)
+            passed = self._pipeline.join.shots_passed
+        return self._wanted is not None and passed >= self._wanted
+
+    def _poll(self) -> None:
+        with self._lock:
+            self._pipeline.poll()
 
     def _make_report(self) -> Report:
         return make_report(self._pipeline, time.perf_counter() - self._started, self._workers)

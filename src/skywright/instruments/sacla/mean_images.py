@@ -90,7 +90,9 @@ def circles(
     rows, columns = shape
     angle = np.linspace(0, 2 * np.pi, points)
     lines = []
-    for radius in _positive(radii):
+    for radius in radii:
+        if not radius > 0:
+            raise ConfigError(f"ring of radius {radius} pixels, expected > 0")
         x, y = cx + radius * np.cos(angle), cy + radius * np.sin(angle)
         inside = (x >= -0.5) & (x <= columns - 0.5) & (y >= -0.5) & (y <= rows - 0.5)
         lines.append(np.where(inside, np.stack([x, y]), np.nan).T)
@@ -165,10 +167,8 @@ def linear_histogram(
         If there are no bins, or `low` is not below `high`.
     """
     values = _finite(image)
-    are_given = low is not None and high is not None
-    low = float(values.min(initial=np.inf)) if low is None else low
-    high = float(values.max(initial=-np.inf)) if high is None else high
-    if not are_given and (low == high or not values.size):  # all pixels equal, or none
+    low, high, is_point = _range(values, low, high)
+    if is_point:
         low, high = (low - 0.5, high + 0.5) if values.size else (0.0, 1.0)
     return _count(values, _edges(low, high, bins))
 
@@ -192,10 +192,8 @@ def log_histogram(
     """
     values = _finite(image)
     positive = values[values > 0]
-    are_given = low is not None and high is not None
-    low = float(positive.min(initial=np.inf)) if low is None else low
-    high = float(positive.max(initial=-np.inf)) if high is None else high
-    if not are_given and (low == high or not positive.size):
+    low, high, is_point = _range(positive, low, high)
+    if is_point:
         low, high = (low / 2, high * 2) if positive.size else (1.0, 10.0)
     if low <= 0:
         raise ConfigError(f"histogram: first edge {low} of a logarithmic axis, expected > 0")
@@ -271,16 +269,19 @@ def thinned(image: NDArray[Any], step: int) -> NDArray[np.float32]:
     return found.astype(np.float32)
 
 
-def _positive(radii: Sequence[float]) -> Sequence[float]:
-    for radius in radii:
-        if not radius > 0:
-            raise ConfigError(f"ring of radius {radius} pixels, expected > 0")
-    return radii
-
-
 def _finite(image: Image) -> NDArray[np.float64]:
     values = np.asarray(image, float).ravel()
     return values[np.isfinite(values)]
+
+
+def _range(
+    values: NDArray[np.float64], low: float | None, high: float | None
+) -> tuple[float, float, bool]:
+    """Return the limits, and whether they leave no range because values are equal, or none."""
+    are_given = low is not None and high is not None
+    low = float(values.min(initial=np.inf)) if low is None else low
+    high = float(values.max(initial=-np.inf)) if high is None else high
+    return low, high, not are_given and (low == high or not values.size)
 
 
 def _edges(low: float, high: float, bins: int) -> NDArray[np.float64]:

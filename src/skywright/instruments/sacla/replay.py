@@ -38,8 +38,8 @@ def replay(
     window
         Tags that the join waits for late records.
     workers
-        Number of threads (processes, where the frames are compressed) that read and analyze frames;
-        1: this one.
+        Number of threads that read and analyze frames; of compressed frames more than one are
+        processes.
     submit
         Gives whole blocks to a cluster that sees the file, in place of the workers
         (`skywright.analysis.cluster.cluster`).

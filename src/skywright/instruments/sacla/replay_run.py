@@ -149,43 +149,28 @@ def replay_of(
         paths = _frame_paths(frames)
         info = replace(info, tiles={name: info.tiles[name] for name in info.tiles if name in paths})
         places = {tag: place for place, tag in enumerate(frames.read(FRAME_TAG.path).tolist())}
+        shot_bytes = sum(4 * rows * width for rows, width in info.shapes.values())
+        records, is_whole = 0, True
         with ReplayWriter(out, info, beamline) as writer:
-            return _write(writer, info, columns, frames, paths, places, most_bytes, report)
-
-
-def _write(
-    writer: ReplayWriter,
-    info: RunInfo,
-    columns: Mapping[str, NDArray[Any]],
-    frames: ColumnReader,
-    paths: Mapping[str, str],
-    places: Mapping[int, int],
-    most_bytes: float,
-    report: Callable[[str], None],
-) -> int:
-    """Write the records of all shots, in order; return their number."""
-    shot_bytes = sum(4 * rows * width for rows, width in info.shapes.values())
-    values = info.channels[len(info.tiles) :]
-    records, is_whole = 0, True
-    for row, identity in enumerate(columns["tag"].tolist()):
-        tag, arrival = identity & LOW_TAG, float(columns["time"][row] - columns["time"][0])
-        place = places.get(identity)
-        if place is not None:
-            if writer.frame_bytes + shot_bytes > most_bytes:
-                report(f"the frames have reached {most_bytes / 1e9:g} GB")
-                is_whole = False
-                break
-            for name in info.tiles:
-                path = paths[name]
-                if frames.read(f"{path}_came", place, place + 1)[0]:
-                    pixels = frames.read(path, place, place + 1)[0]
-                    writer.add(Record(name, tag, info.run, pixels), arrival)
-                    records += 1
-        for key in values:
-            writer.add(Record(key, tag, info.run, float(columns[key][row])), arrival)
-            records += 1
-    if is_whole:
-        writer.finish()
+            for row, identity in enumerate(columns["tag"].tolist()):
+                tag, arrival = identity & LOW_TAG, float(columns["time"][row] - columns["time"][0])
+                found: dict[str, Any] = {}
+                if (place := places.get(identity)) is not None:
+                    if writer.frame_bytes + shot_bytes > most_bytes:
+                        report(f"the frames have reached {most_bytes / 1e9:g} GB")
+                        is_whole = False
+                        break
+                    found = {
+                        name: frames.read(paths[name], place, place + 1)[0]
+                        for name in info.tiles
+                        if frames.read(f"{paths[name]}_came", place, place + 1)[0]
+                    }
+                found |= {key: float(columns[key][row]) for key in info.channels[len(info.tiles) :]}
+                for channel, payload in found.items():
+                    writer.add(Record(channel, tag, info.run, payload), arrival)
+                records += len(found)
+            if is_whole:
+                writer.finish()
     return records
 
 

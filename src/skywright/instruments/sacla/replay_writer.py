@@ -14,14 +14,14 @@ import h5py
 import numpy as np
 
 from skywright.closing import Closing
-from skywright.errors import ConfigError, DataError, HardwareError, SkywrightError
+from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.columns import check_free_space
 from skywright.files.hdf5 import close_written
 from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.replay_file import FORMAT, TAG, VERSION
 from skywright.instruments.sacla.run_info import RunInfo
-from skywright.instruments.sacla.sources import ShotSource
+from skywright.instruments.sacla.sources import ShotSource, take_records
 
 PULSES_HZ = 60.0
 """Rate at which tags count."""
@@ -35,7 +35,6 @@ UNWRITTEN_BYTES = 48 << 20
 of each column. There must be room for it, or the file cannot be closed."""
 FLUSH_S = 1.0
 """Longest time between two flushes while records come, s."""
-POLL_S = 0.1
 LATE_SHOTS = 120
 """Values of a shot may come after the frames of this number of later shots."""
 
@@ -336,55 +335,36 @@ def record_replay(
         If the source fails or has no record, the file cannot be written, or a further run has a
         detector that the file has no room for.
     """
-    ended, started = threading.Event(), time.monotonic()
-    lock, errors, count = threading.Lock(), list[SkywrightError](), 0
+    started, lock, count = time.monotonic(), threading.Lock(), 0
     writer: ReplayWriter | None = None
     info = source.info
 
-    def take(record: Record[Any]) -> None:
+    def take(record: Record[Any]) -> bool:
         nonlocal writer, count, info
         with lock:
-            if ended.is_set():
-                return
-            try:
-                if writer is None:
-                    info, writer = source.info, ReplayWriter(path, source.info, beamline, ids)
-                elif source.info is not info:
-                    writer.check_run(source.info)
-                    info = source.info
-                size = (
-                    info.tiles[record.channel].bad.size * 4 if record.channel in info.tiles else 0
-                )
-                beyond = -1 if shots is None else info.grid.count_below(record.tag) - shots
-                if beyond >= LATE_SHOTS:
-                    ended.set()
-                elif beyond < 0 and writer.frame_bytes + size > most_bytes:
-                    report(f"{path}: the frames have reached {most_bytes / 1e9:g} GB")
-                    ended.set()
-                elif beyond < 0:
-                    writer.add(record, time.monotonic() - started)
-                    count += 1
-            except SkywrightError as error:
-                errors.append(error)
-                ended.set()
-            except Exception as error:  # else the source would seem to have ended
-                errors.append(HardwareError(f"{path}: {type(error).__name__}: {error}"))
-                ended.set()
+            if writer is None:
+                info, writer = source.info, ReplayWriter(path, source.info, beamline, ids)
+            elif source.info is not info:
+                writer.check_run(source.info)
+                info = source.info
+            size = info.tiles[record.channel].bad.size * 4 if record.channel in info.tiles else 0
+            beyond = -1 if shots is None else info.grid.count_below(record.tag) - shots
+            if beyond >= 0:
+                return beyond >= LATE_SHOTS
+            if writer.frame_bytes + size > most_bytes:
+                report(f"{path}: the frames have reached {most_bytes / 1e9:g} GB")
+                return True
+            writer.add(record, time.monotonic() - started)
+            count += 1
+            return False
 
     try:
-        source.start(take, lambda message, *_: report(message))
-        while source.is_running and not ended.wait(POLL_S):
-            pass
-        source.stop()
-        if writer is not None and shots is None and not ended.is_set():
+        if take_records(source, take, report) and writer is not None and shots is None:
             writer.finish()
     finally:  # also after Ctrl-C: what has come can be read
-        ended.set()
         with lock:
             if writer is not None:
                 writer.close()
-    if errors:
-        raise errors[0]
     if writer is None:
         raise HardwareError(f"{path}: not written, the source has ended without a record")
     return count

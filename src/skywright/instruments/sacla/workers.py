@@ -1,4 +1,4 @@
-"""Workers that analyze the images of shots, chunk by chunk, in this process.
+"""Workers that analyze the images of shots, chunk by chunk, in threads of this process.
 
 Those in processes of their own are in `process_workers`.
 """
@@ -161,37 +161,6 @@ def _for_all(values: NDArray[Any], came: NDArray[np.bool_]) -> NDArray[Any]:
     return spread
 
 
-class LocalWorker(Workers):
-    """One worker in this thread.
-
-    Parameters
-    ----------
-    analyses
-        By detector; used by the worker.
-    frames
-        Where the frames are.
-    """
-
-    def __init__(self, analyses: Analyses, frames: Frames) -> None:
-        self._worker = Worker(analyses, frames)
-
-    def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
-        """Analyze a chunk at once."""
-        return [self._worker.analyze(block, number, chunk)]
-
-    def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
-        """Return the block."""
-        return [self._worker.end_block(block, is_wanted)]
-
-    def answers(self, wait_for: Wait) -> list[Answer]:
-        """Return nothing: all is answered."""
-        return []
-
-    def close(self) -> None:
-        """Close the frames."""
-        self._worker.close()
-
-
 class FutureWorkers(Workers):
     """Workers whose tasks are futures: those of threads, or of a cluster."""
 
@@ -294,8 +263,8 @@ def make_workers(
 ) -> Workers:
     """Return workers.
 
-    They are machines of a cluster if there is `submit`; this thread if one is enough; threads where
-    they can read frames at the same time; else processes.
+    They are machines of a cluster if there is `submit`; threads where they can read frames at the
+    same time, or one is enough for frames in files; else processes.
 
     Raises
     ------
@@ -309,8 +278,6 @@ def make_workers(
         return ClusterWorkers(submit, analyses, frames)
     if count < 1:
         raise ConfigError(f"{count} analysis workers, expected at least 1")
-    if count == 1 and not frames.shared:
-        return LocalWorker(analyses, frames)
-    if frames.threads:
+    if (count == 1 and not frames.shared) or frames.threads:
         return ThreadWorkers(count, analyses, frames)
     return ProcessWorkers(count, analyses, frames)

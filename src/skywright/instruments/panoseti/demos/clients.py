@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 
 from skywright.errors import HardwareError
 from skywright.instruments.panoseti.live.client import stream
@@ -34,8 +33,7 @@ class StreamClients:
         self.received = [Counter[int]() for _ in range(count)]
         self.error = ""
         self._host = host
-        self._loop = asyncio.new_event_loop()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loop, self._end = asyncio.new_event_loop(), asyncio.Event()
         self._thread = threading.Thread(target=self._work, name="stream-clients", daemon=True)
 
     def __enter__(self) -> "StreamClients":
@@ -43,8 +41,7 @@ class StreamClients:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(RuntimeError):  # all streams have ended by themselves
-            self._loop.call_soon_threadsafe(self._cancel)
+        self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(END_S)
 
     def counts(self) -> Mapping[str, int]:
@@ -52,14 +49,14 @@ class StreamClients:
         return {f"client_{n}_images": each.total() for n, each in enumerate(self.received, 1)}
 
     def _work(self) -> None:
-        try:
-            self._loop.run_until_complete(self._stream_all())
-        finally:
-            self._loop.close()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._stream_all())
 
     async def _stream_all(self) -> None:
-        self._tasks = [asyncio.create_task(self._stream(each)) for each in self.received]
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Stream until the end; then the runner cancels the streams."""
+        tasks = [asyncio.create_task(self._stream(each)) for each in self.received]
+        await self._end.wait()
+        del tasks  # held until here: the loop alone would forget them
 
     async def _stream(self, received: Counter[int]) -> None:
         try:
@@ -67,7 +64,3 @@ class StreamClients:
                 received[image.module] += 1
         except HardwareError as error:
             self.error = str(error)
-
-    def _cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()

@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
 )
 
+from skywright.arguments import first_problem
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti.products import HIGHEST_MODULE, PRODUCTS
 from skywright.wire.daqdata import DEFAULT_SOCKET
@@ -151,9 +152,7 @@ def _load(model: type[Loaded], path: Path) -> Loaded:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{path}: {key}: {first['msg']}") from error
+        raise ConfigError(f"{path}: {first_problem(error)}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
 

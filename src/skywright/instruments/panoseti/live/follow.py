@@ -1,12 +1,16 @@
 """Follow the newest files of a data directory and publish their newest frames.
 
 The kernel reports changes (inotify); sizes are checked as well, rarely while the reports come
-and often where they do not, as on a network file system.
+and often where they do not, as on a network file system. Or Hashpipe announces frames over a named
+pipe: it writes the name of the product, 10 bytes padded with blanks, into ``read_status_2`` of a
+run directory after each frame.
 """
 
 import asyncio
 import logging
+import math
 import os
+import stat
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,7 +24,12 @@ from skywright.errors import DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.pff import PffFile
-from skywright.instruments.panoseti.products import FileName, is_pff_name, parse_file_name
+from skywright.instruments.panoseti.products import (
+    PRODUCTS,
+    FileName,
+    is_pff_name,
+    parse_file_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +39,8 @@ DIRECTORY_PERIOD_S = 1.0
 """Directories are listed this often in any case."""
 SLOW_POLL_S, FAST_POLL_S = 0.5, 0.005
 """Period of the checks of sizes, where the kernel reports growth and where it does not."""
+NAME_BYTES = 10
+"""Of a product in a pipe."""
 NEWEST_FRAMES = 400
 """Frames at the end of a ph256 file among which the newest of each board is searched."""
 _DIRECTORY_CHANGE = (
@@ -53,18 +64,17 @@ def newest_files(directories: Sequence[Path], modules: frozenset[int]) -> dict[F
     """
     found: dict[FileKey, Path] = {}
     for directory in directories:
-        best: dict[FileKey, tuple[tuple[int, str], Path]] = {}
-        for name in _names(directory):
+        best: dict[FileKey, tuple[int, str, str]] = {}
+        for name in (entry.name for entry in _entries(directory)):
             if not is_pff_name(name):
                 continue
             parsed = parse_file_name(name)
             if modules and parsed.module not in modules:
                 continue
-            key, rank = (parsed.module, parsed.product.name), (parsed.seqno, parsed.start)
-            if key not in best or rank > best[key][0]:
-                best[key] = (rank, directory / name)
-        for key, (_, path) in best.items():
-            found.setdefault(key, path)
+            key, rank = (parsed.module, parsed.product.name), (parsed.seqno, parsed.start, name)
+            best[key] = max(best.get(key, rank), rank)
+        for key, (*_, name) in best.items():
+            found.setdefault(key, directory / name)
     return found
 
 
@@ -105,17 +115,19 @@ class RunFinder:
         there = set()
         for parent in [data_dir, *_module_directories(data_dir)]:
             dated = []
-            for name in _names(parent):
-                modified = -1 if name.startswith("module_") else _modified(parent / name)
-                if modified >= 0:
-                    there.add(name)
-                    rank = self._appeared.setdefault(name, scan), modified
-                    dated.append((rank, parent / name))
-            for pair in sorted(dated, reverse=True):
+            for entry in _entries(parent):
+                name = entry.name
+                # It may be gone meanwhile, or a link that leads nowhere.
+                with suppress(OSError):
+                    if not name.startswith("module_") and entry.is_dir():
+                        rank = self._appeared.setdefault(name, scan), entry.stat().st_mtime_ns
+                        dated.append((rank, name))
+                        there.add(name)
+            for rank, name in sorted(dated, reverse=True):
                 newest = not runs or runs[-1][1].parent != parent
-                filled = any(is_pff_name(name) for name in _names(pair[1]))
+                filled = any(is_pff_name(entry.name) for entry in _entries(parent / name))
                 if newest or filled:
-                    runs.append(pair)
+                    runs.append((rank, parent / name))
                 if filled:
                     break
         self._appeared = {name: number for name, number in self._appeared.items() if name in there}
@@ -124,23 +136,17 @@ class RunFinder:
 
 
 def _module_directories(data_dir: Path) -> list[Path]:
-    return [data_dir / name for name in _names(data_dir) if name.startswith("module_")]
+    names = (entry.name for entry in _entries(data_dir))
+    return [data_dir / name for name in names if name.startswith("module_")]
 
 
-def _names(directory: Path) -> list[str]:
-    """Return the names in a directory; none if it is gone or no directory."""
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a directory; nothing if it is gone or no directory."""
     try:
-        return sorted(path.name for path in directory.iterdir())
+        with os.scandir(directory) as found:
+            return list(found)
     except OSError:
         return []
-
-
-def _modified(path: Path) -> int:
-    """Return a directory's time of modification; -1 if it is none."""
-    try:
-        return path.stat().st_mtime_ns if path.is_dir() else -1
-    except OSError:
-        return -1
 
 
 class Followed:
@@ -153,6 +159,8 @@ class Followed:
 
     def __init__(self, path: Path, name: FileName) -> None:
         self.size = 0
+        self.trouble = ""
+        """What could not be done with the file the last time; empty: nothing."""
         self._open(path, name)
 
     def read_new(self) -> Frames | None:
@@ -188,6 +196,11 @@ class Followed:
         self._opened = self.file.stat()
 
     @property
+    def place(self) -> tuple[Path, str]:
+        """Directory and product, as a pipe names them."""
+        return self.file.path.parent, self.file.product.name
+
+    @property
     def replaced(self) -> bool:
         """Whether the path no longer leads to the file that was opened.
 
@@ -208,12 +221,16 @@ def is_replaced(path: Path, opened: os.stat_result) -> bool:
 def faults_logged(followed: Followed) -> Iterator[None]:
     """Log what goes wrong with one file, so that the others are still followed.
 
-    An error that is not expected marks the file as broken: it would come again at each check.
+    An error that stays, as of a network file system that does not answer, is logged once. One that
+    is not expected marks the file as broken: it would come again at each check.
     """
     try:
         yield
+        followed.trouble = ""
     except (OSError, DataError) as error:
-        logger.warning("%s: %s", followed.file.path, error)
+        if str(error) != followed.trouble:
+            logger.warning("%s: %s", followed.file.path, error)
+        followed.trouble = str(error)
     except Exception:
         followed.broken = True
         logger.exception("%s is not read any more", followed.file.path)
@@ -291,10 +308,22 @@ class FileFollower:
         Where frames go.
     interval_s
         Shortest time between two checks of a file.
+    pipe_name
+        Name of the pipes in run directories; files are then read when a pipe has named their
+        product, and at no other time.
     """
 
-    def __init__(self, data_dir: Path, publisher: Publisher, interval_s: float) -> None:
+    def __init__(
+        self, data_dir: Path, publisher: Publisher, interval_s: float, pipe_name: str = ""
+    ) -> None:
         self._data_dir = data_dir
+        self._pipe_name = pipe_name
+        self._pipes: dict[Path, tuple[int, bytearray]] = {}
+        """Descriptor of each pipe, and what is no whole name yet."""
+        self._announced: set[tuple[Path, str]] = set()
+        """Directories and products that a pipe has named."""
+        self._wrong_pipes: set[Path] = set()
+        """Pipes that have named something else; it was logged."""
         self._finder = RunFinder(data_dir)
         self._publisher = publisher
         self._interval_s = interval_s
@@ -308,6 +337,8 @@ class FileFollower:
         self._listing: asyncio.Future[_Listing] | None = None
         self._relist = True
         self._reports = self._unreported = 0
+        self._refused: set[str] = set()
+        """Why newest files could not be opened at the last scan."""
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -324,6 +355,8 @@ class FileFollower:
                 self._listing.add_done_callback(_close_opened)
             if self._inotify is not None:
                 loop.remove_reader(self._inotify.fileno())
+            for path in list(self._pipes):
+                self._close_pipe(path)
             for followed in self._followed.values():
                 followed.file.close()
             if self._inotify is not None:
@@ -331,13 +364,14 @@ class FileFollower:
                 await asyncio.to_thread(self._inotify.close)
 
     async def _follow(self) -> None:
-        next_list = next_poll = 0.0
+        next_list, next_poll = 0.0, math.inf if self._pipe_name else 0.0
         while True:
             now = time.monotonic()
             if self._listing is not None and self._listing.done():
                 listing = self._listing.result()  # or what it failed with
                 self._listing = None
                 self._watch_directories(listing.directories)
+                self._open_pipes(listing.directories)
                 await self._follow_files(listing)
             if self._listing is None and (self._relist or now >= next_list):
                 self._relist = False
@@ -393,15 +427,19 @@ class FileFollower:
             if wanted.get(key) != each.file.path or each.replaced
         ]
         opened: dict[FileKey, tuple[Followed, Frames | None]] = {}
+        refused = set()
         for key in wanted:
             if key in followed and key not in outdated:
                 continue
             try:
                 file = Followed(wanted[key], parse_file_name(wanted[key]))
             except (OSError, DataError) as error:
-                logger.error("%s", error)
+                refused.add(str(error))
                 continue
-            opened[key] = _read_new([file])[0]
+            opened[key] = (file, None) if self._pipe_name else _read_new([file])[0]
+        for why in sorted(refused - self._refused):  # each file is tried again at every scan
+            logger.error("%s", why)
+        self._refused = refused
         directories = {*_module_directories(self._data_dir), here, *runs}
         return _Listing(directories, outdated, opened)
 
@@ -413,21 +451,67 @@ class FileFollower:
         for key, (followed, _) in listing.opened.items():
             self._followed[key] = self._by_path[followed.file.path] = followed
         try:
-            await publish_new(outdated, self._publisher)  # what was written before the change
+            # what was written before the change
+            await publish_new(list(filter(self._is_read, outdated)), self._publisher)
         finally:
             for followed in outdated:
                 followed.file.close()
         for followed, frames in listing.opened.values():
             publish_newest(followed, frames, self._publisher)
-        opened = [followed for followed, _ in listing.opened.values()]
+        opened = [followed for followed, _ in listing.opened.values() if self._is_read(followed)]
         await publish_new(opened, self._publisher)  # what was written since
+
+    def _is_read(self, followed: Followed) -> bool:
+        """Return whether a file may be read: where pipes announce frames, one has named it."""
+        return not self._pipe_name or followed.place in self._announced
+
+    def _open_pipes(self, directories: Collection[Path]) -> None:
+        wanted = {path / self._pipe_name for path in directories if self._pipe_name}
+        for path, (fd, _) in list(self._pipes.items()):
+            if path not in wanted or is_replaced(path, os.fstat(fd)):
+                self._close_pipe(path)
+        for path in wanted - set(self._pipes):
+            with suppress(OSError):
+                if not stat.S_ISFIFO(path.stat().st_mode):
+                    continue
+                # Open for writing too: the pipe then never ends when its writer comes and goes.
+                fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+                self._pipes[path] = (fd, bytearray())
+                asyncio.get_running_loop().add_reader(fd, self._take_names, path)
+                logger.info("%s is read", path)
+
+    def _close_pipe(self, path: Path) -> None:
+        fd, _ = self._pipes.pop(path)
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)
+
+    def _take_names(self, path: Path) -> None:
+        """Take the names of products out of a pipe; the files of these have grown."""
+        fd, pending = self._pipes[path]
+        with suppress(BlockingIOError):
+            pending += os.read(fd, 65536)
+        whole = len(pending) - len(pending) % NAME_BYTES
+        names = {
+            bytes(pending[at : at + NAME_BYTES]).decode("ascii", "replace").strip()
+            for at in range(0, whole, NAME_BYTES)
+        }
+        del pending[:whole]
+        if (wrong := names - set(PRODUCTS)) and path not in self._wrong_pipes:
+            self._wrong_pipes.add(path)  # it would come again with every frame
+            logger.error("%s: %r is no data product", path, min(wrong))
+        places = {(path.parent, name) for name in names & set(PRODUCTS)}
+        self._announced |= places
+        named = (each for each in self._followed.values() if each.place in places)
+        self._grown |= dict.fromkeys(named)
+        self._wake.set()
 
     def _watch_directories(self, wanted: Collection[Path]) -> None:
         if self._inotify is None:
             return
+        growth = 0 if self._pipe_name else flags.MODIFY
         for path in set(wanted) - set(self._watched):
             try:
-                watch = self._inotify.add_watch(path, flags.MODIFY | _DIRECTORY_CHANGE)
+                watch = self._inotify.add_watch(path, growth | _DIRECTORY_CHANGE)
             except OSError as error:
                 logger.debug("%s is not watched: %s", path, error)
                 continue

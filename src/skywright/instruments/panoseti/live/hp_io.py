@@ -10,7 +10,6 @@ from typing import Any
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments.panoseti.live.config import HpIoConfig, ServerConfig
 from skywright.instruments.panoseti.live.follow import FileFollower
-from skywright.instruments.panoseti.live.pipe import PipeReader
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.slots import Slots
 from skywright.instruments.panoseti.live.sockets import serve_socket
@@ -100,13 +99,11 @@ class HpIo:
         done, _ = await asyncio.wait(
             self._tasks, timeout=SETTLE_S, return_when=asyncio.FIRST_COMPLETED
         )
-        failures = [task.exception() for task in done if not task.cancelled()]
-        if done:
-            for failure in failures:
-                if isinstance(failure, SkywrightError):
-                    raise ConfigError(str(failure)) from failure
-                if failure is not None:
-                    raise failure
+        for task in done:
+            try:
+                task.result()
+            except SkywrightError as failure:
+                raise ConfigError(str(failure)) from failure
             raise ConfigError("the data source ended at once")
         self._watching = asyncio.create_task(self._watch())
 
@@ -142,12 +139,12 @@ class HpIo:
         if reads_files and not await asyncio.to_thread(os.path.isdir, config.data_dir):
             raise ConfigError(f"hp_io_config: data_dir {config.data_dir!r} is no directory")
         found: dict[str, Coroutine[Any, Any, None]] = {}
-        if methods.polls_files:
-            follower = FileFollower(data_dir, publisher, config.update_interval_seconds)
-            found["files"] = follower.run()
-        if methods.filesystem_pipe.enabled:
-            pipe_name = self._server.read_status_pipe_name
-            found["pipe"] = PipeReader(data_dir, publisher, pipe_name).run()
+        if reads_files:
+            # Where both are enabled, files are followed: clients would get each frame twice.
+            pipe_name = "" if methods.polls_files else self._server.read_status_pipe_name
+            interval_s = config.update_interval_seconds
+            follower = FileFollower(data_dir, publisher, interval_s, pipe_name)
+            found["pipe" if pipe_name else "files"] = follower.run()
         if methods.uds.enabled:
             for name in methods.uds.data_products:
                 if name not in PRODUCTS or name not in self._server.valid_data_products:

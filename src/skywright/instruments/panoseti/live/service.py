@@ -80,21 +80,15 @@ class _Stream:
 
     async def _send(self, interval_s: float) -> None:
         """Send what the client wants, at most one frame of each slot in `interval_s` on average."""
-        subscription = self.subscription
-        if interval_s <= UNPACED_S:
-            while not self.end_reason:
-                await subscription.wait()
-                while not self.end_reason and (payload := subscription.next()) is not None:
-                    await self._write(payload)
-        due = time.monotonic()
+        subscription, due = self.subscription, time.monotonic()
         while not self.end_reason:
             await subscription.wait()
             for _ in range(subscription.waiting):
                 payload = subscription.next()
                 if payload is not None and not self.end_reason:
                     await self._write(payload)
-            due = max(due + interval_s, time.monotonic())
-            if not self.end_reason:
+            if interval_s > UNPACED_S and not self.end_reason:
+                due = max(due + interval_s, time.monotonic())
                 await asyncio.sleep(due - time.monotonic())
 
     async def _write(self, payload: bytes) -> None:
@@ -200,15 +194,9 @@ class DaqDataService:
                     f"{len(self._streams)} streams are active ({peers}); end them or set force",
                 )
             await self._end_streams("another client has forced InitHpIo")
-            return await self._restart(
-                HpIoConfig(
-                    data_dir=request.data_dir,
-                    update_interval_seconds=request.update_interval_seconds,
-                    force=request.force,
-                    simulate_daq=request.simulate_daq,
-                    module_ids=tuple(request.module_ids),
-                )
-            )
+            fields = {name: getattr(request, name) for name in HpIoConfig.model_fields}
+            fields["module_ids"] = tuple(request.module_ids)
+            return await self._restart(HpIoConfig(**fields))
 
     async def _check_init(
         self, request: pb.InitHpIoRequest, context: grpc.aio.ServicerContext

@@ -4,10 +4,9 @@ import asyncio
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +16,14 @@ from skywright.errors import ConfigError, DataError
 from skywright.instruments.panoseti.clock import NS, SEC, TAI, TAI_MINUS_UTC_S, TAI_PERIOD_S
 from skywright.instruments.panoseti.frames import Frames, make_frames
 from skywright.instruments.panoseti.live.config import ServerConfig, Simulation, Strategy
-from skywright.instruments.panoseti.live.follow import FileFollower
-from skywright.instruments.panoseti.live.pipe import NAME_BYTES, PipeReader
+from skywright.instruments.panoseti.live.follow import NAME_BYTES, FileFollower
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.sockets import MODULE_BYTES, serve_socket
 from skywright.instruments.panoseti.pff import PffFile
 from skywright.instruments.panoseti.pff_layout import FIELDS
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import PRODUCTS, Product
+from skywright.processes.scratch import scratch
 
 logger = logging.getLogger(__name__)
 
@@ -189,9 +188,8 @@ async def _files(server: ServerConfig, publisher: Publisher, strategy: Strategy)
     """Write files in a directory of our own or of the configuration, and follow them."""
     settings = server.simulate_daq_cfg
     named = settings.filesystem_cfg.sim_data_dir
-    root = Path(named) if named else Path(tempfile.mkdtemp(prefix="panoseti-sim-"))
     by_pipe = settings.simulation_mode == "filesystem_pipe"
-    pipe = server.read_status_pipe_name if by_pipe else None
+    pipe = server.read_status_pipe_name if by_pipe else ""
     template = settings.filesystem_cfg.sim_run_dir_template
     made: dict[int, Path] = {}
 
@@ -202,7 +200,7 @@ async def _files(server: ServerConfig, publisher: Publisher, strategy: Strategy)
         with (directory / name.format(seqno)).open("ab", buffering=0) as out:
             out.write(encode_frames(frame))
         (directory / name.format(seqno - 2)).unlink(missing_ok=True)  # the disk must not fill
-        if pipe is not None:
+        if pipe:
             with suppress(OSError):  # no reader yet
                 fd = os.open(directory / pipe, os.O_WRONLY | os.O_NONBLOCK)
                 try:
@@ -211,26 +209,23 @@ async def _files(server: ServerConfig, publisher: Publisher, strategy: Strategy)
                     os.close(fd)
 
     try:
-        for module in settings.sim_module_ids:
-            directory = root / template.format(module_id=module)
-            shutil.rmtree(directory, ignore_errors=True)  # files of the last simulation
-            directory.mkdir(parents=True)
-            made[module] = directory
-            marker = settings.filesystem_cfg.daq_active_file.format(module_id=module)
-            (directory / marker).touch()
-            if pipe is not None:
-                os.mkfifo(directory / pipe)
-        reader = PipeReader(root, publisher, pipe).run() if pipe else None
-        follow = reader or FileFollower(root, publisher, PERIOD_S / 10).run()
-        async with _running(follow) as failed:
-            yield put, failed
+        with nullcontext(Path(named)) if named else scratch("panoseti-sim") as root:
+            for module in settings.sim_module_ids:
+                directory = root / template.format(module_id=module)
+                shutil.rmtree(directory, ignore_errors=True)  # files of the last simulation
+                directory.mkdir(parents=True)
+                made[module] = directory
+                marker = settings.filesystem_cfg.daq_active_file.format(module_id=module)
+                (directory / marker).touch()
+                if pipe:
+                    os.mkfifo(directory / pipe)
+            async with _running(FileFollower(root, publisher, PERIOD_S / 10, pipe).run()) as failed:
+                yield put, failed
     except OSError as error:
         raise ConfigError(f"simulate_daq_cfg: {error}") from error
     finally:
         for directory in made.values():
             shutil.rmtree(directory, ignore_errors=True)
-        if not named:
-            shutil.rmtree(root, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -27,8 +27,9 @@ class ReplaySource(PolledSource[FrameGroup]):
     """Deliver the frames of a run directory as their times come, each once, until `rewind`.
 
     The frames keep their times and refer to the files of the run. A frame that is earlier than the
-    one before it in its file, or without a time, comes with that one. While the source is stopped,
-    the run stands still.
+    one before it in its file, or without a time, comes with that one. One that is later than both
+    frames after it comes with these, and the last one of a group with the one before it: a single
+    frame dated far ahead holds up no others. While the source is stopped, the run stands still.
 
     Parameters
     ----------
@@ -184,9 +185,12 @@ class _Chain:
     def _advance(self) -> None:
         self._group, self._done = next(self._groups, None), 0
         if self._group is not None:
-            times = self._group.frames.time_ns.copy()
-            times[0] = max(int(times[0]), self._latest_ns)
-            self._due = np.maximum.accumulate(times)
+            times = self._group.frames.time_ns
+            begin_ns = self._latest_ns or min(times[times > 0][:3].tolist(), default=0)
+            if len(times) > 2:
+                following = np.concatenate([times, times[-3:-1]])
+                times = np.minimum(times, np.maximum(following[1:-1], following[2:]))
+            self._due = np.maximum(np.maximum.accumulate(times), begin_ns)
             self._latest_ns = int(self._due[-1])
 
 

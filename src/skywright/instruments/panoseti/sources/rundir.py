@@ -188,6 +188,8 @@ class RunDirectorySource(PolledSource[FrameGroup]):
         """Path of each file, by the names of run and file; copies of it are not read."""
         self._copies: set[tuple[Path, bool]] = set()
         """Copies that were logged, with whether they have frames that were not read."""
+        self._refused: set[Path] = set()
+        """Files that were logged because they cannot be looked at, or have no name in Unicode."""
         self._keeps_run = False
         """Whether frames of one run only are delivered: `_kept_run`, or the first that comes."""
         self._kept_run = ""
@@ -275,6 +277,7 @@ class RunDirectorySource(PolledSource[FrameGroup]):
         self._files.clear()
         self._seen.clear()
         self._places.clear()
+        self._refused.clear()
         self._groups = iter(())
         self._idle_since = self._active_until = 0.0
         self._keeps_run, self._kept_run = True, run or self.newest
@@ -331,9 +334,7 @@ class RunDirectorySource(PolledSource[FrameGroup]):
         return [path for path in found if path.is_relative_to(self.data_dir)]
 
     def _is_marked(self, run: str) -> bool:
-        directories = run_of(self.data_dir, run).directories
-        # Not `Path.exists`, which raises where a directory may not be entered.
-        return any(os.path.exists(path / ENDED_MARKER) for path in directories)  # noqa: PTH110
+        return run_of(self.data_dir, run).find(ENDED_MARKER) is not None
 
     def _begins(self, directory: Path) -> bool:
         """Return whether a directory without files was made for a run that begins now."""
@@ -405,11 +406,18 @@ class RunDirectorySource(PolledSource[FrameGroup]):
         place = path.parent.name, path.name
         first = self._places.get(place, path)
         try:
+            str(path).encode()  # an index has it as text
             state = path.stat()
             is_there = first == path or first.exists()
-        except OSError as error:
-            logger.error("%s", error)
+        except (OSError, UnicodeEncodeError) as error:
+            if path not in self._refused:
+                self._refused.add(path)
+                self._counters.add("file not readable")
+                logger.error("%r is not read: %s", str(path), error)
             return
+        if path in self._refused:
+            self._refused.remove(path)
+            self._counters.add("file not readable", -1)
         known = self._files.get(first)
         if first != path and (is_there or known is None or known.done):
             # Once the run is collected, a copy of it may be on the same disk.

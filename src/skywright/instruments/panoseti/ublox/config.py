@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pyubx2 import cfgname2key
 from pyubx2.exceptions import UBXMessageError
 
+from skywright.arguments import first_problem
 from skywright.errors import ConfigError
 
 Layer = Literal["RAM", "BBR", "FLASH"]
@@ -155,21 +156,10 @@ def position_registers(position: Position) -> dict[str, int]:
         "CFG_TMODE_POS_TYPE": int(position.format == "LLH"),
         "CFG_TMODE_FIXED_POS_ACC": round(position.acc_m * 1e4),
     }
-    if position.format == "LLH":
-        parts = (
-            ("LAT", position.lat_deg, 1e9),
-            ("LON", position.lon_deg, 1e9),
-            ("HEIGHT", position.height_m, 1e4),
-        )
-    else:
-        parts = (
-            ("ECEF_X", position.ecef_x_m, 1e4),
-            ("ECEF_Y", position.ecef_y_m, 1e4),
-            ("ECEF_Z", position.ecef_z_m, 1e4),
-        )
-    for name, value, per_unit in parts:
+    for field in COORDINATES[position.format]:
+        name, _, unit = field.upper().rpartition("_")
         # The coarse part is the nearest one, so the fine part is within +-99.
-        fine = round(value * per_unit)
+        fine = round(getattr(position, field) * (1e9 if unit == "DEG" else 1e4))
         coarse = round(fine / 100)
         registers[f"CFG_TMODE_{name}"] = coarse
         registers[f"CFG_TMODE_{name}_HP"] = fine - 100 * coarse
@@ -187,6 +177,4 @@ def parse_config(values: dict[str, Any]) -> F9tConfig:
     try:
         return F9tConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"f9t_config.{key}: {first['msg']}") from error
+        raise ConfigError(f"f9t_config.{first_problem(error)}") from error

@@ -70,8 +70,8 @@ class Receiver:
             raise HardwareError(f"device {device} cannot be opened: {error}") from error
         self.device = device
         self._answers: queue.Queue[Message] = queue.Queue(10_000)
-        self._listener: Callable[[Message], None] | None = None
-        self._on_failure: Callable[[str], None] | None = None
+        self._listener: Callable[[Message], object] | None = None
+        self._on_failure: Callable[[str], object] | None = None
         self._closing = threading.Event()
         self.failed: str = ""
         self._thread = threading.Thread(target=self._read, name="ubx", daemon=True)
@@ -84,7 +84,7 @@ class Receiver:
         self._port.close()
 
     def listen(
-        self, listener: Callable[[Message], None], on_failure: Callable[[str], None]
+        self, listener: Callable[[Message], object], on_failure: Callable[[str], object]
     ) -> None:
         """Call `listener`, from the reading thread, with every further message.
 

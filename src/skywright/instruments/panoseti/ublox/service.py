@@ -245,16 +245,11 @@ class UbloxService:
 
     async def _listen(self, receiver: Receiver, baud: int) -> None:
         """Read a receiver's messages from now on."""
-        loop = asyncio.get_running_loop()
+        in_loop = asyncio.get_running_loop().call_soon_threadsafe
         self._receiver, self._opened = receiver, (receiver.device, baud)
-
-        def hand_over(message: Message) -> None:
-            loop.call_soon_threadsafe(self._publish, message)
-
-        def fail(reason: str) -> None:
-            loop.call_soon_threadsafe(self._fail, reason)
-
-        receiver.listen(hand_over, fail)
+        receiver.listen(
+            lambda message: in_loop(self._publish, message), lambda why: in_loop(self._fail, why)
+        )
         await self._post_health(True)
 
     async def _open_again(self, former: tuple[str, int]) -> None:

@@ -23,19 +23,9 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.005
 """Time between two looks at what is due."""
-CALLS = (
-    *("read_runnumber_newest", "read_runstatus", "read_hightagnumber", "read_start_tagnumber"),
-    *("read_end_tagnumber", "read_taglist_byrun", "read_taglist", "read_taglist_bydetid"),
-    *("read_tagnumber_newest", "read_detidlist", "read_equiplist", "read_syncdatalist"),
-    *("read_syncdatalist_float", "read_config_photonenergy_in_keV"),
-    *("open_reader", "collect", "open_stored", "collect_stored"),
-)
-"""Methods of `SimulatedFacility` for the facility's modules."""
-CONTROL = (
-    *("advance", "advance_shots", "start_run", "stop_run", "pause_run", "remove_detector"),
-    *("restore_detector", "stop_images", "inject", "pending_faults", "most_reads"),
-)
-"""Methods of `SimulatedFacility` for control clients."""
+OF_MODULES = ("read_", "open_", "collect")
+"""Begin of the names of the methods of `SimulatedFacility` for the facility's modules; its other
+public ones are for control clients."""
 
 
 class FacilityServer:
@@ -108,7 +98,7 @@ class FacilityServer:
 
     def _answer(self, connection: Channel, name: str, arguments: list[Any]) -> None:
         pixels, simulated = None, self.simulated
-        if simulated.settings.call_s and name in CALLS:
+        if simulated.settings.call_s and name.startswith(OF_MODULES):
             self._stopping.wait(simulated.settings.call_s)
         try:
             with simulated.changed:
@@ -129,7 +119,7 @@ class FacilityServer:
     def _function(self, simulated: SimulatedFacility, name: str) -> Callable[..., Any]:
         if name == "reset":
             return self._reset
-        if name not in (*CALLS, *CONTROL):
+        if name.startswith("_") or name not in vars(SimulatedFacility):
             raise APIError(f"no call {name}")
         function: Callable[..., Any] = getattr(simulated, name)
         return function

@@ -3,15 +3,19 @@
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError
+
+T = TypeVar("T")
 
 
 class Cause(Enum):
@@ -72,35 +76,35 @@ def import_api() -> OnlineApi:
         ) from None
 
 
-class TimedModule:
+class TimedCaller:
+    """Calls the facility, on one thread."""
+
+    called_s = math.inf
+    """When the call under way began, of `time.monotonic`; infinite when there is none."""
+
+    def call(self, ask: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of the facility."""
+        self.called_s = time.monotonic()
+        try:
+            return ask(*arguments)
+        finally:
+            self.called_s = math.inf
+
+
+class TimedModule(TimedCaller):
     """A module whose functions one thread calls.
 
     Parameters
     ----------
     module
         For example ``dbpy``.
-
-    Attributes
-    ----------
-    called_s
-        When the call under way began, of `time.monotonic`; infinite when there is none.
     """
 
     def __init__(self, module: Any) -> None:
         self._module = module
-        self.called_s = math.inf
 
     def __getattr__(self, name: str) -> Any:
-        function = getattr(self._module, name)
-
-        def call(*arguments: Any) -> Any:
-            self.called_s = time.monotonic()
-            try:
-                return function(*arguments)
-            finally:
-                self.called_s = math.inf
-
-        return call
+        return partial(self.call, getattr(self._module, name))
 
 
 class ImageReader:

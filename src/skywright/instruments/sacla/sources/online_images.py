@@ -4,17 +4,22 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from skywright.acquire.counters import Counters
-from skywright.instruments.sacla.sources.online_api import Cause, ImageReader, OnlineApi, cause_of
+from skywright.instruments.sacla.sources.online_api import (
+    Cause,
+    ImageReader,
+    OnlineApi,
+    TimedCaller,
+    cause_of,
+)
 from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.troubles import Troubles
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 WRONG_TAG_TRIES = 2
 ANSWER_S = 1.0
@@ -24,7 +29,7 @@ AHEAD_TAGS_MAX = 3600
 """An image whose tag is this far above the accelerator's is from before the tags began anew."""
 
 
-class ImageThread(threading.Thread):
+class ImageThread(TimedCaller, threading.Thread):
     """Reads one detector: run after run, each tag once.
 
     A tag is asked for until it is there. It is given up when the detector has a newer image but not
@@ -54,8 +59,6 @@ class ImageThread(threading.Thread):
     ----------
     facts
         What the detector says of itself; None before the first connection.
-    called_s
-        When the call under way began, of `time.monotonic`; infinite when there is none.
     answered
         Newest run in which the detector was asked what it is.
     newest_tag
@@ -78,7 +81,6 @@ class ImageThread(threading.Thread):
         self._runs, self._lost, self._stopping = runs, lost, stopping
         self._reader: ImageReader | None = None
         self._report, self._set_trouble = troubles.report, partial(troubles.set, detector)
-        self.called_s = math.inf
         self._asked = self.answered = 0
         self.newest_tag = -1
         self._tag_is_asked = False
@@ -150,21 +152,13 @@ class ImageThread(threading.Thread):
         is_awaited = run.includes(tag) and run.awaits(self._detector)
         return is_awaited and not self._stopping.is_set()
 
-    def _call(self, ask: Callable[..., T], *arguments: Any) -> T:
-        """Call the facility."""
-        self.called_s = time.monotonic()
-        try:
-            return ask(*arguments)
-        finally:
-            self.called_s = math.inf
-
     def _answer(self) -> None:
         """Ask what the detector is, and for its newest tag, if that is wanted."""
         run = self._asked
         if self._tag_is_asked and self._reader is not None:
             self.newest_tag = -1
             try:
-                self.newest_tag = self._call(self._reader.newest_tag)
+                self.newest_tag = self.call(self._reader.newest_tag)
             except Exception as error:  # the facility's modules have one exception for everything
                 if self._lose_connection(error):
                     return
@@ -172,7 +166,7 @@ class ImageThread(threading.Thread):
             self._tag_is_asked = False
         if self.answered != run and self._reader is not None:
             try:
-                self.facts = self._call(self._reader.facts)
+                self.facts = self.call(self._reader.facts)
             except Exception as error:  # the facts of the run before stay
                 if self._lose_connection(error):
                     return
@@ -205,7 +199,7 @@ class ImageThread(threading.Thread):
             return self._skip_before(run, tag, awaited, "detector absent")
         assert self._reader is not None
         try:
-            found, image = self._call(self._reader.read, tag)
+            found, image = self.call(self._reader.read, tag)
         except Exception as error:  # the facility's modules have one exception for everything
             return self._failed(run, tag, reached, error)
         if found < tag and self._seen <= tag:  # the newest in place of one that is still to come
@@ -298,7 +292,7 @@ class ImageThread(threading.Thread):
         """Return the tag of the newest image; None if it is not known or of other tags."""
         assert self._reader is not None
         try:
-            newest = self._call(self._reader.newest_tag)
+            newest = self.call(self._reader.newest_tag)
         except Exception as error:
             self._lose_connection(error)
             return None
@@ -323,7 +317,7 @@ class ImageThread(threading.Thread):
             return False
         self._tried_s = now
         try:
-            self._call(self.connect)
+            self.call(self.connect)
         except Exception as error:
             self._set_trouble(str(error))
             return False
