@@ -20,7 +20,12 @@ from skywright.instruments.loop.dhs.pictures import Saver, draw_sheet
 from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError, fraction, number
 from skywright.instruments.loop.dhs.server import Call, Operation
-from skywright.instruments.loop.dhs.turn import FittedSeries, see_turn, write_files
+from skywright.instruments.loop.dhs.turn import (
+    FittedSeries,
+    draw_values,
+    see_turn,
+    write_files,
+)
 from skywright.instruments.loop.limits import find_limits
 from skywright.instruments.loop.turn import describe_result
 
@@ -64,7 +69,7 @@ class SeriesOperations:
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
         # For all series: a new thread takes megabytes that it does not give back.
         self._save = ThreadPoolExecutor(1, thread_name_prefix="save")
-        self._draw = ThreadPoolExecutor(1, thread_name_prefix="draw")
+        self._is_closing = False
         self._search = ThreadPoolExecutor(workers, thread_name_prefix="loop-search")
 
     def state(self) -> dict[str, Any]:
@@ -166,15 +171,15 @@ class SeriesOperations:
 
     async def close(self) -> None:
         """End what has begun, save all pictures, forget the last series; no search is awaited."""
+        self._is_closing = True
         self._search.shutdown(wait=False, cancel_futures=True)
-        # Each after the jobs before it: the drawings are begun by one, and submit another.
-        for last in (self._draw.shutdown, self._recorder.close):
-            await asyncio.wrap_future(self._jobs.submit(last))
-        self._jobs.shutdown()
+        await asyncio.wrap_future(self._jobs.submit(bool))  # the jobs before it submit to `_save`
         saving = asyncio.create_task(asyncio.to_thread(self._save.shutdown))
         if not (await asyncio.wait([saving], timeout=SAVE_S))[0]:
             logger.warning("%s: waiting until its pictures are saved", self._directory)
             await saving
+        await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
+        self._jobs.shutdown()
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""
@@ -224,42 +229,45 @@ class SeriesOperations:
     ) -> None:
         """End a recording; the last job of a series but for the end of a run with drawings.
 
-        Drawing has its own thread, so that the next series does not wait for it. An aborted series
-        gets no drawings: the end of the DHS would wait for them.
+        An aborted series gets no drawings, so its run ends at once.
         """
         if begun.cancelled() or begun.exception() is not None:
             return
         recording = begun.result()
         # One thread has all these jobs: the fit is done.
         turn = None if fitting is None else fitting.result()
-        end_run = partial(recording.end_run, exit_status, reason, turn=turn)
-        directory = saver.directory if saver is not None and recording.findings else None
         _guarded(recording.end)
+        end_run: Callable[..., None] | None
+        end_run = partial(recording.end_run, exit_status, reason, turn)
         if exit_status == "abort":
             _guarded(end_run)
-        else:
-            self._draw.submit(self._draw_all, recording, turn, end_run, directory)
-        if saver is not None:
-            saver.wait_until_saved()
-        if directory is not None and exit_status == "abort":
-            _guarded(lambda: write_files(recording.findings, turn, directory, False))
+            end_run = None
+        directory = saver.directory if saver is not None and recording.findings else None
+        self._save.submit(self._publish, recording, turn, end_run, directory)
 
-    def _draw_all(
+    def _publish(
         self,
         recording: Recording,
         turn: FittedSeries | None,
-        end_run: Callable[..., None],
+        end_run: Callable[..., None] | None,
         directory: Path | None,
     ) -> None:
-        """Draw the pictures of a series, end its run with them, and write those of the turn."""
-        sheet = None
-        if recording.run is not None:
-            sheet = _guarded(lambda: draw_sheet(recording))
-            if turn is not None:
-                _guarded(lambda: turn.plots)  # here, and not in the job that ends the run
-        self._jobs.submit(_guarded, partial(end_run, sheet))
+        """Draw the pictures of a series, end its run with them, and write those of the turn.
+
+        It comes after the pictures of the series on their thread, so that the next series does not
+        wait for it. The end of the DHS waits for the drawing under way at most.
+        """
+
+        def draw(job: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+            return {} if end_run is None or self._is_closing else _guarded(job) or {}
+
+        plots = draw(turn.draw) if turn is not None else {}
+        if end_run is not None:
+            sheet = draw(partial(draw_sheet, recording)) if recording.run is not None else {}
+            self._jobs.submit(_guarded, partial(end_run, sheet, plots))
         if directory is not None:
-            _guarded(lambda: write_files(recording.findings, turn, directory, True))
+            plots = plots | draw(partial(draw_values, recording.findings))
+            _guarded(partial(write_files, recording.findings, directory, plots))
 
 
 def _guarded(job: Callable[[], T], trouble: str = "the record is not complete") -> T | None:
