@@ -324,7 +324,7 @@ def test_a_picture_whose_header_lies_sets_no_size(folder: Path) -> None:
     place = jpeg.index(b"\xff\xc0") + 5
     source = PushedPictures()
     try:
-        upload(source.port, jpeg, jpeg[:place] + b"\x20\x00\x30\x00" + jpeg[place + 4 :])
+        upload(source.port, jpeg, jpeg[:place] + b"\x17\x70\x1f\x40" + jpeg[place + 4 :])
         assert source.size == (40, 32)
     finally:
         source.close()

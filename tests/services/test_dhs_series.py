@@ -488,6 +488,33 @@ def test_a_turn_has_angles_a_fit_a_table_and_plots(
             assert plot.size == size
 
 
+def test_the_next_series_does_not_wait_for_the_fit_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, may_fit = series.see_turn, threading.Event()
+
+    def fit_when_allowed(*arguments: Any) -> Any:
+        may_fit.wait(LIMIT_S)
+        return fit(*arguments)
+
+    monkeypatch.setattr(series, "see_turn", fit_when_allowed)
+    monkeypatch.setattr(series, "TURN_S", 0.1)
+    monkeypatch.setattr(series, "BEGIN_S", 2.0)
+    catalog = Catalog(tmp_path)
+    try:
+        with bench(None, DhsConfig(), begin_run=catalog.begin) as face:
+            for handle in ("1.1", "1.2"):
+                face.collecting(handle)
+                face.push(*pictures()[:2])
+                face.link.start("stopCollectLoopImages", f"{handle}0")
+                assert face.link.reply(handle) == "normal done"
+            may_fit.set()
+    finally:
+        may_fit.set()
+    runs = [run.start.get("analysis", {}).get("name") for run in read_runs(tmp_path / "journal")]
+    assert runs.count("loop_turn") == 2
+
+
 def test_the_next_series_does_not_wait_for_the_drawings_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,8 @@ class SeriesOperations:
             self._last = recording
             doubled = collection.counts["doubled"] > 0
             fit = partial(see_turn, recording.findings, config, doubled)
-            turn = self._jobs.submit(_guarded, fit, "the turn cannot be fitted")
+            # Not among the jobs: it may have to be compiled, and the next series has to begin.
+            turn = self._save.submit(_guarded, fit, "the turn cannot be fitted")
             await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
@@ -234,21 +235,18 @@ class SeriesOperations:
         if begun.cancelled() or begun.exception() is not None:
             return
         recording = begun.result()
-        # One thread has all these jobs: the fit is done.
-        turn = None if fitting is None else fitting.result()
         _guarded(recording.end)
-        end_run: Callable[..., None] | None
-        end_run = partial(recording.end_run, exit_status, reason, turn)
+        end_run: Callable[..., None] | None = partial(recording.end_run, exit_status, reason)
         if exit_status == "abort":
             _guarded(end_run)
             end_run = None
         directory = saver.directory if saver is not None and recording.findings else None
-        self._save.submit(self._publish, recording, turn, end_run, directory)
+        self._save.submit(self._publish, recording, fitting, end_run, directory)
 
     def _publish(
         self,
         recording: Recording,
-        turn: FittedSeries | None,
+        fitting: "Future[FittedSeries | None] | None",
         end_run: Callable[..., None] | None,
         directory: Path | None,
     ) -> None:
@@ -261,10 +259,12 @@ class SeriesOperations:
         def draw(job: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
             return {} if end_run is None or self._is_closing else _guarded(job) or {}
 
+        # It was fitted on this thread before.
+        turn = None if fitting is None else fitting.result()
         plots = draw(turn.draw) if turn is not None else {}
         if end_run is not None:
             sheet = draw(partial(draw_sheet, recording)) if recording.run is not None else {}
-            self._jobs.submit(_guarded, partial(end_run, sheet, plots))
+            self._jobs.submit(_guarded, partial(end_run, turn, sheet, plots))
         if directory is not None:
             plots = plots | draw(partial(draw_values, recording.findings))
             _guarded(partial(write_files, recording.findings, directory, plots))
