@@ -63,8 +63,9 @@ class SeriesOperations:
         self._config = config
         self._directory = save_directory
         self._call: Call | None = None
+        """Of the series under way."""
         self._collection: Collection | None = None
-        self._seen: Collection | None = None
+        """Of the newest series."""
         self._last: Recording | None = None
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
         # For all series: a new thread takes megabytes that it does not give back.
@@ -74,12 +75,12 @@ class SeriesOperations:
 
     def state(self) -> dict[str, Any]:
         """Return how the series under way stands, or how the last one went, as `Dhs.state` does."""
-        collection = self._seen
+        collection = self._collection
         if collection is None:
             return {"key": "", "running": False, "expected": 0}
         return {
             "key": collection.key,
-            "running": collection is self._collection,
+            "running": self._call is not None,
             "expected": self._config.expected,
             **collection.fates(),
         }
@@ -100,7 +101,7 @@ class SeriesOperations:
         collection = Collection(self._detector, self._search, call.key, config, saver)
         # From here on a stop means this series, though the one before may still be ending.
         previous, self._call, self._collection = self._call, call, collection
-        self._seen, self._last = collection, None  # of a series that fails nothing can be asked
+        self._last = None  # of a series that fails nothing can be asked
         metadata = {
             "plan_name": call.start.name,
             "plan_args": {"pin_base_size_hint": hint},
@@ -138,7 +139,7 @@ class SeriesOperations:
             if begun is not None:
                 self._jobs.submit(self._end, begun, turn, saver, *status)
             if self._call is call:
-                self._call = self._collection = None
+                self._call = None
         return "normal done"
 
     async def stop_collect(self, call: Call) -> str:
