@@ -237,12 +237,12 @@ class SeriesOperations:
             return
         recording = begun.result()
         _guarded(recording.end)
-        end_run: Callable[..., None] | None = partial(recording.end_run, exit_status, reason)
-        if exit_status == "abort":
+        end_run = partial(recording.end_run, exit_status, reason)
+        if is_aborted := exit_status == "abort":
             _guarded(end_run)
-            end_run = None
         directory = saver.directory if saver is not None and recording.findings else None
-        self._save.submit(self._publish, recording, fitting, end_run, directory)
+        end_later = None if is_aborted else end_run
+        self._save.submit(self._publish, recording, fitting, end_later, directory)
 
     def _publish(
         self,
