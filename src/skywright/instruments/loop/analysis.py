@@ -195,7 +195,8 @@ class LoopDetection(Analysis[Votes]):
         """Add the votes of the next block."""
         if prefix is None:
             return statistic
-        return Votes(*map(operator.add, prefix[:-1], statistic[:-1]), statistic.last)
+        sums = map(operator.add, prefix[:-1], statistic[:-1])
+        return Votes._make([*sums, statistic.last])
 
     def summarize(self, state: Votes | None) -> Mapping[str, Any]:
         """Say who has won; NaN and "none" where there is nothing to say."""
