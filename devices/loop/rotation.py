@@ -34,11 +34,6 @@ class CameraCalibration:
         self.file = CalibrationFile(path)
         self.name = name
 
-    @property
-    def path(self) -> Path:
-        """Of the file."""
-        return self.file.path
-
     def set(self, values: Mapping[str, Any] | str) -> StatusWithReason:
         """Save the calibration of one zoom, or all of them as JSON text."""
         status = StatusWithReason(obj=self)
@@ -69,7 +64,7 @@ class CameraCalibration:
 
     def describe(self) -> dict[str, Any]:
         """Describe the text."""
-        return {self.name: {"source": str(self.path), "dtype": "string", "shape": []}}
+        return {self.name: {"source": str(self.file.path), "dtype": "string", "shape": []}}
 
 
 class RotationResult(LiveResult):

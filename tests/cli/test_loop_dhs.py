@@ -138,6 +138,7 @@ def test_the_old_configuration_file_is_enough(
             assert "3 expected, 3 received" in link.notes()[-1]
             # The service of the file does not exist: DCSS hears of it when it has connected.
             assert "automl: http://localhost:1" in link.notes()[0]
+            until(lambda: list(tmp_path.glob("RESULTS/*/*/loop_info.csv")))  # the last file
             url = f"http://127.0.0.1:{ready['status_port']}"
             health = httpx.get(f"{url}/health", timeout=90)
             assert health.status_code == 503

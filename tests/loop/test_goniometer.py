@@ -156,6 +156,29 @@ def test_a_stuck_motor_tries_for_ever_and_goes_on_when_it_is_free() -> None:
     assert axis.position(400.0) == 10.0
 
 
+def test_a_stuck_motor_goes_on_to_the_switch_in_its_way_when_it_is_free() -> None:
+    axis = SimulatedAxis(0.0, high_switch=4.0)
+    axis.move_to(0.0, 10.0, 1.0, 2.0)
+    axis.set_stuck(2.0, True)
+    assert axis.moving(100.0)
+    axis.set_stuck(100.0, False)
+    assert axis.moving(100.1)
+    assert axis.position(axis.rest_time) == pytest.approx(4.0, abs=2e-4)
+    axis.set_stuck(200.0, True)  # it stands on the switch, and tries no more
+    assert not axis.moving(200.0)
+
+
+def test_a_motor_goes_on_where_a_switch_is_taken_out_of_its_way() -> None:
+    axis = SimulatedAxis(0.0, high_switch=4.0)
+    axis.move_to(0.0, 10.0, 1.0, 2.0)
+    axis.set_switches(2.0, -math.inf, math.inf)
+    assert axis.position(20.0) == 10.0
+    axis.set_switches(20.0, -math.inf, 12.0)
+    axis.move_to(20.0, 15.0, 1.0, 2.0)
+    axis.set_switches(30.0, -math.inf, math.inf)  # it stands there: the move is over
+    assert axis.position(40.0) == pytest.approx(12.0, abs=2e-4)
+
+
 def test_a_motor_that_is_free_again_makes_the_moves_that_are_left_at_its_speed() -> None:
     axis = SimulatedAxis()
     axis.slow = 0.5

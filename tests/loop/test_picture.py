@@ -91,6 +91,20 @@ def test_a_damaged_png_is_a_data_error():
         decode(bytes(data), "frame 7")
 
 
+def lying(jpeg: bytes, width: int, height: int) -> bytes:
+    """Return a JPEG file whose header gives it another size."""
+    place = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:place] + struct.pack(">HH", height, width) + jpeg[place + 4 :]
+
+
+def test_a_header_alone_tells_no_new_size():
+    jpeg = encoded(ramp(), "JPEG")
+    size = ramp().shape[::-1]
+    assert picture_size(jpeg) == picture_size(jpeg[:-100], known=[size]) == size
+    assert picture_size(lying(jpeg, 8000, 6000), known=[size]) is None
+    assert picture_size(jpeg[:-100]) is None
+
+
 def test_what_other_readers_of_pillow_raise_is_a_data_error():
     # A header of DDS whose pixel format nobody knows: Pillow raises NotImplementedError.
     header = struct.pack("<4s7I44x8I", b"DDS ", 124, 0x1007, 48, 64, 256, 0, 0, 32, *[0] * 7)

@@ -319,6 +319,17 @@ def test_pushed_pictures_come_as_received_when_asked_for(folder: Path) -> None:
         source.close()
 
 
+def test_a_picture_whose_header_lies_sets_no_size(folder: Path) -> None:
+    jpeg = (folder / "p0.jpg").read_bytes()
+    place = jpeg.index(b"\xff\xc0") + 5
+    source = PushedPictures()
+    try:
+        upload(source.port, jpeg, jpeg[:place] + b"\x17\x70\x1f\x40" + jpeg[place + 4 :])
+        assert source.size == (40, 32)
+    finally:
+        source.close()
+
+
 def test_size_can_be_asked_while_a_picture_is_delivered(folder: Path) -> None:
     """The owner asks under its lock, for which a delivery waits; a lock here would deadlock."""
     source = PushedPictures()

@@ -125,7 +125,7 @@ def test_without_a_tip_in_view_nothing_is_calibrated(session: Session) -> None:
     devices = session.mount(make_world(kind="none"), calibrated=False)
     with pytest.raises(SampleError, match="no tip is in view"):
         session.run(calibrate_camera(**devices))
-    assert not session.result.calibration.path.exists()
+    assert not session.result.calibration.file.path.exists()
 
 
 def test_a_failed_plan_puts_back_the_calibration_of_its_zoom_alone(

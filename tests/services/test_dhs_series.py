@@ -357,7 +357,6 @@ def test_too_slow_a_search_loses_rows_not_pictures(
     saved = tmp_path / "collectLoopImages1_1"
 
     async def close_and_count(operations: series.SeriesOperations) -> None:
-        until((saved / "pandas_plot.png").exists)  # the last job of the series
         threading.Timer(0.2, disk_is_free.set).start()
         await close(operations)
         at_end.extend(saved.glob("loop_*.jpeg"))
@@ -458,6 +457,7 @@ def test_a_turn_has_angles_a_fit_a_table_and_plots(
     catalog = Catalog(tmp_path / "store")
     config = DhsConfig(osci_delta=180.0, osci_time=3.0, video_fps=13.0 / 3.0)
     step = 180.0 / 13
+    saved = tmp_path / "saved" / "collectLoopImages1_1"
     pictures = [turned(step * (i + 0.5)).jpeg() for i in range(12)]
     with bench(None, config, tmp_path / "saved", catalog.begin) as face:
         face.collecting("1.1")
@@ -465,6 +465,7 @@ def test_a_turn_has_angles_a_fit_a_table_and_plots(
         face.link.start("stopCollectLoopImages", "1.2")
         assert face.link.reply("1.1") == "normal done"
         assert "face-on at" in face.link.notes()[-2]
+        until((saved / "loop_info.csv").exists)  # the last job of the series
     runs = list(read_runs(catalog.directory / "journal"))
     (turn,) = [run for run in runs if run.start.get("analysis", {}).get("name") == "loop_turn"]
     assert turn.start["analysis"]["parameters"]["angles_from"] == "count"
@@ -476,7 +477,6 @@ def test_a_turn_has_angles_a_fit_a_table_and_plots(
     assert turn.result["cos"] == pytest.approx(8.0 * np.cos(0.5), abs=1.0)
     assert turn.result["sin"] == pytest.approx(-8.0 * np.sin(0.5), abs=1.0)
     assert Path(turn.result["pictures"]).name == "plot_loop_widths.png"
-    saved = tmp_path / "saved" / "collectLoopImages1_1"
     table = list(csv.DictReader((saved / "loop_info.csv").open()))
     assert len(table) == 13
     assert [row["status"] for row in table] == ["normal"] * 12 + ["failed"]
@@ -486,6 +486,33 @@ def test_a_turn_has_angles_a_fit_a_table_and_plots(
     for name, size in {"pandas_plot.png": (800, 1200), "plot_loop_widths.png": (800, 600)}.items():
         with Image.open(saved / name) as plot:
             assert plot.size == size
+
+
+def test_the_next_series_does_not_wait_for_the_fit_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, may_fit = series.see_turn, threading.Event()
+
+    def fit_when_allowed(*arguments: Any) -> Any:
+        may_fit.wait(LIMIT_S)
+        return fit(*arguments)
+
+    monkeypatch.setattr(series, "see_turn", fit_when_allowed)
+    monkeypatch.setattr(series, "TURN_S", 0.1)
+    monkeypatch.setattr(series, "BEGIN_S", 2.0)
+    catalog = Catalog(tmp_path)
+    try:
+        with bench(None, DhsConfig(), begin_run=catalog.begin) as face:
+            for handle in ("1.1", "1.2"):
+                face.collecting(handle)
+                face.push(*pictures()[:2])
+                face.link.start("stopCollectLoopImages", f"{handle}0")
+                assert face.link.reply(handle) == "normal done"
+            may_fit.set()
+    finally:
+        may_fit.set()
+    runs = [run.start.get("analysis", {}).get("name") for run in read_runs(tmp_path / "journal")]
+    assert runs.count("loop_turn") == 2
 
 
 def test_the_next_series_does_not_wait_for_the_drawings_of_the_one_before(
@@ -508,11 +535,45 @@ def test_the_next_series_does_not_wait_for_the_drawings_of_the_one_before(
             assert face.link.reply(handle) == "normal done"
         assert not first.is_over()
         may_draw.set()
+        until(lambda: first.is_over() and second.is_over())
     for catalog, count in ((first, 3), (second, 5)):
         raw, derived = catalog.runs()
         assert catalog.is_over()
         assert len(raw.rows("axis_image")) == count
         assert Path(derived.result["pictures"]).name == "contact_sheet.png"
+
+
+def test_the_end_waits_for_the_drawing_under_way_and_leaves_out_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, close = series.draw_sheet, series.SeriesOperations.close
+    is_drawing, may_draw = threading.Event(), threading.Event()
+
+    def draw_when_allowed(recording: Recording) -> dict[str, bytes]:
+        is_drawing.set()
+        may_draw.wait(LIMIT_S)
+        return draw(recording)
+
+    async def close_amid_the_drawing(operations: series.SeriesOperations) -> None:
+        is_drawing.wait(LIMIT_S)
+        closing = asyncio.create_task(close(operations))
+        await asyncio.sleep(0)  # it has begun
+        may_draw.set()
+        await closing
+
+    monkeypatch.setattr(series, "draw_sheet", draw_when_allowed)
+    monkeypatch.setattr(series.SeriesOperations, "close", close_amid_the_drawing)
+    catalog, saved = Catalog(tmp_path / "store"), tmp_path / "saved"
+    with bench(begin_run=catalog.begin, save_directory=saved) as face:
+        face.collecting("1.1")
+        face.push(*pictures()[:3])
+        face.link.start("stopCollectLoopImages", "1.2")
+        assert face.link.reply("1.1") == "normal done"
+    _, derived = catalog.runs()
+    assert catalog.is_over()
+    assert Path(derived.result["pictures"]).name == "contact_sheet.png"
+    names = [path.name for path in (saved / "collectLoopImages1_1").glob("*.*")]
+    assert sorted(names) == [*(f"loop_000{index}.jpeg" for index in range(3)), "loop_info.csv"]
 
 
 class Catalog:
@@ -546,6 +607,7 @@ def test_a_series_is_a_run_with_its_derived_run(tmp_path: Path) -> None:
         face.push(*pictures()[:5], pictures()[5][:2000], *pictures()[6:8])
         face.link.start("stopCollectLoopImages", "1.15")
         assert face.link.reply("1.14") == "normal done"
+        until(catalog.is_over)
     raw, derived = catalog.runs()
     assert raw.start["plan_name"] == "collectLoopImages"
     assert raw.start["operation"]["handle"] == "1.14"
@@ -661,7 +723,7 @@ def test_a_finding_that_comes_while_others_are_reported_is_reported_next(tmp_pat
     first = Finding(0, 0, 0.0, nothing, (704, 480), "network")
     recording = Recording(camera, tmp_path, catalog.begin({}), Growing([first]))
     recording.report()
-    recording.end_run("success", "", {})
+    recording.end_run("success", "")
     camera.close()
     _, derived = catalog.runs()
     assert derived.result["n_frames"] == 2

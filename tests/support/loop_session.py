@@ -34,7 +34,7 @@ class Session:
     def mount(self, world: World, calibrated: bool = True, **changes: Any) -> dict[str, Any]:
         """Put a sample on; return the devices by the names of the plan's arguments."""
         virtual_time(self.engine, world)
-        self.result.calibration.path.unlink(missing_ok=True)
+        self.result.calibration.file.path.unlink(missing_ok=True)
         if calibrated:
             values = as_json(world.calibration(**changes))
             self.result.calibration.set(values).wait(1)
@@ -75,7 +75,7 @@ def _session(directory: Path) -> Iterator[Session]:
     # Virtual time is faster than the analysis, which is to see all pictures all the same.
     engine.preprocessors.append(partial(inject_md_wrapper, md={DECISION_LIMIT: 600.0}))
     calibration = CameraCalibration(directory / "calibration.json", "camera_calibration")
-    second = {ROTATION: {"calibrations": str(calibration.path)}}
+    second = {ROTATION: {"calibrations": str(calibration.file.path)}}
     detection = LiveAnalysis(DETECTION, journal=journal, assets=assets, second=second)
     rotation = detection.second_reports[ROTATION]
     result = RotationResult(rotation, calibration, timeout_s=30.0)

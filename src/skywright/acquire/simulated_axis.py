@@ -54,6 +54,8 @@ class SimulatedAxis:
         self.stuck = False
         self._wanted: tuple[tuple[Move, Request], ...] = ()
         """The last moves: each as it is to be made, and as it was asked for."""
+        self._uncut = self.path
+        """Its motion without limit switches."""
 
     def position(self, time: float) -> float:
         """Return the position."""
@@ -112,15 +114,16 @@ class SimulatedAxis:
             return
         self.stuck = stuck
         if stuck:
-            self.path = self.path.stop(time)
-            self._wanted = tuple(each for each in self._wanted if time < each[0].end_time)
+            ended = time if time < self.path.rest_time else math.inf  # by a switch, or by itself
+            self._wanted = tuple(each for each in self._wanted if ended < each[0].end_time)
+            self._take_path(self.path.stop(time), time)
         elif self._wanted:
             self.run(time, [request for _, request in self._wanted])
 
     def set_switches(self, time: float, low: float, high: float) -> None:
-        """Place the limit switches; motion towards one ends there."""
+        """Place the limit switches; motion ends at one, and no longer where there is none now."""
         self.low_switch, self.high_switch = low, high
-        self._take_path(self.path, time)
+        self._take_path(self._uncut if time < self.path.rest_time else self.path, time)
 
     def at_switches(self, time: float) -> tuple[bool, bool]:
         """Tell whether the motor stands on the low and on the high switch."""
@@ -133,10 +136,8 @@ class SimulatedAxis:
     def _take_path(self, path: Axis, time: float) -> None:
         """Take a path, cut where it runs past a switch."""
         crossing = _first_crossing(path, time, self.low_switch, self.high_switch)
-        if crossing is not None:
-            path = path.stop(crossing)
-            self._wanted = ()
-        self.path = path
+        self._uncut = path
+        self.path = path if crossing is None else path.stop(crossing)
 
 
 def _without_past(path: Axis, time: float) -> Axis:

@@ -50,12 +50,11 @@ class CameraAuth(httpx.Auth):
             flow = self._digest.auth_flow(request)
             response = yield next(flow)
             offers = _offers(response)
-            _keep_known_digests(response)
-            if response.status_code != UNAUTHORIZED or _digests(response):
+            if response.status_code != UNAUTHORIZED or _take_digest(response):
                 with suppress(StopIteration):
                     response = yield _answer(flow, response)
-                    _keep_known_digests(response)
-                    if _is_stale(response):
+                    is_refused = response.status_code == UNAUTHORIZED
+                    if is_refused and STALE.search(_take_digest(response)):
                         # The nonce ended between challenge and answer: answer the next one, once.
                         flow = self._digest.auth_flow(request)
                         next(flow)
@@ -80,20 +79,8 @@ def _answer(
         raise
     except (KeyError, IndexError, ValueError) as error:  # httpx checks little of the challenge
         raise httpx.ProtocolError(
-            f"401, the camera's challenge cannot be read: {_digests(response)[0]:.80}"
+            f"401, the camera's challenge cannot be read: {_offers(response)[0]:.80}"
         ) from error
-
-
-def _keep_known_digests(response: httpx.Response) -> None:
-    """Take digests that cannot be answered out of a challenge: httpx answers the first one.
-
-    Each challenge gets a header of its own, as httpx expects.
-    """
-    known = [offer for offer in _offers(response) if not _is_foreign_digest(offer)]
-    if known != response.headers.get_list("www-authenticate"):
-        del response.headers["www-authenticate"]
-        kept = [("www-authenticate", offer) for offer in known]
-        response.headers = httpx.Headers([*response.headers.multi_items(), *kept])
 
 
 def _offers(response: httpx.Response) -> list[str]:
@@ -102,22 +89,18 @@ def _offers(response: httpx.Response) -> list[str]:
     return [offer for header in headers for offer in NEXT_CHALLENGE.split(header)]
 
 
-def _digests(response: httpx.Response) -> list[str]:
-    """Return the digests that a challenge offers."""
-    return [offer for offer in _offers(response) if offer.lower().startswith("digest ")]
+def _take_digest(response: httpx.Response) -> str:
+    """Return the first digest that is offered and can be answered here; empty if there is none.
 
-
-def _is_foreign_digest(offer: str) -> bool:
-    """Return whether a challenge is a digest that cannot be answered here."""
-    algorithm = ALGORITHM.search(offer)
-    other = algorithm is not None and algorithm[1].upper().removesuffix("-SESS") not in HASHES
-    return offer.lower().startswith("digest ") and bool(other or WITH_BODY_ONLY.search(offer))
-
-
-def _is_stale(response: httpx.Response) -> bool:
-    """Return whether a camera refuses the nonce only, not user and password (RFC 7616, 3.3)."""
-    stale = any(STALE.search(offer) for offer in _digests(response))
-    return response.status_code == UNAUTHORIZED and stale
+    It is the only challenge that stays in the response: httpx answers the first digest.
+    """
+    for offer in _offers(response):
+        algorithm = ALGORITHM.search(offer)
+        is_known = algorithm is None or algorithm[1].upper().removesuffix("-SESS") in HASHES
+        if offer.lower().startswith("digest ") and is_known and not WITH_BODY_ONLY.search(offer):
+            response.headers["www-authenticate"] = offer
+            return offer
+    return ""
 
 
 class _RetryOnStaleConnection(httpx.AsyncHTTPTransport):

@@ -8,9 +8,9 @@ A name or handle of DCSS that is not ASCII must go back as it came, so a charact
 byte (Latin-1).
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from string import whitespace
 
 from skywright.errors import DataError
 
@@ -24,6 +24,7 @@ INCOMING_BYTES_MAX = 1 << 20
 """A longer text in a header means that the place in the stream is lost."""
 
 _TERMINATOR = " \0"
+_BARE_WORD = re.compile(r"\S+", re.ASCII)
 # What Tcl would substitute or group by has no place in words for people.
 _HARMLESS = str.maketrans({"[": "(", "]": ")", "{": "(", "}": ")", '"': "'", ";": ",", "\\": "/"})
 
@@ -138,21 +139,14 @@ def split_words(text: str) -> list[str]:
 
     A brace that is never closed counts as an ordinary character.
     """
-    words = []
+    words, at = [], 0
     closing = _closing_braces(text)
-    at = 0
-    while at < len(text):
-        if text[at] in whitespace:
-            at += 1
-            continue
-        end = closing.get(at)
-        if end is not None:
-            words.append(text[at + 1 : end])
-            at = end + 1
-            continue
-        end = next((i for i in range(at, len(text)) if text[i] in whitespace), len(text))
-        words.append(text[at:end])
-        at = end
+    while (found := _BARE_WORD.search(text, at)) is not None:
+        start, at = found.span()
+        word = found[0]
+        if (end := closing.get(start)) is not None:
+            word, at = text[start + 1 : end], end + 1
+        words.append(word)
     return words
 
 

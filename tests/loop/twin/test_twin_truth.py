@@ -146,10 +146,7 @@ def test_face_on_and_edge_on_height():
     assert heights.max() == pytest.approx(300.0, abs=1.0)
     assert heights.min() == pytest.approx(20.0, abs=0.5)
     assert np.abs(heights - expected).max() < 1.5
-    told = scene_truth(scene)
-    assert told.face_on_deg == 37.0
-    assert told.widest_deg == pytest.approx(37.0, abs=1.0)
-    assert told.flatness == pytest.approx(1.0 - 20.0 / 300.0, abs=0.01)
+    assert scene_truth(scene).face_on_deg == 37.0
 
 
 @pytest.mark.parametrize("kind", ["nylon", "mitegen"])

@@ -45,7 +45,7 @@ class Oscillation:
     def kept_by(self, axis: SimulatedAxis, time: float) -> bool:
         """Tell whether nothing has disturbed the spindle up to a time: no stop, fault or switch."""
         cut = axis.path.rest_time < self.rest_time - 1e-6 and time >= axis.path.rest_time
-        return axis.path is self.path and not axis.stuck and not cut
+        return axis.path == self.path and not axis.stuck and not cut
 
     def trace_times(self, until: float = math.inf) -> Floats:
         """Return the times, unix s, of the trace up to a time: even steps and the window's ends."""

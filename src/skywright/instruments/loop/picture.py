@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from skywright.errors import DataError
 from skywright.instruments.loop.detection import SIDE_MIN_PX
 
+Size = tuple[int, int]
+"""Width and height, px."""
 PNG = b"\x89PNG"
 DECODE_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, RuntimeError),
@@ -82,13 +85,18 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
     return decode(read_file(path), str(path))
 
 
-def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of an image file from its header, None when it has none."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
+def picture_size(data: bytes, known: Collection[Size | None] = ()) -> Size | None:
+    """Return width and height of an image file, None if it is damaged.
+
+    A size that is one of the `known` is taken from the header alone, which may lie.
+    """
+    with suppress(*DECODE_ERRORS), Image.open(io.BytesIO(data)) as image:
+        if image.size in known:
             return image.size
-    except DECODE_ERRORS:
-        return None
+    with suppress(DataError):
+        height, width = decode(data).shape
+        return width, height
+    return None
 
 
 def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

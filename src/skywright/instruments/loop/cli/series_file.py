@@ -20,37 +20,30 @@ LARGEST = 1e12
 """Size of an angle in deg, or of a time in s, that is still one."""
 FARTHEST_PX = 1e6
 """No picture is as large; squares of lengths beyond it leave floating point."""
-Corners = tuple[float, float, float, float]
 
 
-def _finite(number: float) -> float:
-    if not abs(number) <= LARGEST:
-        raise ValueError(f"expected a finite number, of at most {LARGEST:g} in size")
-    return number
+def _in_reach(length: float) -> float:
+    if abs(length) > FARTHEST_PX:  # NaN is one that is not known
+        raise ValueError(f"expected a length in px of at most {FARTHEST_PX:.0f}")
+    return length
 
 
-Finite = Annotated[float, AfterValidator(_finite)]
+def _not_negative(width: float) -> float:
+    if width < 0.0:
+        raise ValueError("expected a width in px, 0 or more")
+    return width
+
+
+Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Px = Annotated[float, AfterValidator(_in_reach)]
+Corners = tuple[Px, Px, Px, Px]
 
 
 def _in_order(corners: Corners) -> Corners:
-    _in_reach(corners)
     xmin, ymin, xmax, ymax = corners
     if xmax < xmin or ymax < ymin:
         raise ValueError("expected [xmin, ymin, xmax, ymax] with xmin <= xmax and ymin <= ymax")
     return corners
-
-
-def _in_reach(lengths: tuple[float, ...]) -> tuple[float, ...]:
-    if any(abs(each) > FARTHEST_PX for each in lengths):  # NaN is a tip that is not known
-        raise ValueError(f"expected lengths in px of at most {FARTHEST_PX:.0f}")
-    return lengths
-
-
-def _not_negative(width: float) -> float:
-    _in_reach((width,))
-    if width < 0.0:
-        raise ValueError("expected a width in px, 0 or more")
-    return width
 
 
 class Row(BaseModel):
@@ -61,11 +54,9 @@ class Row(BaseModel):
     phi: Finite | None = None
     time: Finite | None = None
     file: str | None = None
-    tip: Annotated[tuple[float, float], Field(strict=False), AfterValidator(_in_reach)] | None = (
-        None
-    )
+    tip: Annotated[tuple[Px, Px], Field(strict=False)] | None = None
     bbox: Annotated[Corners, Field(strict=False), AfterValidator(_in_order)] | None = None
-    width: Annotated[float, AfterValidator(_not_negative)] | None = None
+    width: Annotated[Px, AfterValidator(_not_negative)] | None = None
     kind: Annotated[Literal["nylon", "mitegen", "pin", "none"] | None, Field(alias="class")] = None
     side: Literal["left", "right", "top", "bottom"] | None = None
     score: Annotated[float, Field(ge=0, le=1)] = 1.0

@@ -21,10 +21,10 @@ from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.replies import (
     NO_PICTURE,
     OperationError,
-    Size,
     loop_words,
     why_failed,
 )
+from skywright.instruments.loop.picture import Size
 from skywright.instruments.loop.sources import SourceFrame
 
 if TYPE_CHECKING:  # it imports this module

@@ -14,7 +14,6 @@ from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs.replies import (
     FLAT_IMAGE,
     OperationError,
-    Size,
     check_light,
     fraction,
     loop_words,
@@ -25,7 +24,7 @@ from skywright.instruments.loop.dhs.replies import (
 from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.snapshots import Snapshot, Snapshots
 from skywright.instruments.loop.limits import Limits, find_limits
-from skywright.instruments.loop.picture import decode, encode_png, read_picture
+from skywright.instruments.loop.picture import Size, decode, encode_png, read_picture
 from skywright.wire.xos2 import harmless
 
 TAKE_BACKGROUND, CLEAR_BACKGROUND, LOAD_BACKGROUND = -1, -2, -3

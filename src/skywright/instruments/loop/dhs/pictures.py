@@ -77,10 +77,6 @@ class Saver:
         """Save a picture as it came, on a thread for this; returns at once."""
         self._later.submit(self.save, index, frame)
 
-    def wait_until_saved(self) -> None:
-        """Wait for the pictures that were given to `save_later`."""
-        self._later.submit(bool).result()  # after them, on their thread
-
     def save(self, index: int, frame: SourceFrame) -> None:
         """Save a picture as it came; an error of the disk is logged, once a series."""
         try:

@@ -93,12 +93,13 @@ class Recording:
         self,
         exit_status: "ExitStatus",
         reason: str,
-        pictures: Mapping[str, bytes] | None = None,
         turn: "FittedSeries | None" = None,
+        pictures: Mapping[str, bytes] | None = None,
+        plots: Mapping[str, bytes] | None = None,
     ) -> None:
         """End the run, with `pictures` (file name to contents) for people; after `end`.
 
-        The next series may have begun meanwhile.
+        A `turn` becomes a derived run with its `plots`. The next series may have begun meanwhile.
         """
         if self.run is None:
             return
@@ -106,7 +107,7 @@ class Recording:
         skipped = sum(finding.why == SKIPPED for finding in self.findings)
         self.run.close(self._rows, self._shape, exit_status, reason, skipped, pictures)
         if turn is not None:
-            self.run.derive(turn.analysis.fresh(), turn.batch, turn.plots)
+            self.run.derive(turn.analysis.fresh(), turn.batch, plots or {})
 
     def _report_findings(self) -> None:
         assert self.run is not None

@@ -4,14 +4,12 @@ import math
 
 from skywright.errors import DataError
 from skywright.instruments.loop.detection import Detection, border_gaps
+from skywright.instruments.loop.picture import Size
 
 EDGE_PX = 8.0
 """A box that comes this near to the frame (border lines of encoders included) is cut by it."""
 FLAT_IMAGE = "flat image"
 NO_PICTURE = "failed to get image"
-
-Size = tuple[int, int]
-"""Width and height of a picture, px."""
 
 
 class OperationError(DataError):

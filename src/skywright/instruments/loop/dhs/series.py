@@ -20,7 +20,12 @@ from skywright.instruments.loop.dhs.pictures import Saver, draw_sheet
 from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError, fraction, number
 from skywright.instruments.loop.dhs.server import Call, Operation
-from skywright.instruments.loop.dhs.turn import FittedSeries, see_turn, write_files
+from skywright.instruments.loop.dhs.turn import (
+    FittedSeries,
+    draw_values,
+    see_turn,
+    write_files,
+)
 from skywright.instruments.loop.limits import find_limits
 from skywright.instruments.loop.turn import describe_result
 
@@ -58,23 +63,24 @@ class SeriesOperations:
         self._config = config
         self._directory = save_directory
         self._call: Call | None = None
+        """Of the series under way."""
         self._collection: Collection | None = None
-        self._seen: Collection | None = None
+        """Of the newest series."""
         self._last: Recording | None = None
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
         # For all series: a new thread takes megabytes that it does not give back.
         self._save = ThreadPoolExecutor(1, thread_name_prefix="save")
-        self._draw = ThreadPoolExecutor(1, thread_name_prefix="draw")
+        self._is_closing = False
         self._search = ThreadPoolExecutor(workers, thread_name_prefix="loop-search")
 
     def state(self) -> dict[str, Any]:
         """Return how the series under way stands, or how the last one went, as `Dhs.state` does."""
-        collection = self._seen
+        collection = self._collection
         if collection is None:
             return {"key": "", "running": False, "expected": 0}
         return {
             "key": collection.key,
-            "running": collection is self._collection,
+            "running": self._call is not None,
             "expected": self._config.expected,
             **collection.fates(),
         }
@@ -95,7 +101,7 @@ class SeriesOperations:
         collection = Collection(self._detector, self._search, call.key, config, saver)
         # From here on a stop means this series, though the one before may still be ending.
         previous, self._call, self._collection = self._call, call, collection
-        self._seen, self._last = collection, None  # of a series that fails nothing can be asked
+        self._last = None  # of a series that fails nothing can be asked
         metadata = {
             "plan_name": call.start.name,
             "plan_args": {"pin_base_size_hint": hint},
@@ -117,7 +123,8 @@ class SeriesOperations:
             self._last = recording
             doubled = collection.counts["doubled"] > 0
             fit = partial(see_turn, recording.findings, config, doubled)
-            turn = self._jobs.submit(_guarded, fit, "the turn cannot be fitted")
+            # Not among the jobs: it may have to be compiled, and the next series has to begin.
+            turn = self._save.submit(_guarded, fit, "the turn cannot be fitted")
             await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
@@ -132,7 +139,7 @@ class SeriesOperations:
             if begun is not None:
                 self._jobs.submit(self._end, begun, turn, saver, *status)
             if self._call is call:
-                self._call = self._collection = None
+                self._call = None
         return "normal done"
 
     async def stop_collect(self, call: Call) -> str:
@@ -166,15 +173,15 @@ class SeriesOperations:
 
     async def close(self) -> None:
         """End what has begun, save all pictures, forget the last series; no search is awaited."""
+        self._is_closing = True
         self._search.shutdown(wait=False, cancel_futures=True)
-        # Each after the jobs before it: the drawings are begun by one, and submit another.
-        for last in (self._draw.shutdown, self._recorder.close):
-            await asyncio.wrap_future(self._jobs.submit(last))
-        self._jobs.shutdown()
+        await asyncio.wrap_future(self._jobs.submit(bool))  # the jobs before it submit to `_save`
         saving = asyncio.create_task(asyncio.to_thread(self._save.shutdown))
         if not (await asyncio.wait([saving], timeout=SAVE_S))[0]:
             logger.warning("%s: waiting until its pictures are saved", self._directory)
             await saving
+        await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
+        self._jobs.shutdown()
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""
@@ -224,42 +231,44 @@ class SeriesOperations:
     ) -> None:
         """End a recording; the last job of a series but for the end of a run with drawings.
 
-        Drawing has its own thread, so that the next series does not wait for it. An aborted series
-        gets no drawings: the end of the DHS would wait for them.
+        An aborted series gets no drawings, so its run ends at once.
         """
         if begun.cancelled() or begun.exception() is not None:
             return
         recording = begun.result()
-        # One thread has all these jobs: the fit is done.
-        turn = None if fitting is None else fitting.result()
-        end_run = partial(recording.end_run, exit_status, reason, turn=turn)
-        directory = saver.directory if saver is not None and recording.findings else None
         _guarded(recording.end)
-        if exit_status == "abort":
+        end_run = partial(recording.end_run, exit_status, reason)
+        if is_aborted := exit_status == "abort":
             _guarded(end_run)
-        else:
-            self._draw.submit(self._draw_all, recording, turn, end_run, directory)
-        if saver is not None:
-            saver.wait_until_saved()
-        if directory is not None and exit_status == "abort":
-            _guarded(lambda: write_files(recording.findings, turn, directory, False))
+        directory = saver.directory if saver is not None and recording.findings else None
+        end_later = None if is_aborted else end_run
+        self._save.submit(self._publish, recording, fitting, end_later, directory)
 
-    def _draw_all(
+    def _publish(
         self,
         recording: Recording,
-        turn: FittedSeries | None,
-        end_run: Callable[..., None],
+        fitting: "Future[FittedSeries | None] | None",
+        end_run: Callable[..., None] | None,
         directory: Path | None,
     ) -> None:
-        """Draw the pictures of a series, end its run with them, and write those of the turn."""
-        sheet = None
-        if recording.run is not None:
-            sheet = _guarded(lambda: draw_sheet(recording))
-            if turn is not None:
-                _guarded(lambda: turn.plots)  # here, and not in the job that ends the run
-        self._jobs.submit(_guarded, partial(end_run, sheet))
+        """Draw the pictures of a series, end its run with them, and write those of the turn.
+
+        It comes after the pictures of the series on their thread, so that the next series does not
+        wait for it. The end of the DHS waits for the drawing under way at most.
+        """
+
+        def draw(job: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+            return {} if end_run is None or self._is_closing else _guarded(job) or {}
+
+        # It was fitted on this thread before.
+        turn = None if fitting is None else fitting.result()
+        plots = draw(turn.draw) if turn is not None else {}
+        if end_run is not None:
+            sheet = draw(partial(draw_sheet, recording)) if recording.run is not None else {}
+            self._jobs.submit(_guarded, partial(end_run, turn, sheet, plots))
         if directory is not None:
-            _guarded(lambda: write_files(recording.findings, turn, directory, True))
+            plots = plots | draw(partial(draw_values, recording.findings))
+            _guarded(partial(write_files, recording.findings, directory, plots))
 
 
 def _guarded(job: Callable[[], T], trouble: str = "the record is not complete") -> T | None:

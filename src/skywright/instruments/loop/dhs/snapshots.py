@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from skywright.errors import DataError, HardwareError
 from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.detection import Detection
-from skywright.instruments.loop.dhs.replies import NO_PICTURE, OperationError, Size
+from skywright.instruments.loop.dhs.replies import NO_PICTURE, OperationError
 from skywright.instruments.loop.dhs.server import Call
-from skywright.instruments.loop.picture import decode
+from skywright.instruments.loop.picture import Size, decode
 
 LIMIT_S = 13.0
 """For a picture and what is found in it; DCSS's scripts give up after 15 s."""

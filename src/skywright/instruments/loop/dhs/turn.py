@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,8 @@ class FittedSeries:
     analysis: LoopTurn
     result: Mapping[str, Any]
 
-    @cached_property
-    def plots(self) -> dict[str, bytes]:
-        """``plot_loop_widths.png``: file name to contents."""
+    def draw(self) -> dict[str, bytes]:
+        """Return ``plot_loop_widths.png``: file name to contents."""
         widths = self.batch["width"].astype(np.float64)
         return {"plot_loop_widths.png": _draw_widths(self.batch["phi"], widths, self.result)}
 
@@ -71,17 +69,12 @@ def see_turn(
     return FittedSeries(batch, analysis, analysis.result())
 
 
-def write_files(
-    findings: Sequence[Finding], turn: FittedSeries | None, directory: Path, plotted: bool
-) -> None:
-    """Write ``loop_info.csv`` of a series into a directory, and its plots if they are wanted."""
+def write_files(findings: Sequence[Finding], directory: Path, drawn: Mapping[str, bytes]) -> None:
+    """Write ``loop_info.csv`` of a series into a directory, and drawings, file name to contents."""
     directory.mkdir(parents=True, exist_ok=True)
-    _write_table(findings, directory / "loop_info.csv")
-    if not plotted:
-        return
-    drawn = {"pandas_plot.png": _draw_values(findings)} | (turn.plots if turn else {})
     for name, contents in drawn.items():
         (directory / name).write_bytes(contents)
+    _write_table(findings, directory / "loop_info.csv")
 
 
 def _write_table(findings: Sequence[Finding], path: Path) -> None:
@@ -95,8 +88,8 @@ def _write_table(findings: Sequence[Finding], path: Path) -> None:
             writer.writerow([*given, *[""] * (len(HEADER) - len(given)), why])
 
 
-def _draw_values(findings: Sequence[Finding]) -> bytes:
-    """Draw score, tip, pin and length by index, and how the scores spread; return a PNG file."""
+def draw_values(findings: Sequence[Finding]) -> dict[str, bytes]:
+    """Draw score, tip, pin and length by index, and how the scores spread: ``pandas_plot.png``."""
     from matplotlib.figure import Figure
 
     rows = [finding.row.split() for finding in findings if " normal " in finding.row]
@@ -119,7 +112,7 @@ def _draw_values(findings: Sequence[Finding]) -> bytes:
             f"standard deviation {scores.std():.4f}",
             fontsize="medium",
         )
-    return figure_png(figure)
+    return {"pandas_plot.png": figure_png(figure)}
 
 
 def _draw_widths(

@@ -221,7 +221,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
         number = self.counts["received"]
         self.counts["received"] += 1
         self.retry_s = 0.0
-        self.size = picture_size(data) or self.size
+        self.size = picture_size(data, (self.size,)) or self.size
         return SourceFrame(number, self._date(arrival, sender_time), data, sender_time=sender_time)
 
 

@@ -131,7 +131,7 @@ class PushedPictures:
     def _on_upload(self, upload: Upload) -> None:
         number = self.counts["received"]
         self.counts["received"] += 1
-        if (size := picture_size(upload.data)) is not None:
+        if (size := picture_size(upload.data, self._sizes)) is not None:
             self._sizes.append(size)
             widths, heights = zip(*self._sizes, strict=True)
             self.size = max(widths), max(heights)

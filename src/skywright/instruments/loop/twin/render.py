@@ -72,7 +72,7 @@ def render(
     optics = scene.optics
     shape = shape_of(scene)
     smear, travel = motion_px(shape, optics, path)
-    truth = frame_truth(scene, shape, pose, light, smear)
+    truth = frame_truth(scene, shape, pose, smear)
     corner, transmission, reflection = _see(shape, optics, pose, path, travel)
     channels = 3 if optics.color else 1
     noise = optics.read_noise, optics.shot_noise

@@ -16,11 +16,10 @@ from skywright.instruments.loop.twin.optics import LightMode, Optics, Side
 
 @dataclass(frozen=True)
 class Scene:
-    """A mount and the camera that looks at it; `seed` is the number it was drawn from."""
+    """A mount and the camera that looks at it."""
 
     mount: Mount
     optics: Optics
-    seed: int = 0
 
 
 _MOUNT_FIELDS = {f.name for f in fields(Mount)}
@@ -50,8 +49,7 @@ def random_scene(rng: np.random.Generator, **overrides: Any) -> Scene:
         if overrides.get(name, get_args(words)[0]) not in get_args(words):
             expected = ", ".join(get_args(words))
             raise ConfigError(f"random_scene: {name} {overrides[name]!r}: expected {expected}")
-    seed = int(rng.integers(2**31))
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(int(rng.integers(2**31)))
     kind = str(draw.choice(["nylon", "mitegen", "pin", "none"], p=[0.5, 0.3, 0.12, 0.08]))
     mount = replace(
         _draw_mount(draw, overrides.get("kind", kind)), **_only(overrides, _MOUNT_FIELDS)
@@ -63,7 +61,7 @@ def random_scene(rng: np.random.Generator, **overrides: Any) -> Scene:
     optics = replace(optics, **_only(overrides, _OPTICS_FIELDS))
     if "tip_um" not in overrides:
         mount = replace(mount, tip_um=_draw_tip(draw, optics))
-    return Scene(mount, optics, seed)
+    return Scene(mount, optics)
 
 
 def _only(overrides: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -47,8 +47,6 @@ class FrameTruth:
     """At mid exposure."""
     smear_px: float
     """Way of the tip over the exposure."""
-    light: float
-    """1 for lamps on."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,8 @@ class SceneTruth:
     um_per_px_y: float
     face_on_deg: float
     """Spindle angle, 0..180, at which the mount's normal points to the camera."""
-    widest_deg: float
-    """Angle at which `FrameTruth.width_px` is largest, 0..180; differs from the former for bent,
-    drop-laden or curled mounts."""
-    flatness: float
-    """(largest - smallest width) / largest over a turn."""
     kind: Kind
     side: str | None
-    seed: int
 
 
 def shape_of(scene: Scene) -> Shape:
@@ -91,10 +83,8 @@ def project(points_um: NDArray[np.float64], optics: Optics, pose: Pose) -> NDArr
     return np.stack([moved[:, 0], across], axis=1) @ matrix.T + origin
 
 
-def frame_truth(
-    scene: Scene, shape: Shape, pose: Pose, light: float = 1.0, smear: float = 0.0
-) -> FrameTruth:
-    """Return the truth of one picture; `light` and `smear`, px, are copied into it."""
+def frame_truth(scene: Scene, shape: Shape, pose: Pose, smear: float = 0.0) -> FrameTruth:
+    """Return the truth of one picture; `smear`, px, is copied into it."""
     optics, kind = scene.optics, scene.mount.kind
     marks = np.stack([shape.tip_um, shape.crystal_tip_um, shape.pin_end_um])
     tip, crystal, pin_end = ((float(u), float(v)) for u, v in project(marks, optics, pose))
@@ -119,7 +109,6 @@ def frame_truth(
         axis_at_tip_px=float(on_axis[1] if lying else on_axis[0]),
         phi_deg=pose.phi_deg,
         smear_px=smear,
-        light=light,
     )
 
 
@@ -138,7 +127,6 @@ def scene_truth(scene: Scene, pose: Pose | None = None) -> SceneTruth:
     pose = pose or Pose()
     shape, optics, mount = shape_of(scene), scene.optics, scene.mount
     stage = np.array([pose.x_um, pose.y_um, pose.z_um])
-    widest, flatness = _widths(scene)
     return SceneTruth(
         tip_offset_um=tuple((shape.tip_um + stage).tolist()),
         center_offset_um=tuple((shape.center_um + stage).tolist()),
@@ -146,24 +134,9 @@ def scene_truth(scene: Scene, pose: Pose | None = None) -> SceneTruth:
         um_per_px_x=optics.um_per_px_x,
         um_per_px_y=optics.um_per_px_y,
         face_on_deg=mount.face_on_deg % 180.0 if mount.kind in ("nylon", "mitegen") else np.nan,
-        widest_deg=widest,
-        flatness=flatness,
         kind=mount.kind,
         side=None if mount.kind == "none" else optics.side,
-        seed=scene.seed,
     )
-
-
-def _widths(scene: Scene) -> tuple[float, float]:
-    """Return the angle of the largest width across the axis, deg 0..180, and the flatness."""
-    if scene.mount.kind not in ("nylon", "mitegen"):
-        return np.nan, np.nan
-    head = shape_of(scene).head
-    angles = np.arange(0.0, 180.0, 0.5)
-    phi = np.deg2rad(angles)
-    across = head[:, 1:2] * np.cos(phi) - head[:, 2:3] * np.sin(phi)
-    width = across.max(axis=0) - across.min(axis=0)
-    return float(angles[width.argmax()]), float(1.0 - width.min() / width.max())
 
 
 def _box(points: NDArray[np.float64], optics: Optics, pose: Pose) -> Box:
