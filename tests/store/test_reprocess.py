@@ -504,8 +504,9 @@ def test_a_configuration_that_an_analysis_refuses_is_in_the_derived_run(
     assert "no gain 7" in wait_until_stored(world.client, uid).metadata["stop"]["reason"]
 
 
+@pytest.mark.parametrize("fails_first", [False, True])
 def test_a_second_stage_is_done_though_another_stream_fails(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, fails_first: bool
 ) -> None:
     each_stage = reprocess_module.reprocess_each
     derived: list[str] = []
@@ -515,7 +516,8 @@ def test_a_second_stage_is_done_though_another_stream_fails(
         if name == ROTATION:
             return results
         derived.extend(each.derived_uid for each in results)
-        return [*results, DataError("the other stream is cursed")]
+        failed = [DataError("the other stream is cursed")]
+        return failed + results if fails_first else results + failed
 
     monkeypatch.setattr(reprocess_module, "reprocess_each", with_another)
     run = find_run(world.client, world.turn_uid)

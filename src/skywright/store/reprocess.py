@@ -113,8 +113,8 @@ def reprocess_each(
     -------
     list of Reprocessed or DataError
         The result or the failure of each stream, in the order in which the run has them. A
-        second-stage analysis works on the first stream; its result is the last item. A failure is
-        in the derived run too.
+        second-stage analysis works on the first stream that was analyzed; its result is the last
+        item. A failure is in the derived run too.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def reprocess_each(
         none of its inputs.
     DataError
         If the run does not have the analysis's inputs, or has not ended; if a second-stage
-        analysis, or the first analysis that it needs, fails.
+        analysis fails, or the first analysis that it needs fails for all streams.
     """
     if is_second_stage(name):
         do_first = partial(reprocess_each, parameters=first, store=store, keys=keys, submit=submit)
@@ -216,9 +216,10 @@ def _reprocess_second(
         results: list[Reprocessed | DataError] = []
         if first_rows is None:
             results = do_first(raw, first_stage_of(name))
-            if isinstance(results[0], DataError):
-                raise results[0]
-            first_rows = _new_rows(results[0])
+            done = next((each for each in results if isinstance(each, Reprocessed)), None)
+            if done is None:
+                raise DataError("; ".join(map(str, results)))
+            first_rows = _new_rows(done)
         second.add(first_rows.rows)
         for _ in second.finish_steps(first_rows.stream, {first_rows.analysis: first_rows.uid}):
             pass
