@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +24,14 @@ from skywright.cli.output import (
     print_json,
     share_configuration,
 )
-from skywright.cli.up import DASHBOARD, INGESTER, REPEATER, TILED, check_directory
+from skywright.cli.up import (
+    DASHBOARD,
+    INGESTER,
+    REPEATER,
+    TILED,
+    check_directory,
+    check_room,
+)
 from skywright.config import FILE_NAME, Settings, configuration_file, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
@@ -107,9 +114,9 @@ def examine() -> Iterator[Check]:
 
 
 def quick_checks(settings: Settings) -> Iterator[Check]:
-    """Yield the checks that are cheap enough to repeat while somebody looks."""
+    """Yield the checks that are cheap enough to repeat while somebody looks; they write nothing."""
     state = stack.read_state(settings.directory)
-    yield from check_disk(settings)
+    yield from check_disk(settings, check_room)
     yield check_host_clock()
     yield from check_stack(settings, state)
     yield from check_session(settings)
@@ -185,10 +192,12 @@ def check_analyses(settings: Settings) -> Iterator[Check]:
         yield good("analyses", f"{', '.join(made)}: as configured")
 
 
-def check_disk(settings: Settings) -> Iterator[Check]:
-    """Check that the store can be written and has room."""
+def check_disk(
+    settings: Settings, check: Callable[[Settings], None] = check_directory
+) -> Iterator[Check]:
+    """Check that the store can be written and has room; `check` raises `ConfigError` if not."""
     try:
-        check_directory(settings)
+        check(settings)
     except ConfigError as error:
         yield wrong("disk", str(error), "see the message")
         return
