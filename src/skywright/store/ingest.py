@@ -20,7 +20,7 @@ from skywright.store.journal_contents import JournalContents
 from skywright.store.line_writer import LineWriter
 from skywright.store.moves import move_journal
 from skywright.store.normalizer import NormalizedTail
-from skywright.store.probe import takes_writes
+from skywright.store.probe import REFUSED_STATUS, takes_writes
 from skywright.store.run_nodes import Catalog, RunExistsError
 from skywright.store.tail import Line, locked_if_dead, start_time
 from skywright.store.tiled_writer import RunWriter
@@ -49,8 +49,6 @@ PROXY_STATUS = {502, 503, 504}
 """Answers of a proxy for a server that does not answer."""
 RETRY_LATER_STATUS = PROXY_STATUS | {429}
 """Answers after which the same request may succeed later."""
-REFUSED_STATUS = {401, 403}
-"""Answers to a wrong key, or to a run that the access policy does not accept."""
 
 log = logging.getLogger(__name__)
 
