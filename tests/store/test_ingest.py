@@ -12,7 +12,7 @@ from store.recording import Recording, append_again, array, record, rows_of, sca
 from store.stack import Stack
 
 from skywright.store import ingest as ingest_module
-from skywright.store import line_writer
+from skywright.store import line_writer, run_nodes
 from skywright.store import tail as tail_module
 from skywright.store.client import connect
 from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableError, ingest
@@ -277,3 +277,25 @@ def test_types_are_those_of_the_events_whatever_comes_first(store: Path, client:
         pass
     stored = client["raw"][recording.uid]["primary"].metadata["data_keys"]["a"]
     assert stored["dtype_numpy"] == "<i8"
+
+
+@pytest.mark.parametrize("routes", [True, False])
+def test_a_container_that_somebody_has_deleted_is_made_again(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch, routes: bool
+) -> None:
+    name = store.name
+    monkeypatch.setattr(run_nodes, "container_name", lambda _: name)
+    server = Catalog(client)
+    server.routes = routes
+    recording = record(store)
+    run = RunIngest(recording.path, server)
+    run.step()
+    client.delete_contents(name, recursive=True, external_only=False)
+    recording.event(x=4.0)
+    recording.stop()
+    while (state := run.step()) is IngestState.MORE:
+        pass
+    assert state is IngestState.DONE
+    table = client[name][recording.uid].base["primary"].base["internal"].read()
+    assert list(table["x"]) == [1.0, 2.0, 3.0, 4.0]
+    client.delete_contents(name, recursive=True, external_only=False)

@@ -130,10 +130,11 @@ def ensure_containers(client: Any) -> tuple[Any, Any]:
 
     Their spec is what gives clients partial uids, scan ids and time ranges.
     """
-    return _ensure_container(client, RAW), _ensure_container(client, ANALYSIS)
+    return ensure_container(client, RAW), ensure_container(client, ANALYSIS)
 
 
-def _ensure_container(client: Any, key: str) -> Any:
+def ensure_container(client: Any, key: str) -> Any:
+    """Return the container ``raw`` or ``analysis``, made when missing."""
     try:
         return client[key]
     except KeyError:
@@ -148,12 +149,12 @@ def _ensure_container(client: Any, key: str) -> Any:
 
 def catalog(client: Any) -> Any:
     """Return the raw runs sorted by start time, so that ``[-1]`` is the latest."""
-    return _ensure_container(client, RAW).sort(BY_TIME)
+    return ensure_container(client, RAW).sort(BY_TIME)
 
 
 def analysis(client: Any) -> Any:
     """Return the derived runs sorted by start time."""
-    return _ensure_container(client, ANALYSIS).sort(BY_TIME)
+    return ensure_container(client, ANALYSIS).sort(BY_TIME)
 
 
 def broker(client: Any) -> Any:

@@ -161,6 +161,7 @@ class RunIngest:
             self._line_writer = self._full_write = None
             if isinstance(error, httpx.HTTPError):
                 self._raise_if_unavailable(error)
+                self._catalog.forget_containers()
             if isinstance(error, RunExistsError) and not self._has_node:
                 self._has_node = True
                 return IngestState.MORE
