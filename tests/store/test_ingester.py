@@ -124,6 +124,40 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     assert recover(store, client).finished == (slow.uid,)
 
 
+def test_a_run_is_put_aside_only_if_errors_of_the_server_go_on_while_others_are_written(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a conflict of two transactions, or the restart of a database."""
+    passing, lasting, good = (record(store, time=float(n)) for n in (1, 2, 3))
+    uids = [each.stop().stem for each in (passing, lasting, good)]
+    post, errors = Catalog.post, [uids[0]] * ingest_module.ATTEMPTS + [uids[1]] * 1000
+
+    def failing(catalog: Any, container: Any, asked: str, body: Any) -> Any:
+        for uid in set(errors):
+            if uid in str(body):
+                errors.remove(uid)
+                raise answer(500)
+        return post(catalog, container, asked, body)
+
+    now = 100.0
+    monkeypatch.setattr(ingest_module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(Catalog, "post", failing)
+    ingester = Ingester(store, client)
+    sweep_all(ingester)
+    assert rows_of(client, uids[2]) == [1.0, 2.0, 3.0]
+    assert passing.path.exists()
+    assert lasting.path.exists()
+    for _ in range(2):
+        now += ingest_module.POSTPONED_S
+        sweep_all(ingester)
+    assert rows_of(client, uids[0]) == [1.0, 2.0, 3.0]
+    assert lasting.path.exists()
+    for _ in range(4):
+        now += ingest_module.POSTPONED_S
+        sweep_all(ingester)
+    assert {p.stem for p in (store / "journal" / "aside").iterdir()} == {uids[1]}
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_run_that_the_server_refuses_does_not_hold_up_others(
     store: Path, client: Any, monkeypatch: pytest.MonkeyPatch, status: int
