@@ -82,19 +82,12 @@ def trusts_environment(uri: str) -> bool:
 
 
 def _running_server(directory: Path) -> str:
-    from skywright.processes.stack import not_ready, read_state
+    from skywright.processes.stack import require_state
 
     try:
-        state = read_state(directory)
-    except OSError as error:
-        raise ConfigError(f"store: no tiled server is known: {error}") from error
-    if state is None and (starting := not_ready(directory)):
-        raise ConfigError(f"store: {starting}; try again when it says that it is ready")
-    if state is None:
-        raise ConfigError(
-            f"store: no tiled server is known for {directory}; start `skywright up` with the "
-            "configuration of this store, or set store.tiled_uri"
-        )
+        state = require_state(directory)
+    except (OSError, ConfigError) as error:
+        raise ConfigError(f"store: no tiled server is known (store.tiled_uri): {error}") from error
     if not state.tiled_uri:
         raise ConfigError(
             f"store: skywright up, process {state.pid}, was started without tiled (--only); start "
