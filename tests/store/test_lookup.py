@@ -28,7 +28,7 @@ from tiled.client.container import Container
 
 from skywright.callbacks.journal import Journal
 from skywright.errors import DataError
-from skywright.store import lookup
+from skywright.store import lookup, tail
 from skywright.store.lookup import (
     JournalListing,
     RunFilter,
@@ -194,11 +194,16 @@ def test_waiting_runs_are_named_by_their_uids_oldest_first(tmp_path: Path) -> No
     assert waiting_runs(tmp_path) == ["c: 90% cold", "a", "b"]
 
 
+def test_a_directory_waits_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "copy.jsonl").mkdir()
+    assert waiting_runs(tmp_path) == []
+
+
 def test_a_run_that_is_stored_meanwhile_is_not_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"{DEAD}.jsonl").touch()
-    monkeypatch.setattr(lookup, "is_locked", lambda path: path.unlink())
+    monkeypatch.setattr(tail, "is_locked", lambda path: path.unlink())
     assert waiting_runs(tmp_path) == []
 
 

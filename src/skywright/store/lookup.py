@@ -17,7 +17,7 @@ from tiled.queries import Comparison, Eq, FullText, Like
 from skywright.callbacks.journal import SUFFIX, journal_path
 from skywright.errors import DataError
 from skywright.store.client import ANALYSIS, RAW, analysis, catalog, container_name
-from skywright.store.tail import is_locked, start_time
+from skywright.store.tail import is_locked, waiting_journals
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
 """Functions that return the runs of a container, by its name."""
@@ -292,12 +292,7 @@ def journal_names(journals: Path | None) -> frozenset[str]:
 
 def waiting_runs(journals: Path) -> list[str]:
     """Return the uids of the runs that have ended and are not in the catalog yet, oldest first."""
-    found = []
-    for path in journals.glob(f"*{SUFFIX}"):
-        with suppress(FileNotFoundError):  # done meanwhile
-            if not is_locked(path):
-                found.append((start_time(path), unquote(path.name.removesuffix(SUFFIX))))
-    return [uid for _, uid in sorted(found)]
+    return [unquote(path.name.removesuffix(SUFFIX)) for path in waiting_journals(journals)]
 
 
 def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> float:
