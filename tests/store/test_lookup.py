@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,6 +148,14 @@ def test_summary(store: SampleStore) -> None:
     assert runs[INTERRUPTED].status == "interrupted"
     assert runs[FLY].sample == "thaumatin"
     assert runs[INTERRUPTED].sample == "insulin"
+
+
+def test_documents_of_another_program_may_lack_times_status_and_counts() -> None:
+    start, stop = {"uid": DEAD}, {"num_events": "many", "time": "today"}
+    run = summarize(start, stop, JournalListing().status({"start": start, "stop": stop}))
+    assert (run.status, run.duration_s, run.events) == ("unknown", None, {})
+    known = replace(run, time_s=T0)
+    assert sorted([known, run], key=lambda each: each.time_s) == [run, known]
 
 
 def test_metadata_that_a_person_gave_are_text_in_a_summary() -> None:
