@@ -1,6 +1,5 @@
 """An analysis over a stored run, here or on a cluster; it adds a derived run and changes none."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -11,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from tiled.client.container import Container
@@ -36,12 +34,11 @@ from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import begin_derived
-from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader
-from skywright.store.client import ANALYSIS, RAW
+from skywright.store.client import RAW
 from skywright.store.export.contents import read_contents
 from skywright.store.stored_run import run_documents
-from skywright.waiting import pause
 
 IN_FLIGHT = 64
 """Maximum number of tasks that a cluster has at a time."""
@@ -317,45 +314,6 @@ def _read_rows(columns: Path, names: Iterable[str]) -> Batch:
         times = reader.read(FRAME_TIME.path, 0, count)
         data = {name: reader.read(f"/entry/{name}", 0, count) for name in names}
     return Batch(identities, times, data)
-
-
-def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> Container:
-    """Wait until the ingester has brought a derived run into the catalog.
-
-    A request that fails is repeated.
-
-    Parameters
-    ----------
-    client
-        tiled client of the root.
-    uid
-        Uid of the derived run.
-    timeout_s
-        Time limit, s.
-
-    Returns
-    -------
-    Container
-        The run.
-
-    Raises
-    ------
-    SkywrightError
-        If it is not there in time. It is in its journal, unless that could not be written.
-    """
-    end, problem = time.monotonic() + timeout_s, ""
-    while time.monotonic() < end:
-        try:
-            container = client[ANALYSIS]
-            if uid in container and container[uid].metadata.get("stop"):
-                return container[uid]
-        except httpx.HTTPError as error:  # e.g. `skywright up` starts tiled again
-            problem = f" ({error})"
-        pause(0.1)
-    raise SkywrightError(
-        f"derived run {uid} is not in the catalog after {timeout_s} s{problem}; do tiled and the "
-        "ingester run? `skywright recover` brings it in from its journal"
-    )
 
 
 def _raw_run(
