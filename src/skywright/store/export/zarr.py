@@ -9,7 +9,7 @@ from zarr.errors import UnstableSpecificationWarning
 
 from skywright.store.export.contents import EXPORTER, Column, RunContents, Stream
 
-SECONDS = {"units": "s"}
+SECONDS: dict[str, Any] = {"units": "s"}
 
 
 def write_zarr(contents: RunContents, directory: Path) -> list[str]:
@@ -24,10 +24,13 @@ def write_zarr(contents: RunContents, directory: Path) -> list[str]:
     list of str
         What was left out: nothing.
     """
-    documents = {"status": contents.status, "start": contents.start, "stop": contents.stop}
-    root = zarr.open_group(
-        directory, mode="w", zarr_format=3, attributes={"exporter": EXPORTER, **documents}
-    )
+    attributes: dict[str, Any] = {
+        "exporter": EXPORTER,
+        "status": contents.status,
+        "start": contents.start,
+        "stop": contents.stop,
+    }
+    root = zarr.open_group(directory, mode="w", zarr_format=3, attributes=attributes)
     with warnings.catch_warnings():
         # Text of fixed length (|S8) keeps its dtype, though Zarr 3 has not agreed on its name yet.
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
