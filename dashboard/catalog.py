@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 from websockets.asyncio.client import connect as open_websocket
@@ -24,7 +24,7 @@ BACK_OFF_S = (0.5, 10.0)
 ABSENT_S = 3.0
 """Time, s, for which a server that did not answer is taken as absent, without another try."""
 WAIT_S = 10.0
-"""Time, s, for which a view that has other parts waits for an answer."""
+"""Time, s, for which a view waits for an answer."""
 ANSWERS_MAX = 256
 KEEP_S = 10.0
 """Longest time that an answer is kept, s."""
@@ -76,12 +76,40 @@ class Catalog:
         Raises
         ------
         ConfigError
-            If there is no server.
+            If there is no server, or it has not answered in time (`ask_soon`) and never before.
         DataError
             If the server cannot give what its catalog names.
         """
-        task, _ = self._asked(question, arguments)
-        return await asyncio.shield(task)
+        answer, late = await self.ask_soon(question, *arguments)
+        if answer is None and late:
+            raise ConfigError(late)
+        return cast(T, answer)
+
+    async def ask_soon(self, question: Callable[..., T], *arguments: Any) -> tuple[T | None, str]:
+        """Return what `ask` returns and "", or the answer before that and why there is no other.
+
+        An answer that takes longer than `WAIT_S` is a change: the view is drawn again when it has
+        come. Until then there is the answer before that, or None.
+        """
+        key = (question, arguments)
+        task, since = self._asked(question, arguments)
+        await asyncio.wait([task], timeout=max(0.0, since + WAIT_S - time.monotonic()))
+        if task.done():
+            self._latest[key] = task.result()
+            return self._latest[key], ""
+        task.remove_done_callback(self._answered_late)  # one notice for all views
+        task.add_done_callback(self._answered_late)
+        return self._latest.get(key), f"store: tiled has not answered for {WAIT_S:g} s"
+
+    async def try_ask(self, question: Callable[..., T], *arguments: Any) -> tuple[T | None, str]:
+        """Return what `ask_soon` returns, or None and why the question cannot be answered.
+
+        For a view that shows its other parts all the same.
+        """
+        try:
+            return await self.ask_soon(question, *arguments)
+        except SkywrightError as error:
+            return None, str(error)
 
     async def ask_anew(self, question: Callable[..., T], *arguments: Any) -> T:
         """Return what `ask` returns; the answer is not kept.
@@ -99,32 +127,12 @@ class Catalog:
         kept = self.subscribed or task in self._late
         old = not kept or time.monotonic() - since > KEEP_S
         if task is None or (task.done() and (old or task.exception())):
-            if len(self._answers) >= ANSWERS_MAX:
+            if max(len(self._answers), len(self._latest)) >= ANSWERS_MAX:
                 self._answers.clear()
                 self._latest.clear()
             task, since = asyncio.create_task(self._read(question, arguments)), time.monotonic()
             self._answers[key] = task, since
         return task, since
-
-    async def try_ask(self, question: Callable[..., T], *arguments: Any) -> tuple[T | None, str]:
-        """Return what `ask` returns and "", or None and why the question cannot be answered.
-
-        For a view that shows its other parts all the same. An answer that takes longer than
-        `WAIT_S` is a change: the view is drawn again when it has come. Until then it gets the
-        answer before that, if there is one, and the reason.
-        """
-        task, since = self._asked(question, arguments)
-        await asyncio.wait([task], timeout=max(0.0, since + WAIT_S - time.monotonic()))
-        if not task.done():
-            task.remove_done_callback(self._answered_late)  # one notice for all views
-            task.add_done_callback(self._answered_late)
-            latest = self._latest.get((question, arguments))
-            return latest, f"store: tiled has not answered for {WAIT_S:g} s"
-        try:
-            answer = self._latest[question, arguments] = task.result()
-        except SkywrightError as error:
-            return None, str(error)
-        return answer, ""
 
     async def changes(self) -> AsyncIterator[str]:
         """Yield `version` at once, and again whenever it has grown."""

@@ -20,7 +20,7 @@ from skywright.store.export.contents import (
     read_contents,
     scanned_fields,
 )
-from skywright.store.lookup import find_run
+from skywright.store.lookup import find_run, time_of
 from skywright.store.pictures import holds_pictures
 from skywright.store.show import ColumnView, RunView, StreamView
 from skywright.words import local_time
@@ -218,7 +218,7 @@ def _read(contents: RunContents, choice: Choice) -> _Series:
         thinned.append(f"a pixel is the maximum of {width} columns")
     x, x_label = _x_values(stream, choice.x, rows, contents.start)
     count = min(len(x), len(y))  # of a run that grows, one may be read later
-    label = f"{run_name(contents.start)} {local_time(contents.start['time'])}"
+    label = f"{run_name(contents.start)} {local_time(time_of(contents.start))}"
     note = f"run {uid}, {column.name}: {', '.join(thinned)}" if thinned else ""
     return _Series(uid, label, x[:count], y[:count], x_label, _with_unit(column), note)
 
@@ -248,7 +248,7 @@ def _x_values(
         raise DataError(f"run {start['uid'][:8]} has no column {name} in the stream {stream.name}")
     x = _numbers(column, rows, start["uid"][:8])
     if name == TIME or name.endswith(f"_{TIME}"):
-        return x - start["time"], f"{name}, s from the run's start"
+        return x - time_of(start), f"{name}, s from the run's start"
     return x, _with_unit(column)
 
 

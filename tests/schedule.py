@@ -39,8 +39,10 @@ LONGEST_FIRST = (
     (  # one server
         "store/test_client.py",
         "store/test_dead_writer.py",
+        "store/test_ingest.py",
         "store/test_ingester.py",
         "store/test_pulses.py",
+        "store/test_recovery.py",
         "store/test_resume.py",
         "store/test_server.py",
         "store/test_traps.py",

@@ -19,7 +19,7 @@ from dashboard.plots import Plot, abscissas, choose, draw_plot, plottable
 from dashboard.site import render, site_of
 from dashboard.views import View
 from skywright.config import Settings
-from skywright.errors import DataError
+from skywright.errors import ConfigError, DataError
 from skywright.store.client import connect
 from skywright.store.export import FORMATS, SUFFIXES, export_run
 from skywright.store.lookup import JournalListing, find_run
@@ -43,16 +43,21 @@ class Frames:
 async def run(request: Request) -> Response:
     """Show a run."""
     site, name = site_of(request), request.path_params["name"]
-    view = await site.catalog.ask(find_view, name, site.settings.journals)
-    choice, plot = choose(view, request.query_params), Plot(None)
+    view, late = await site.catalog.ask_soon(find_view, name, site.settings.journals)
+    if view is None:
+        raise ConfigError(late)
+    choice, plot = choose(view, request.query_params), None
     if choice is not None:
-        plot = await site.catalog.ask(draw_plot, view.summary.uid, choice)
+        plot, why = await site.catalog.try_ask(draw_plot, view.summary.uid, choice)
+        late = late or why
     return render(
         request,
         "run.html",
+        503 if late else 200,
         run=view,
+        wrong=late,
         choice=choice,
-        plot=plot,
+        plot=plot or Plot(None),
         plottable=plottable,
         abscissas=abscissas,
         frames=frames_of(view),

@@ -27,3 +27,9 @@ def requirements_of(package: str, extras: Iterable[str]) -> "list[Requirement]":
         for each in found
         if each.marker is None or any(map(each.marker.evaluate, environments))
     ]
+
+
+def not_installed(package: str, extras: Iterable[str]) -> list[str]:
+    """Return the packages of these extras that are not installed, each once."""
+    names = dict.fromkeys(each.name for each in requirements_of(package, extras))
+    return [name for name in names if not installed_version(name)]

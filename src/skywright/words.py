@@ -1,5 +1,6 @@
 """Numbers of things, values, times and durations as people read them."""
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -25,7 +26,7 @@ def in_short(value: object) -> str:
 def local_time(time_s: float, *, offset: bool = False) -> str:
     """Return a unix time as people write it, local; one after the year 9999 as a number of s.
 
-    Another program may have given milliseconds.
+    Another program may have given milliseconds, or none.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def local_time(time_s: float, *, offset: bool = False) -> str:
         time = datetime.fromtimestamp(time_s)
         return (time.astimezone() if offset else time).isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
-        return f"{time_s} s"
+        return f"{time_s} s" if math.isfinite(time_s) else "unknown"
 
 
 def in_seconds(duration_s: float | None) -> str:

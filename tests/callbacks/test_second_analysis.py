@@ -251,17 +251,28 @@ def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
     assert [each["stream"] for each in made if each["name"] == "slope"] == ["left"]
 
 
+class ForeignCamera(StreamingCamera):
+    """Its files have a mimetype that nobody reads."""
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[Any]:
+        for name, doc in super().collect_asset_docs(index):
+            is_resource = name == "stream_resource"
+            yield name, {**doc, "mimetype": "application/x-nobody-knows"} if is_resource else doc
+
+
+@pytest.mark.parametrize("foreign", [False, True])
 def test_it_works_on_the_first_stream_that_can_be_used(
-    RE: Any, live: LiveAnalysis, tmp_path: Path
+    RE: Any, live: LiveAnalysis, tmp_path: Path, foreign: bool
 ) -> None:
-    """Two cameras are read together before the points: it is not known which one is meant."""
-    cameras = [StreamingCamera(name, tmp_path / "assets") for name in ("a", "b")]
+    """It is not known which of two cameras is meant, or the first stream has unknown files."""
+    kinds = [StreamingCamera, ForeignCamera if foreign else StreamingCamera]
+    cameras = [kind(name, tmp_path / "assets") for kind, name in zip(kinds, "ab", strict=True)]
     result, motor = LiveResult(live.second_reports[SLOPE], "slope"), SynAxis(name="motor")
 
     @bpp.stage_decorator(cameras)
     @bpp.run_decorator()
     def plan() -> Any:
-        yield from bps.trigger_and_read(cameras, name="both")
+        yield from bps.trigger_and_read(cameras[1:] if foreign else cameras, name="unusable")
         for place in (1.0, 3.0, 2.0):
             yield from bps.mv(motor, place)
             yield from bps.trigger_and_read([cameras[0], motor])

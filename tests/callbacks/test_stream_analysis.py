@@ -65,8 +65,8 @@ def analyze(
         tmp_path,
         limits,
         picture_thread or Immediate(),
-        second,
     )
+    stream.second = second
     return stream, documents
 
 
@@ -202,7 +202,6 @@ def test_a_frame_waits_for_its_event_until_the_end_of_the_run(tmp_path: Path, co
         tmp_path,
         BacklogLimits(),
         Immediate(),
-        (),
     )
     assert not stream.step()
     run("event", {"descriptor": "b", "seq_num": 1, "data": {"angle": 10.0}})

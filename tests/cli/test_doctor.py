@@ -352,6 +352,18 @@ def test_each_disk_that_tiled_reads_has_room(
     assert checks[1].found == f"{full}: 1.0 GB free"
 
 
+def test_the_checks_that_the_page_repeats_write_nothing(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path / "store")
+    disk = {check.name: check for check in doctor.quick_checks(settings)}["disk"]
+    assert disk.status is Status.wrong
+    assert "no directory that this user can write to" in disk.found
+    settings.directory.mkdir()
+    before = settings.directory.stat().st_mtime_ns
+    disk = {check.name: check for check in doctor.quick_checks(settings)}["disk"]
+    assert disk.status is not Status.wrong
+    assert settings.directory.stat().st_mtime_ns == before
+
+
 def test_a_store_that_iocs_cannot_be_told_of_is_named(tmp_path: Path) -> None:
     directory = tmp_path / "Zoë"
     directory.mkdir()

@@ -36,6 +36,7 @@ from dashboard.site import PAGES
 from dashboard.views.run import Frames, frames_of
 from skywright.checks import doubtful
 from skywright.config import Settings
+from skywright.errors import DataError
 from skywright.store.lookup import RunSummary
 from skywright.store.show import ColumnView, RunView, StreamView
 
@@ -57,8 +58,10 @@ def settings(store: SampleStore, tmp_path_factory: pytest.TempPathFactory) -> Se
 @pytest.fixture(scope="module")
 def page(settings: Settings) -> Iterator[TestClient]:
     app = make_app(settings, fake_checks(doubtful("disk", "1 GB free", "make room")))
-    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
-        yield client
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.catalog.WAIT_S", 120.0)  # on a busy computer tiled is slow
+        with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+            yield client
 
 
 def uids(page: TestClient, query: str) -> list[str]:
@@ -341,6 +344,31 @@ def test_the_list_does_not_wait_for_a_tiled_that_is_silent(
         assert answer.status_code == 503
         assert "tiled has not answered for" in answer.text
         assert DERIVED_V2 in answer.text
+    finally:
+        gate.set()
+
+
+def test_a_run_does_not_wait_for_a_tiled_that_is_silent(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is shown as before; a run that was not shown before is not available."""
+    assert page.get(f"/runs/{FLY}").status_code == 200
+    gate = threading.Event()
+
+    def silent(*_: object) -> Any:
+        assert gate.wait(60.0)
+        raise DataError("no run")
+
+    catalog = page.app.state.site.catalog  # type: ignore[attr-defined]
+    monkeypatch.setattr("dashboard.catalog.WAIT_S", 0.05)
+    monkeypatch.setattr("dashboard.views.run.find_run", silent)
+    page.portal.call(catalog._answers.clear)  # type: ignore[union-attr]  # as at a change
+    try:
+        for path, shown in ((f"/runs/{FLY}", FLY[:8]), (f"/runs/{FLY[:9]}", "Not available")):
+            answer = page.get(path)
+            assert answer.status_code == 503
+            assert "tiled has not answered for" in answer.text
+            assert shown in answer.text
     finally:
         gate.set()
 

@@ -9,7 +9,7 @@ from bluesky import RunEngine
 from ioc_process import running_ioc
 from store.stack import Stack, running_stack
 from support.limits import ALL_FRAMES
-from support.reprocessing import reprocess
+from support.reprocessing import reprocess, wait_until_stored
 
 from devices.motion import Motor
 from devices.sacla.shots import Shots
@@ -23,7 +23,6 @@ from skywright.instruments.sacla.replay_run import choose_file, recorded_files, 
 from skywright.instruments.sacla.shot_values import ShotValues, value_names
 from skywright.store.client import RAW
 from skywright.store.lookup import derived_runs
-from skywright.store.reprocess import wait_until_stored
 from skywright.store.results import last_result
 from skywright.store.stored_run import run_documents
 

@@ -9,7 +9,7 @@ from bluesky import RunEngine
 from ioc_process import running_ioc
 from store.stack import Stack, running_stack
 from support.limits import ALL_FRAMES
-from support.reprocessing import reprocess
+from support.reprocessing import reprocess, wait_until_stored
 
 from devices.psss.spectrometer import Psss
 from plans.psss.spectrum import acquire_spectra
@@ -19,7 +19,6 @@ from skywright.store.client import RAW
 from skywright.store.export import export_run
 from skywright.store.lookup import derived_runs
 from skywright.store.pulses import PulseRows
-from skywright.store.reprocess import wait_until_stored
 from skywright.store.results import last_result
 from skywright.store.show import view_run
 

@@ -22,11 +22,17 @@ def client(stack: Stack) -> Any:
 
 
 @pytest.fixture
-def journals(stack: Stack, tmp_path: Path) -> Path:
-    """Directory for journals of this test, in a store directory whose assets are served."""
-    directory = stack.directory / "assets" / tmp_path.name / "journal"
-    directory.mkdir(parents=True)
+def store(stack: Stack, tmp_path: Path) -> Path:
+    """A store directory of its own, whose runs go to the common server."""
+    directory = stack.directory / "assets" / tmp_path.name
+    (directory / "journal").mkdir(parents=True)
     return directory
+
+
+@pytest.fixture
+def journals(store: Path) -> Path:
+    """Directory for journals of this test, in a store directory whose assets are served."""
+    return store / "journal"
 
 
 @pytest.fixture(autouse=True)

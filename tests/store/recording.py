@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 from event_model import compose_run
 
 from skywright.callbacks.journal import Journal, journal_path
@@ -55,3 +56,23 @@ def scalar(dtype: str, **more: Any) -> dict[str, Any]:
 
 def array(shape: list[int], **more: Any) -> dict[str, Any]:
     return {"dtype": "array", "shape": shape, **more}
+
+
+def record(store: Path, rows: int = 3, **metadata: Any) -> Recording:
+    """Begin a run with events of one number, 1.0, 2.0 and so on."""
+    recording = Recording(store / "journal", **metadata).stream("primary", x=scalar("number"))
+    recording.events({"x": float(n)} for n in range(1, rows + 1))
+    return recording
+
+
+def rows_of(client: Any, uid: str) -> list[float]:
+    """Return the numbers that the catalog has of a run of `record`."""
+    table = client["raw"][uid].base["primary"].base["internal"].read()
+    assert table["seq_num"].tolist() == list(range(1, len(table) + 1))
+    return list(table["x"])
+
+
+def append_again(table: Any, rows: int) -> None:
+    """Append the first rows once more, as a retry after a lost reply does."""
+    frame = table.read().iloc[:rows]
+    table.append_partition(0, pyarrow.Table.from_pandas(frame, preserve_index=False))

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from support.sample_runs import (
 from tiled.structures.core import StructureFamily
 from tiled.structures.data_source import Asset as TiledAsset
 from tiled.structures.data_source import DataSource
+from zarr.storage import LocalStore
 
 from skywright.errors import DataError
 from skywright.store.export import FORMATS, export_run
@@ -634,6 +636,22 @@ def test_csv_says_where_the_arrays_are(store: SampleStore, tmp_path: Path) -> No
     with h5py.File(arrays["cam_image"]["file"]) as file:
         np.testing.assert_array_equal(file[arrays["cam_image"]["dataset"]][()], FRAMES)
     assert any("primary/cam_image" in note for note in report.notes)
+
+
+def test_zarr_documents_are_written_once(
+    store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run of a thousand columns takes minutes."""
+    written: Counter[str] = Counter()
+    put = LocalStore.set
+
+    async def count(own: LocalStore, key: str, value: Any) -> None:
+        written[key] += 1
+        await put(own, key, value)
+
+    monkeypatch.setattr(LocalStore, "set", count)
+    export_run(find_run(store.client, SCAN), tmp_path / "out.zarr", "zarr")
+    assert {key: n for key, n in written.items() if n > 1} == {"zarr.json": 2}
 
 
 def test_zarr_keeps_documents_and_units(store: SampleStore, tmp_path: Path) -> None:

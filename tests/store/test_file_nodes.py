@@ -60,15 +60,9 @@ def recorded(
 def sources(contents: JournalContents, directory: Path, *, ended: bool = True) -> dict[str, Any]:
     """Return the data sources of the stream by name of the node, or why there is none."""
     stream = contents.streams["primary"]
-    found = data_sources(
-        stream,
-        contents.resources,
-        stored_data_keys(stream),
-        directory / "kept",
-        tables=True,
-        ended=ended,
-    )
-    return dict(found)
+    contents.stop = {} if ended else None
+    data_keys = stored_data_keys(stream)
+    return dict(data_sources(stream, contents, data_keys, directory / "kept", tables=True))
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, tuple[list[str], list[Any]]]:

@@ -20,6 +20,7 @@ from tiled.client import from_uri
 
 from skywright.callbacks.journal import Journal
 from skywright.files.columns import Column, ColumnWriter
+from skywright.store import line_writer
 from skywright.store.client import ensure_containers
 from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
@@ -60,7 +61,8 @@ class FileRun:
             key: scalar(kind, dtype_numpy=dtype, external="STREAM:")
             for key, (kind, dtype) in kinds.items()
         }
-        self.recording.stream("primary", **keys)
+        self._keys = keys
+        self.begin("primary")
         self._resources = []
         for key, dataset in paths.items():
             resource = self.recording.run.compose_stream_resource(
@@ -72,6 +74,11 @@ class FileRun:
             self._resources.append(resource)
             self.recording.journal("stream_resource", resource.stream_resource_doc)
 
+    def begin(self, stream: str) -> None:
+        """Begin a stream, to which the further rows belong."""
+        self.recording.stream(stream, **self._keys)
+        self.stream, self._first = stream, self.told
+
     def append(self, rows: int) -> None:
         """Write rows to the file, flushed; no document tells of them."""
         numbers = np.arange(self.rows, self.rows + rows)
@@ -82,11 +89,12 @@ class FileRun:
 
     def tell(self) -> None:
         """Emit the stream datums of the rows written since the last call."""
-        descriptor = self.recording._streams["primary"].descriptor_doc
+        descriptor = self.recording._streams[self.stream].descriptor_doc
+        first, end = (1 + row - self._first for row in (self.told, self.rows))
         for resource in self._resources:
             datum = resource.compose_stream_datum(
                 indices={"start": self.told, "stop": self.rows},
-                seq_nums={"start": self.told + 1, "stop": self.rows + 1},
+                seq_nums={"start": first, "stop": end},
                 descriptor=descriptor,
             )
             self.recording.journal("stream_datum", datum)
@@ -195,6 +203,30 @@ def test_a_growing_file_needs_no_request(journals: Path, client: Any) -> None:
     names = [name for name, _ in stored.documents()]
     assert names.count("stream_datum") == 5  # a column each
     assert names[-1] == "stop"
+
+
+def test_rows_of_a_second_stream_are_not_shown_in_the_first_one(
+    journals: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that flies once for each stream, and records one file."""
+    monkeypatch.setattr(line_writer, "UPDATE_S", (3600.0, 3600.0))
+    run = FileRun(journals, 1)
+    follower = RunIngest(run.recording.path, Catalog(client))
+    run.append(3)
+    run.tell()
+    follower.step()
+    run.begin("dark")
+    run.append(2)
+    run.tell()
+    follower.step()
+    stored = client["raw"][run.recording.uid]
+    assert stored["primary"].read()["c0"].values.tolist() == [0.5, 1.5, 2.5]
+    run.append(1)
+    assert stored["dark"].read()["c0"].values.tolist() == [3.5, 4.5, 5.5]
+    run.tell()
+    assert ingest(run.stop(), client) is IngestState.DONE
+    stored = client["raw"][run.recording.uid]
+    assert [len(stored[name].read()["c0"]) for name in ("primary", "dark")] == [3, 3]
 
 
 def test_rows_past_the_last_document_are_not_in_an_ended_run(journals: Path, client: Any) -> None:

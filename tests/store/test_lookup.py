@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from tiled.client.container import Container
 
 from skywright.callbacks.journal import Journal
 from skywright.errors import DataError
-from skywright.store import lookup
+from skywright.store import lookup, tail
 from skywright.store.lookup import (
     JournalListing,
     RunFilter,
@@ -149,6 +150,14 @@ def test_summary(store: SampleStore) -> None:
     assert runs[INTERRUPTED].sample == "insulin"
 
 
+def test_documents_of_another_program_may_lack_times_status_and_counts() -> None:
+    start, stop = {"uid": DEAD}, {"num_events": "many", "time": "today"}
+    run = summarize(start, stop, JournalListing().status({"start": start, "stop": stop}))
+    assert (run.status, run.duration_s, run.events) == ("unknown", None, {})
+    known = replace(run, time_s=T0)
+    assert sorted([known, run], key=lambda each: each.time_s) == [run, known]
+
+
 def test_metadata_that_a_person_gave_are_text_in_a_summary() -> None:
     start = {"uid": DEAD, "time": T0, "plan_name": 5, "purpose": ["a"], "raw_uid": 12}
     stop = {"time": T0, "exit_status": "success", "reason": None, "num_events": None}
@@ -194,11 +203,16 @@ def test_waiting_runs_are_named_by_their_uids_oldest_first(tmp_path: Path) -> No
     assert waiting_runs(tmp_path) == ["c: 90% cold", "a", "b"]
 
 
+def test_a_directory_waits_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "copy.jsonl").mkdir()
+    assert waiting_runs(tmp_path) == []
+
+
 def test_a_run_that_is_stored_meanwhile_is_not_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"{DEAD}.jsonl").touch()
-    monkeypatch.setattr(lookup, "is_locked", lambda path: path.unlink())
+    monkeypatch.setattr(tail, "is_locked", lambda path: path.unlink())
     assert waiting_runs(tmp_path) == []
 
 

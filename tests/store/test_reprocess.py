@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -22,7 +21,7 @@ from store.stack import Stack, running_stack
 from support.derived import Derived, read_derived
 from support.limits import ALL_FRAMES
 from support.odd_analyses import PATH, NumberedSettings
-from support.reprocessing import reprocess
+from support.reprocessing import reprocess, wait_until_stored
 from support.second_stages import MOTOR, SLOPE
 from support.streaming import StreamingCamera
 
@@ -36,10 +35,12 @@ from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.cli import main
-from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.errors import ConfigError, DataError
+from skywright.session.session_store import SessionStore
 from skywright.store import client as client_module
 from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
+from skywright.store.client import ANALYSIS
 from skywright.store.export.contents import RunContents
 from skywright.store.journal_contents import datum_fields
 from skywright.store.lookup import find_run
@@ -47,7 +48,6 @@ from skywright.store.reprocess import (
     IN_FLIGHT,
     Reprocessed,
     reprocess_each,
-    wait_until_stored,
 )
 
 LOOP, ROTATION = "loop_detection", "loop_rotation"
@@ -504,8 +504,9 @@ def test_a_configuration_that_an_analysis_refuses_is_in_the_derived_run(
     assert "no gain 7" in wait_until_stored(world.client, uid).metadata["stop"]["reason"]
 
 
+@pytest.mark.parametrize("fails_first", [False, True])
 def test_a_second_stage_is_done_though_another_stream_fails(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, fails_first: bool
 ) -> None:
     each_stage = reprocess_module.reprocess_each
     derived: list[str] = []
@@ -515,7 +516,8 @@ def test_a_second_stage_is_done_though_another_stream_fails(
         if name == ROTATION:
             return results
         derived.extend(each.derived_uid for each in results)
-        return [*results, DataError("the other stream is cursed")]
+        failed = [DataError("the other stream is cursed")]
+        return failed + results if fails_first else results + failed
 
     monkeypatch.setattr(reprocess_module, "reprocess_each", with_another)
     run = find_run(world.client, world.turn_uid)
@@ -641,16 +643,6 @@ def test_what_cannot_be_reprocessed_is_said(world: World) -> None:
         attempt(world.uid, imag="axis_image")
     with pytest.raises(ConfigError, match=r"no analysis 'loops'; known are .*loop_detection"):
         attempt(world.uid, "loops")
-    with pytest.raises(SkywrightError, match="not in the catalog after 0 s"):
-        wait_until_stored(world.client, "nobody", timeout_s=0)
-
-
-def test_a_server_that_is_away_for_a_moment_does_not_end_the_wait() -> None:
-    run = SimpleNamespace(metadata={"stop": {"exit_status": "success"}})
-    away = httpx.ConnectError("nobody there")
-    client = MagicMock()
-    client.__getitem__.side_effect = [away, away, {"d": run}]
-    assert wait_until_stored(client, "d") is run
 
 
 def test_a_run_that_tiled_does_not_give_does_not_keep_others_from_being_analyzed(
@@ -666,10 +658,9 @@ def test_a_run_that_tiled_does_not_give_does_not_keep_others_from_being_analyzed
         return [done]
 
     monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
-    monkeypatch.setattr(client_module, "connect", lambda **_: None)
+    monkeypatch.setattr(client_module, "connect", lambda **_: {ANALYSIS: {"d": "a run"}})
     monkeypatch.setattr(lookup, "find_run", lambda _, uid: uid)
     monkeypatch.setattr(reprocess_module, "reprocess_each", reprocess_one)
-    monkeypatch.setattr(reprocess_module, "wait_until_stored", lambda *_: None)
     with pytest.raises(SystemExit) as end:
         main(["reprocess", "first", "second", "--analysis", "picture_statistics", "--json"])
     out, err = capsys.readouterr()
@@ -720,18 +711,18 @@ def test_command_line(
     assert [line["raw_uid"] for line in lines] == [world.steps_uid, world.uid]
     assert f"run {world.blind_uid} has no stream with the data keys" in err
     with monkeypatch.context() as patch:
-        each, wait = reprocess_module.reprocess_each, reprocess_module.wait_until_stored
+        each, wait = reprocess_module.reprocess_each, SessionStore.await_run
         patch.setattr(
             reprocess_module,
             "reprocess_each",
             lambda *args, **more: [DataError("a stream is cursed"), *each(*args, **more)],
         )
-        patch.setattr(reprocess_module, "wait_until_stored", lambda *args: wait(*args, timeout_s=0))
+        patch.setattr(SessionStore, "await_run", lambda *args: wait(*args, limit_s=0.0))
         assert skywright(*uids[1:], "--analysis", "picture_statistics", "--json") == 2
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["raw_uid"] for line in lines] == [world.steps_uid, world.uid]
-    assert err.count("a stream is cursed") == err.count("do tiled and the ingester run?") == 2
+    assert err.count("a stream is cursed") == err.count("run `skywright doctor`") == 2
 
     assert skywright(world.turn_live_uid, "--analysis", ROTATION, "--json") == 0
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

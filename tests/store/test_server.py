@@ -247,6 +247,22 @@ def test_a_page_of_a_proxy_is_no_answer_of_the_server(
     assert not takes_writes(client)
 
 
+def test_a_key_that_may_not_delete_is_enough(
+    client: Any, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Any, url: str, **__: Any) -> httpx.Response:
+        return TiledResponse(403, json={"detail": "no"}, request=httpx.Request("DELETE", url))
+
+    before = set(client)
+    with monkeypatch.context() as patch:
+        patch.setattr(httpx.Client, "delete", refuse)
+        assert takes_writes(client)
+        check_readable(stack.uri, stack.key, [stack.directory / "assets"])
+    left = set(client) - before
+    assert len(left) == 2
+    client.delete_contents(left, recursive=True, external_only=False)
+
+
 def test_a_probe_that_fails_leaves_nothing() -> None:
     nodes: list[str] = []
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skywright.callbacks.isolated import Callback
+from skywright.callbacks.run_ids import RunIds
 
 
 def events_only(callback: Callback) -> Callback:
@@ -35,20 +36,13 @@ def newest_run_only(callback: Callback) -> Callback:
 
     bluesky's BestEffortCallback forgets a run when another one begins, and fails on its events.
     """
-    newest = ""
-    descriptors: set[str] = set()
+    ids, newest = RunIds(), ""
 
     def pass_on(name: str, doc: Mapping[str, Any]) -> None:
         nonlocal newest
-        if name == "start":
-            newest = doc["uid"]
-            descriptors.clear()
-        elif doc.get("run_start", newest) != newest:
-            return
-        elif name == "descriptor":
-            descriptors.add(doc["uid"])
-        elif "descriptor" in doc and doc["descriptor"] not in descriptors:
-            return
-        callback(name, doc)
+        run = ids.of(name, doc)
+        newest = doc["uid"] if name == "start" else newest
+        if run == newest:
+            callback(name, doc)
 
     return pass_on

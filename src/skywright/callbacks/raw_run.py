@@ -199,6 +199,15 @@ class RawStream:
             if self.keys[name] in doc["data"]:
                 values[doc["seq_num"]] = doc["data"][self.keys[name]]
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the inputs can be used, or could be for the first frames."""
+        return self.table is not None and (not self.error or self.announced() > 0)
+
+    def announced(self) -> int:
+        """Return the number of frames in the documents so far."""
+        return self.table.announced() if self.table is not None else 0
+
     def needs(self, name: str, doc: Document) -> bool:
         """Return whether the analysis needs this event or stream datum."""
         if name == "stream_datum":
@@ -259,7 +268,7 @@ class RawRun:
     def first_usable(self) -> str:
         """Name of the first stream whose inputs can be used; "" if there is none yet."""
         streams = list(self.streams.items())  # another thread may add to them
-        return next((name for name, each in streams if each.table is not None), "")
+        return next((name for name, each in streams if each.is_usable), "")
 
     def __call__(self, name: str, doc: Document) -> None:
         """Process one document of this run; the document is not changed."""

@@ -90,10 +90,8 @@ class Reports:
     def announced(self) -> int:
         """Number of frames in the documents of the present raw run, of its first usable stream."""
         run = self.present_run
-        if run is None or not (name := run.first_usable):
-            return 0
-        table = run.streams[name].table
-        return table.announced() if table is not None else 0
+        name = run.first_usable if run is not None else ""
+        return run.streams[name].announced() if run is not None and name else 0
 
     @property
     def unusable(self) -> str:

@@ -97,8 +97,6 @@ class StreamAnalysis:
         Limits of the backlog.
     picture_thread
         Thread that draws the pictures, so that plans do not wait for them.
-    second
-        Second-stage analyses over the rows of this one.
     """
 
     def __init__(
@@ -109,11 +107,11 @@ class StreamAnalysis:
         assets: Path,
         limits: BacklogLimits,
         picture_thread: Executor,
-        second: Sequence[SecondAnalysis] = (),
     ) -> None:
         self.raw_stream = raw_stream
         self.raw = raw_stream.run
-        self.second = second
+        self.second: Sequence[SecondAnalysis] = ()
+        """Second-stage analyses over the rows of this one."""
         self.position = 0
         """Number of frames analyzed or skipped."""
         self.derived: DerivedRun | None = None

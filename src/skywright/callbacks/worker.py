@@ -213,7 +213,7 @@ class Worker:
         run(name, doc)
         for second in self._second[uid]:
             second.take(name, doc)
-        if name == "descriptor":
+        if name in ("descriptor", "stream_resource"):
             self._begin_streams(run)
         elif name == "stop":
             for stream in self._streams_of(uid):
@@ -236,11 +236,13 @@ class Worker:
         return [each for (raw_uid, _), each in self._streams.items() if raw_uid == uid]
 
     def _begin_streams(self, run: RawRun) -> None:
+        """Begin the analysis of new streams; give the second stage to the first usable one.
+
+        A stream resource may show that a stream cannot be used.
+        """
         done = self._done_streams.get(run.uid, ())
         for name, raw_stream in run.streams.items():
             if (run.uid, name) not in self._streams and name not in done:
-                # Second-stage analyses work on the first usable stream only
-                is_first = name == run.first_usable
                 stream = StreamAnalysis(
                     raw_stream,
                     self._make,
@@ -248,11 +250,13 @@ class Worker:
                     self._assets,
                     self._limits,
                     self._picture_thread,
-                    self._second[run.uid] if is_first else [],
                 )
                 self._streams[run.uid, name] = stream
                 # The session needs the uid of the derived run if this process dies
                 self._session.send("progress", stream.take_progress())
+        for stream in self._streams_of(run.uid):
+            is_first = stream.raw_stream.name == run.first_usable
+            stream.second = self._second[run.uid] if is_first else []
 
     def _step(self, stream: StreamAnalysis) -> bool:
         worked = stream.step()

@@ -114,11 +114,6 @@ class _SentRun:
         """Streams that are not done, by name."""
         return {name: each for name, each in self.streams.items() if not each.done}
 
-    def announced(self, stream: str) -> int:
-        """Return the number of frames in the documents of a stream so far."""
-        table = self.raw.streams[stream].table
-        return table.announced() if table is not None else 0
-
     def remember(self, name: str, doc: Document) -> None:
         """Keep a document for a new worker.
 
@@ -454,7 +449,7 @@ class WorkerSupervisor:
         """Return the final progress of a stream that ended before the worker died; else None."""
         stream = run.streams[name]
         if (ending := _result_in_journal(self._journal, stream.derived_uid)) is not None:
-            return {"reached": run.announced(name), **ending}
+            return {"reached": run.raw.streams[name].announced(), **ending}
         return {} if stream.error else None  # it failed, and would fail again
 
     def _kill_if_stalled(self) -> None:
@@ -468,7 +463,7 @@ class WorkerSupervisor:
         for run in self._runs.values():
             for name, stream in run.open_streams.items():
                 is_ending = run.raw.stop is not None or bool(run.abandoned)
-                must_report = is_ending or run.announced(name) > stream.reached
+                must_report = is_ending or run.raw.streams[name].announced() > stream.reached
                 if not must_report or stream.error or was_away:
                     stream.last_report = now
                 elif now - stream.last_report > limit_s and self._worker is not None:

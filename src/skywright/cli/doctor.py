@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,14 +24,21 @@ from skywright.cli.output import (
     print_json,
     share_configuration,
 )
-from skywright.cli.up import DASHBOARD, INGESTER, REPEATER, TILED, check_directory
+from skywright.cli.up import (
+    DASHBOARD,
+    INGESTER,
+    REPEATER,
+    TILED,
+    check_directory,
+    check_room,
+)
 from skywright.config import FILE_NAME, Settings, configuration_file, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
-from skywright.packages import installed_version, requirements_of
+from skywright.packages import installed_version, not_installed, requirements_of
 from skywright.processes import locks, stack
 from skywright.processes.ports import port_is_free
-from skywright.store.tail import locked_if_dead
+from skywright.store.tail import is_locked, journals_in, waiting_journals
 from skywright.words import counted
 
 LOW_DISK_BYTES = 5_000_000_000
@@ -107,9 +114,9 @@ def examine() -> Iterator[Check]:
 
 
 def quick_checks(settings: Settings) -> Iterator[Check]:
-    """Yield the checks that are cheap enough to repeat while somebody looks."""
+    """Yield the checks that are cheap enough to repeat while somebody looks; they write nothing."""
     state = stack.read_state(settings.directory)
-    yield from check_disk(settings)
+    yield from check_disk(settings, check_room)
     yield check_host_clock()
     yield from check_stack(settings, state)
     yield from check_session(settings)
@@ -132,14 +139,15 @@ def check_versions(settings: Settings | None = None) -> Iterator[Check]:
     extras = {each.extra for each in instruments().values()}
     used = configured_instruments(settings) if settings is not None else instruments()
     left_out = extras.difference(EXTRAS, (each.extra for each in used.values()))
-    missing = _not_installed({*EXTRAS, *extras} - left_out)
+    missing = not_installed("skywright", {*EXTRAS, *extras} - left_out)
     old = []
     for requirement in requirements_of("skywright", {*EXTRAS, *extras}):
         installed = installed_version(requirement.name)
         if installed and not requirement.specifier.contains(installed, prereleases=True):
             old.append(f"{requirement.name} {installed} (needs {requirement.specifier})")
     own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
-    if without := ", ".join(sorted(each for each in left_out if _not_installed({each}))):
+    incomplete = (each for each in left_out if not_installed("skywright", {each}))
+    if without := ", ".join(sorted(incomplete)):
         own += f"; not all packages of {without}, which no configured IOC needs"
     if missing:
         names = ", ".join(missing)
@@ -150,12 +158,6 @@ def check_versions(settings: Settings | None = None) -> Iterator[Check]:
         )
     if not missing and not old:
         yield good("versions", own)
-
-
-def _not_installed(extras: Iterable[str]) -> list[str]:
-    """Return the packages of skywright's extras that are not installed, each once."""
-    names = dict.fromkeys(each.name for each in requirements_of("skywright", extras))
-    return [name for name in names if not installed_version(name)]
 
 
 def check_analyses(settings: Settings) -> Iterator[Check]:
@@ -185,10 +187,12 @@ def check_analyses(settings: Settings) -> Iterator[Check]:
         yield good("analyses", f"{', '.join(made)}: as configured")
 
 
-def check_disk(settings: Settings) -> Iterator[Check]:
-    """Check that the store can be written and has room."""
+def check_disk(
+    settings: Settings, check: Callable[[Settings], None] = check_directory
+) -> Iterator[Check]:
+    """Check that the store can be written and has room; `check` raises `ConfigError` if not."""
     try:
-        check_directory(settings)
+        check(settings)
     except ConfigError as error:
         yield wrong("disk", str(error), "see the message")
         return
@@ -329,8 +333,10 @@ def check_tiled(settings: Settings, state: stack.State) -> Iterator[Check]:
 def check_journals(settings: Settings, state: stack.State | None) -> Check:
     """Check that the ingester keeps up: finished journals must not wait."""
     try:
-        waiting, running = _unfinished(settings.journals)
-        aside = len(_journals_in(settings.journals / "aside"))
+        ages = map(_age_s, waiting_journals(settings.journals))
+        waiting = [age_s for age_s in ages if age_s > STALE_JOURNAL_S]
+        running = sum(map(is_locked, journals_in(settings.journals)))
+        aside = len(journals_in(settings.journals / "aside"))
     except PermissionError as error:
         found = f"whether runs wait is not known: {error.filename} cannot be read by this user"
         return doubtful("ingester", found, "ask again as the user who runs `skywright up`")
@@ -350,40 +356,11 @@ def check_journals(settings: Settings, state: stack.State | None) -> Check:
     return good("ingester", f"all finished runs are in tiled; {running} open")
 
 
-def _journals_in(directory: Path) -> list[Path]:
-    """Return the journals in a directory.
-
-    `Path.glob` would return none, without an error, where this user may not list them.
-
-    Raises
-    ------
-    PermissionError
-        If the directory cannot be read.
-    """
+def _age_s(journal: Path) -> float:
+    """Return the time since a journal was written, s; 0 if it was brought in just now."""
     with suppress(FileNotFoundError):
-        return [path for path in directory.iterdir() if path.suffix == ".jsonl" and path.is_file()]
-    return []
-
-
-def _unfinished(directory: Path) -> tuple[list[float], int]:
-    """Return the ages of the journals that wait, s, and the number of runs that are open.
-
-    Raises
-    ------
-    PermissionError
-        If the directory or a journal cannot be read.
-    """
-    waiting, running = [], 0
-    for journal in _journals_in(directory):
-        try:
-            age_s = time.time() - journal.stat().st_mtime
-            with locked_if_dead(journal) as dead:
-                running += not dead and journal.exists()
-        except FileNotFoundError:  # just brought in
-            continue
-        if dead and age_s > STALE_JOURNAL_S:
-            waiting.append(age_s)
-    return waiting, running
+        return time.time() - journal.stat().st_mtime
+    return 0.0
 
 
 def check_pvs(settings: Settings) -> Iterator[Check]:

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from skywright.cli import in_words, report, with_ascii_minus
 from skywright.cli.output import ConfigOption, print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
+
+if TYPE_CHECKING:
+    from skywright.session.session_store import SessionStore
 
 NAMES = [
     f"{name} (after {analysis.after})" if analysis.after else name
@@ -71,9 +74,10 @@ def reprocess(
     import httpx
 
     from skywright.analysis.cluster import cluster
-    from skywright.store.client import connect
+    from skywright.session.session_store import SessionStore
+    from skywright.store.client import ANALYSIS, connect
     from skywright.store.lookup import find_run
-    from skywright.store.reprocess import Reprocessed, reprocess_each, wait_until_stored
+    from skywright.store.reprocess import Reprocessed, reprocess_each
 
     if not uids:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
@@ -98,13 +102,21 @@ def reprocess(
                         _print(each)
                 for each in results:
                     if isinstance(each, Reprocessed):
-                        wait_until_stored(client, each.derived_uid)
+                        _await(SessionStore(client[ANALYSIS], settings.directory), each.derived_uid)
             except ConfigError:  # it holds for all runs
                 raise
             except (SkywrightError, httpx.HTTPError) as error:
                 status = max(status, report(in_words("reprocess", error) or error, error))
     if status:
         raise typer.Exit(status)
+
+
+def _await(store: "SessionStore", uid: str) -> None:
+    """Wait until a derived run is stored; `SkywrightError` if it is not, which is no bad use."""
+    try:
+        store.await_run(uid)
+    except DataError as error:
+        raise SkywrightError(str(error)) from error
 
 
 def _print(done: Any) -> None:

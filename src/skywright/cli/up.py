@@ -326,7 +326,7 @@ def stack_state(
 
 
 def check_directory(settings: Settings) -> None:
-    """Make the store's directory; check its free space, and that those of `store.readable` exist.
+    """Make the store's directory, write to it, and check its room (`check_room`).
 
     The default directory is made with its parents. A configured one must lie in a directory that
     exists: if its disk is not mounted, this fails, and nothing is written to another disk.
@@ -340,19 +340,32 @@ def check_directory(settings: Settings) -> None:
     is_default = settings.store.directory == StoreSettings().directory
     try:
         directory.mkdir(parents=is_default, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(bytes(65536))
+            probe.flush()
     except FileNotFoundError as error:
         raise ConfigError(
             f"store.directory: {directory.parent} does not exist; mount or make it, "
             "or set another directory"
         ) from error
     except OSError as error:
-        raise _refused(directory, error) from error
-    try:
-        with tempfile.TemporaryFile(dir=directory) as probe:
-            probe.write(bytes(65536))
-            probe.flush()
-    except OSError as error:
-        raise _refused(directory, error) from error
+        raise _refused(directory, error.strerror or str(error)) from error
+    check_room(settings)
+
+
+def check_room(settings: Settings) -> None:
+    """Check the free space of the store, and that the directories of `store.readable` exist.
+
+    It writes nothing.
+
+    Raises
+    ------
+    ConfigError
+        Naming the directory and what to do.
+    """
+    directory = settings.directory
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise _refused(directory, "no directory that this user can write to")
     free = shutil.disk_usage(directory).free
     if free < FREE_BYTES_MIN:
         raise ConfigError(
@@ -394,10 +407,9 @@ def check_data_directories(settings: Settings, names: Set[str]) -> None:
             )
 
 
-def _refused(directory: Path, error: OSError) -> ConfigError:
-    reason = (error.strerror or str(error)).lower()
+def _refused(directory: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"store.directory: {directory}: {reason}; make room or give access, or set another"
+        f"store.directory: {directory}: {reason.lower()}; make room or give access, or set another"
     )
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from skywright.packages import installed_version, requirements_of
+from skywright.packages import not_installed
 from skywright.rooms import importable
 
 ENTRY_POINTS = "skywright.instruments"
@@ -224,8 +224,7 @@ def resolve(target: str) -> Any:
 
 def missing_packages(instrument: Instrument) -> list[str]:
     """Return the names of packages of the instrument's extra that are not installed."""
-    required = requirements_of(instrument.package, [instrument.extra])
-    return [each.name for each in required if not installed_version(each.name)]
+    return not_installed(instrument.package, [instrument.extra])
 
 
 def _candidates() -> Iterator[tuple[str, Any]]:

@@ -127,15 +127,13 @@ def await_state(directory: Path, limit_s: float) -> State | None:
     return state
 
 
-def attach(directory: Path) -> State:
-    """Return the state of the running stack, with this process's EPICS environment set to it.
-
-    Must come before the first import of ophyd or pyepics, which read the environment once.
+def require_state(directory: Path) -> State:
+    """Return the state of the stack that serves the store `directory`.
 
     Raises
     ------
     ConfigError
-        If no `skywright up` runs on the store `directory`, or it is not ready.
+        If no `skywright up` runs on the store, or it is not ready.
     """
     state = read_state(directory)
     if state is None and (starting := not_ready(directory)):
@@ -145,5 +143,14 @@ def attach(directory: Path) -> State:
             f"{directory}: {NOT_RUNNING}; start `skywright up` (or, to have it for this session "
             "alone, `skywright session`)"
         )
+    return state
+
+
+def attach(directory: Path) -> State:
+    """Return what `require_state` does, with this process's EPICS environment set to it.
+
+    Must come before the first import of ophyd or pyepics, which read the environment once.
+    """
+    state = require_state(directory)
     os.environ.update(state.epics)
     return state

@@ -82,19 +82,12 @@ def trusts_environment(uri: str) -> bool:
 
 
 def _running_server(directory: Path) -> str:
-    from skywright.processes.stack import not_ready, read_state
+    from skywright.processes.stack import require_state
 
     try:
-        state = read_state(directory)
-    except OSError as error:
-        raise ConfigError(f"store: no tiled server is known: {error}") from error
-    if state is None and (starting := not_ready(directory)):
-        raise ConfigError(f"store: {starting}; try again when it says that it is ready")
-    if state is None:
-        raise ConfigError(
-            f"store: no tiled server is known for {directory}; start `skywright up` with the "
-            "configuration of this store, or set store.tiled_uri"
-        )
+        state = require_state(directory)
+    except (OSError, ConfigError) as error:
+        raise ConfigError(f"store: no tiled server is known (store.tiled_uri): {error}") from error
     if not state.tiled_uri:
         raise ConfigError(
             f"store: skywright up, process {state.pid}, was started without tiled (--only); start "
@@ -130,10 +123,11 @@ def ensure_containers(client: Any) -> tuple[Any, Any]:
 
     Their spec is what gives clients partial uids, scan ids and time ranges.
     """
-    return _ensure_container(client, RAW), _ensure_container(client, ANALYSIS)
+    return ensure_container(client, RAW), ensure_container(client, ANALYSIS)
 
 
-def _ensure_container(client: Any, key: str) -> Any:
+def ensure_container(client: Any, key: str) -> Any:
+    """Return the container ``raw`` or ``analysis``, made when missing."""
     try:
         return client[key]
     except KeyError:
@@ -148,12 +142,12 @@ def _ensure_container(client: Any, key: str) -> Any:
 
 def catalog(client: Any) -> Any:
     """Return the raw runs sorted by start time, so that ``[-1]`` is the latest."""
-    return _ensure_container(client, RAW).sort(BY_TIME)
+    return ensure_container(client, RAW).sort(BY_TIME)
 
 
 def analysis(client: Any) -> Any:
     """Return the derived runs sorted by start time."""
-    return _ensure_container(client, ANALYSIS).sort(BY_TIME)
+    return ensure_container(client, ANALYSIS).sort(BY_TIME)
 
 
 def broker(client: Any) -> Any:

@@ -1,9 +1,11 @@
 """Data sources of tiled that refer to files beside the catalog."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tiled.structures.core import StructureFamily
 from tiled.structures.data_source import Asset, DataSource, Management
 from tiled.utils import path_from_uri
@@ -13,6 +15,34 @@ from skywright.errors import DataError
 CHUNKS_MAX = 2**25
 """Maximum number of chunks of an array. tiled keeps the size of each in memory, so that a damaged
 number of rows could take all of it."""
+
+
+class LazyRows:
+    """What dask needs of an array; rows are read when they are taken.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the array.
+    read
+        Called with the first row and the row after the last; returns these rows.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        read: Callable[[int, int], NDArray[Any]],
+    ) -> None:
+        self.shape, self.ndim, self.dtype = tuple(shape), len(shape), dtype
+        self._read = read
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        if not isinstance(rows, slice):  # dask passes on the number of one row
+            return self[(slice(rows, rows + 1), *rest)][0]
+        start, stop, step = rows.indices(self.shape[0])
+        return self._read(start, stop)[::step][(slice(None), *rest)]
 
 
 def check_chunks(count: int) -> None:

@@ -97,25 +97,24 @@ def _length(resource: Mapping[str, Any]) -> int:
 
 def data_sources(
     stream: Stream,
-    resources: Mapping[str, dict[str, Any]],
+    contents: JournalContents,
     data_keys: Mapping[str, Any],
     virtual_directory: Path,
     *,
     tables: bool,
-    ended: bool,
 ) -> Iterator[tuple[str, DataSource | DataError]]:
     """Yield the data sources of the nodes that show the files of a stream, by name.
 
     All scalar columns of the same rows of the same HDF5 files are one table, each other data key
-    is one array. While the run goes on, a table has no last row, and columns are grouped by first
-    file and first row only.
+    is one array. While the run goes on, columns are grouped by first file and first row only, and
+    a table has no last row unless rows of another stream follow in its last file.
 
     Parameters
     ----------
     stream
         The stream, with the rows of its files.
-    resources
-        The stream resources of the run by uid.
+    contents
+        Contents of the journal that has the stream.
     data_keys
         Data keys of the stream, as they are stored.
     virtual_directory
@@ -123,8 +122,6 @@ def data_sources(
         belong to other streams.
     tables
         Whether the server has the adapter for tables of columns.
-    ended
-        Whether no more rows come. Until then a table has no last row.
 
     Yields
     ------
@@ -132,7 +129,8 @@ def data_sources(
         A `DataError` instead of the source is the reason why a data key cannot be stored.
     """
     groups: dict[Any, dict[str, list[Place]]] = {}
-    resources = {uid: with_plain_uri(resource) for uid, resource in resources.items()}
+    resources = {uid: with_plain_uri(each) for uid, each in contents.resources.items()}
+    ended = contents.stop is not None
     for key in stream.external_rows:
         places = [(resources[rows.resource], rows) for rows in rows_in_files(stream, key)]
         if not places:
@@ -159,7 +157,22 @@ def data_sources(
     names = (f"{COLUMNS}_{number}" for number in itertools.count(2))
     free_names = (name for name in itertools.chain([COLUMNS], names) if name not in data_keys)
     for places_of in groups.values():
-        yield next(free_names), _table(places_of, data_keys, ended=ended)
+        last = next(iter(places_of.values()))[-1]
+        is_open = not ended and _has_last_rows(stream, contents, last)
+        yield next(free_names), _table(places_of, data_keys, is_open=is_open)
+
+
+def _has_last_rows(stream: Stream, contents: JournalContents, last: Place) -> bool:
+    """Return whether no other stream has rows of the file behind the last rows of a stream."""
+    resource, rows = last
+    return not any(
+        with_plain_uri(contents.resources[each.resource]).get("uri") == resource["uri"]
+        and each.start >= rows.stop
+        for other in contents.streams.values()
+        if other is not stream
+        for key in other.external_rows
+        for each in rows_in_files(other, key)
+    )
 
 
 def _ranges(places: Sequence[Place]) -> list[tuple[str, int, int]]:
@@ -191,7 +204,7 @@ def _dtype(data_key: Mapping[str, Any]) -> np.dtype[Any]:
 
 
 def _table(
-    places_of: Mapping[str, Sequence[Place]], data_keys: Mapping[str, Any], *, ended: bool
+    places_of: Mapping[str, Sequence[Place]], data_keys: Mapping[str, Any], *, is_open: bool
 ) -> DataSource:
     """Return the data source of the table of some data keys, all of the same rows."""
     places = next(iter(places_of.values()))
@@ -199,7 +212,7 @@ def _table(
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
     uris, segments = number_files(_ranges(places))
     count = sum(rows.count for _, rows in places)
-    if not ended:
+    if is_open:
         segments[-1][2] = None
     columns = {key: own[0][0]["parameters"]["dataset"] for key, own in places_of.items()}
     parameters = {"columns": columns, "segments": segments, "partition_rows": size}

@@ -20,15 +20,16 @@ from skywright.store.journal_contents import JournalContents
 from skywright.store.line_writer import LineWriter
 from skywright.store.moves import move_journal
 from skywright.store.normalizer import NormalizedTail
-from skywright.store.probe import takes_writes
+from skywright.store.probe import REFUSED_STATUS, takes_writes
 from skywright.store.run_nodes import Catalog, RunExistsError
 from skywright.store.tail import Line, locked_if_dead, start_time
 from skywright.store.tiled_writer import RunWriter
 
 ATTEMPTS = 3
 """Number of failures after which a finished run is put aside and an open one is postponed, if the
-server accepts other writes. Also the number of unanswered requests after which any run is
-postponed."""
+server accepts other writes. After errors of the server (HTTP 5xx) the number is larger: the pauses
+between the attempts become longer, up to `POSTPONED_S`. Also the number of unanswered requests
+after which any run is postponed."""
 FULL_WRITE_PAUSE_FACTOR = 4
 """Pause before the next full write, in units of the duration of the last one (limits full writes to
 1/5 of the time). No pause after the stop document."""
@@ -49,8 +50,6 @@ PROXY_STATUS = {502, 503, 504}
 """Answers of a proxy for a server that does not answer."""
 RETRY_LATER_STATUS = PROXY_STATUS | {429}
 """Answers after which the same request may succeed later."""
-REFUSED_STATUS = {401, 403}
-"""Answers to a wrong key, or to a run that the access policy does not accept."""
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +86,8 @@ def ingest(path: Path, client: Any) -> IngestState:
     Returns
     -------
     IngestState
-        `IngestState.IDLE` if the run is still open, or is postponed after requests without an
-        answer; else `IngestState.DONE` or `IngestState.ASIDE`.
+        `IngestState.IDLE` if the run is still open, or is postponed; else `IngestState.DONE` or
+        `IngestState.ASIDE`.
 
     Raises
     ------
@@ -162,6 +161,7 @@ class RunIngest:
         except Exception as error:  # an error in one run must not stop the others
             self._line_writer = self._full_write = None
             if isinstance(error, httpx.HTTPError):
+                self._catalog.forget_containers()
                 self._raise_if_unavailable(error)
             if isinstance(error, RunExistsError) and not self._has_node:
                 self._has_node = True
@@ -289,26 +289,30 @@ class RunIngest:
         return IngestState.ASIDE
 
     def _failed(self, error: Exception) -> IngestState:
-        self._failures += 1
-        log.warning("%s: attempt %d: %s", self.path.name, self._failures, error, exc_info=error)
-        if self._failures < ATTEMPTS:
-            return IngestState.MORE
-        if not takes_writes(self._catalog.client):
+        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+        is_of_server = status >= httpx.codes.INTERNAL_SERVER_ERROR
+        is_last = self._failures + 1 >= ATTEMPTS
+        if (is_of_server or is_last) and not takes_writes(self._catalog.client):
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
-        return self._give_up(error)
+        log.warning("%s: attempt %d: %s", self.path.name, self._failures + 1, error, exc_info=error)
+        pause_s = 2.0**self._failures
+        self._failures += 1
+        if is_of_server and 1.0 < pause_s < POSTPONED_S:
+            self._postpone(f"tiled answers {status}", pause_s)
+            return IngestState.IDLE
+        return self._give_up(error) if is_last else IngestState.MORE
 
     def _postpone_if_it_repeats(self) -> None:
-        """Let other runs go first if this one may be the reason why the server does not answer."""
+        """Postpone this run if it may be the reason why the server does not answer."""
         self._unanswered += 1
         if self._unanswered >= ATTEMPTS:
+            self._postpone(f"tiled has not answered {ATTEMPTS} requests", POSTPONED_S)
             self._unanswered = 0
-            self._postponed_until = time.monotonic() + POSTPONED_S
-            log.warning(
-                "%s: tiled has not answered %d requests of this run; the next one is in %.0f s",
-                self.path,
-                ATTEMPTS,
-                POSTPONED_S,
-            )
+
+    def _postpone(self, why: str, pause_s: float) -> None:
+        """Let other runs go first for a time, s."""
+        self._postponed_until = time.monotonic() + pause_s
+        log.warning("%s: %s; the next try is in %.0f s", self.path, why, pause_s)
 
     def _give_up(self, error: Exception) -> IngestState:
         """Put a finished run aside; postpone an open one, whose stop document ends the pause."""

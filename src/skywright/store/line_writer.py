@@ -42,9 +42,9 @@ class LineWriter:
         self._revisions: dict[str, int] = {}  # `Stream.revision` when its node was queued
         self._sorters: dict[str, SequenceSorter] = {}
         self._waiting_descriptors: dict[str, list[dict[str, Any]]] = {}  # not queued yet
-        self._keys_with_rows: dict[str, int] = {}  # number at the last registration of its files
         self.began_monotonic = time.monotonic()
         self._updated_monotonic = float("-inf")
+        self._keys_with_rows = 0  # number, in all streams, at the last update
         self._nodes_not_updated = False  # True: lines were written since the last update
         self._unreadable: dict[str, str] = {}  # why tiled cannot read files, by stream/data key
 
@@ -66,45 +66,47 @@ class LineWriter:
         """Write lines that are already in `contents`.
 
         With `updates_nodes`, or when the time of `UPDATE_S` is over, the nodes of arrays and files
-        are updated; after the stop document `close` does it. Those of one stream are also updated
-        when a further data key of it has its first rows in a file.
+        are updated; after the stop document `close` does it. They are also updated when a further
+        data key has its first rows in a file.
         """
         # Set first: if an error ends this call, a later step must send what is queued (`is_due`)
         self._nodes_not_updated = True
         for line in lines:
             self._write(line)
-        due = self._contents.stop is None and (updates_nodes or self._period_is_over())
-        updated = []
-        for name, stream_writer in self._run_writer.streams.items():
-            stream = self._contents.streams[name]
-            data_keys = stored_data_keys(stream)
-            stream_writer.queue_events(data_keys)
-            if due or len(stream.external_rows) > self._keys_with_rows.get(name, 0):
-                self._register_files(stream_writer, stream, data_keys)
-                self._keys_with_rows[name] = len(stream.external_rows)
-                updated.append((stream_writer, data_keys))
-        self._send()
-        for stream_writer, data_keys in updated:
-            stream_writer.send_arrays(data_keys)
+        streams = [self._contents.streams[name] for name in self._run_writer.streams]
+        keys = sum(len(stream.external_rows) for stream in streams)
+        is_time = updates_nodes or self._period_is_over()
+        due = keys > self._keys_with_rows or (is_time and self._contents.stop is None)
+        self._send_streams(with_nodes=due)
         if due:
-            self._updated_monotonic = time.monotonic()
+            self._keys_with_rows, self._updated_monotonic = keys, time.monotonic()
             self._nodes_not_updated = False
 
     def close(self) -> None:
         """Write all that is left, the stop document and the notes."""
-        for stream in self._contents.streams.values():
-            self._queue_descriptors(stream)
-            data_keys = stored_data_keys(stream)
-            stream_writer = self._run_writer.streams[stream.name]
-            stream_writer.queue_events(data_keys)
-            self._register_files(stream_writer, stream, data_keys)
-            for note in type_notes(stream):
-                self._contents.note(note)
-        self._send()
-        for name, stream in self._contents.streams.items():
-            self._run_writer.streams[name].send_arrays(stored_data_keys(stream))
         contents = self._contents
+        for stream in contents.streams.values():
+            self._queue_descriptors(stream)
+        self._send_streams(with_nodes=True)
+        for stream in contents.streams.values():
+            for note in type_notes(stream):
+                contents.note(note)
         self._run_writer.stop(contents.stop or {}, contents.notes, self._unreadable)
+
+    def _send_streams(self, *, with_nodes: bool) -> None:
+        """Send the events of all streams; `with_nodes`: update nodes of arrays and files too."""
+        streams = [
+            (writer, stored_data_keys(self._contents.streams[name]))
+            for name, writer in self._run_writer.streams.items()
+        ]
+        for writer, data_keys in streams:
+            writer.queue_events(data_keys)
+            if with_nodes:
+                self._register_files(writer, data_keys)
+        self._send()
+        if with_nodes:
+            for writer, data_keys in streams:
+                writer.send_arrays(data_keys)
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
@@ -128,15 +130,15 @@ class LineWriter:
                 self._queue_descriptors(stream)
 
     def _register_files(
-        self, stream_writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
+        self, stream_writer: StreamWriter, data_keys: dict[str, dict[str, Any]]
     ) -> None:
+        stream = self._contents.streams[stream_writer.path[1]]
         found = data_sources(
             stream,
-            self._contents.resources,
+            self._contents,
             data_keys,
             self._assets / "kept",
             tables=self._catalog.tables,
-            ended=self._contents.stop is not None,
         )
         for name, source in found:
             if isinstance(source, DataError):
@@ -159,8 +161,8 @@ class LineWriter:
         log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
         self._catalog.tables = False
         for name in without_table:
-            stream = self._contents.streams[name]
-            self._register_files(self._run_writer.streams[name], stream, stored_data_keys(stream))
+            data_keys = stored_data_keys(self._contents.streams[name])
+            self._register_files(self._run_writer.streams[name], data_keys)
         self._send()
 
     def _queue_descriptors(self, stream: Stream) -> None:

@@ -1,5 +1,6 @@
 """Find runs, raw and derived: by plan, time, scan_id, partial uid, sample, link or full text."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from tiled.queries import Comparison, Eq, FullText, Like
 from skywright.callbacks.journal import SUFFIX, journal_path
 from skywright.errors import DataError
 from skywright.store.client import ANALYSIS, RAW, analysis, catalog, container_name
-from skywright.store.tail import is_locked, start_time
+from skywright.store.tail import is_locked, waiting_journals
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
 """Functions that return the runs of a container, by its name."""
@@ -75,6 +76,7 @@ class RunSummary:
     raw_uid: str | None
     raw_scan_id: int | None
     time_s: float
+    """Start, unix s; -inf if its document has none."""
     duration_s: float | None
     status: str
     """With a stop document success, fail, abort or interrupted; without one running, storing or
@@ -211,6 +213,8 @@ def summarize(start: Mapping[str, Any], stop: Mapping[str, Any] | None, status: 
     status
         See `JournalListing.status`.
     """
+    events = (stop or {}).get("num_events")
+    duration_s = time_of(stop or {}) - time_of(start)
     return RunSummary(
         uid=start["uid"],
         container=container_name(start),
@@ -221,11 +225,17 @@ def summarize(start: Mapping[str, Any], stop: Mapping[str, Any] | None, status: 
         analysis=_analysis_name(start),
         raw_uid=raw_uid if isinstance(raw_uid := start.get("raw_uid"), str) else None,
         raw_scan_id=start.get("raw_scan_id"),
-        time_s=start["time"],
-        duration_s=stop["time"] - start["time"] if stop else None,
+        time_s=time_of(start),
+        duration_s=duration_s if math.isfinite(duration_s) else None,
         status=status,
-        events=dict((stop or {}).get("num_events") or {}),
+        events=dict(events) if isinstance(events, Mapping) else {},
     )
+
+
+def time_of(document: Mapping[str, Any]) -> float:
+    """Return the time of a start or stop document, unix s; -inf if another program gave none."""
+    time = document.get("time")
+    return time if isinstance(time, int | float) else -math.inf
 
 
 def sample_name(start: Mapping[str, Any]) -> str | None:
@@ -278,7 +288,7 @@ class JournalListing:
         stop = metadata.get("stop")
         if stop:
             interrupted = str(stop.get("reason", "")).startswith("interrupted")
-            return "interrupted" if interrupted else str(stop["exit_status"])
+            return "interrupted" if interrupted else str(stop.get("exit_status", "unknown"))
         path = self._directory and journal_path(self._directory, metadata["start"]["uid"])
         if path and is_locked(path):
             return "running"
@@ -292,12 +302,7 @@ def journal_names(journals: Path | None) -> frozenset[str]:
 
 def waiting_runs(journals: Path) -> list[str]:
     """Return the uids of the runs that have ended and are not in the catalog yet, oldest first."""
-    found = []
-    for path in journals.glob(f"*{SUFFIX}"):
-        with suppress(FileNotFoundError):  # done meanwhile
-            if not is_locked(path):
-                found.append((start_time(path), unquote(path.name.removesuffix(SUFFIX))))
-    return [uid for _, uid in sorted(found)]
+    return [unquote(path.name.removesuffix(SUFFIX)) for path in waiting_journals(journals)]
 
 
 def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> float:

@@ -12,6 +12,7 @@ import h5py
 import httpx
 import numpy as np
 import pyarrow
+from tiled.client.utils import ClientError
 from tiled.structures.array import ArrayStructure
 from tiled.structures.core import StructureFamily
 
@@ -21,6 +22,8 @@ from skywright.store.client import connect
 from skywright.store.external import external_source
 
 PREFIX = "skywright-probe-"
+REFUSED_STATUS = {401, 403}
+"""Answers to a wrong key, or to a request that the access policy does not accept."""
 FRAME = np.arange(6, dtype="|u1").reshape(1, 2, 3)
 
 log = logging.getLogger(__name__)
@@ -70,7 +73,7 @@ def _read_back(client: Any, path: Path) -> None:
         try:
             frame = node.read()
         finally:
-            client.delete_contents(path.stem)
+            _remove(client, path.stem)
     except httpx.HTTPError as error:
         raise ConfigError(
             f"{path.parent}: tiled does not serve files of this directory ({error}); "
@@ -93,8 +96,18 @@ def takes_writes(client: Any) -> bool:
         try:
             container.create_appendable_table(table.schema, key="t").append_partition(0, table)
         finally:
-            client.delete_contents(key, recursive=True, external_only=False)
+            _remove(client, key)
     # The other errors: an answer that is not tiled's, such as a page of a proxy
     except (httpx.HTTPError, ValueError, KeyError):
         return False
     return True
+
+
+def _remove(client: Any, key: str) -> None:
+    """Remove a node of a probe; without the right to delete, leave it."""
+    try:
+        client.delete_contents(key, recursive=True, external_only=False)
+    except ClientError as error:
+        if error.response.status_code not in REFUSED_STATUS:
+            raise
+        log.warning("%s stays in tiled: this key may not delete nodes", key)

@@ -18,7 +18,13 @@ from tiled.structures.data_source import DataSource
 
 from skywright.errors import DataError
 from skywright.files.readers import open_reader
-from skywright.store.external import check_chunks, external_source, files_of, number_files
+from skywright.store.external import (
+    LazyRows,
+    check_chunks,
+    external_source,
+    files_of,
+    number_files,
+)
 
 ADAPTER = "skywright.store.reader_adapter:ReaderAdapter"
 BLOCK_BYTES = 16 << 20
@@ -47,51 +53,37 @@ class ReaderAdapter(ArrayAdapter):
         segments
             The rows: ``(file, start, stop)`` each, with the number of the file.
         """
-        structure = data_source.structure
-        rows = _LazyRows(files_of(data_source), data_source.mimetype, dataset, segments, structure)
-        array = dask.array.from_array(rows, chunks=structure.chunks)
+        structure, files = data_source.structure, files_of(data_source)
+        row, dtype = tuple(structure.shape[1:]), np.dtype(structure.data_type.to_numpy_dtype())
+
+        def read(start: int, stop: int) -> NDArray[Any]:
+            parts, at = [np.empty((0, *row), dtype)], 0
+            for number, first, last in segments:
+                low, high = max(start - at, 0), min(stop - at, last - first)
+                at += last - first
+                if low < high:
+                    rows = first + low, first + high
+                    found = _read_rows(files[number], data_source.mimetype, dataset, *rows, row)
+                    parts.append(found.astype(dtype, copy=False))
+            return np.concatenate(parts)
+
+        lazy = LazyRows(structure.shape, dtype, read)
+        array = dask.array.from_array(lazy, chunks=structure.chunks, name=False)
         return cls(array, structure, metadata=node.metadata_, specs=node.specs)
 
 
-class _LazyRows:
-    """What dask needs of an array: rows are read when they are taken."""
-
-    def __init__(
-        self,
-        files: Sequence[Path],
-        mimetype: str,
-        dataset: str,
-        segments: Sequence[tuple[int, int, int]],
-        structure: ArrayStructure,
-    ) -> None:
-        self._files, self._mimetype, self._dataset = files, mimetype, dataset
-        self._segments = segments
-        self.shape = tuple(structure.shape)
-        self.ndim = len(self.shape)
-        self.dtype = np.dtype(structure.data_type.to_numpy_dtype())
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        rows, *rest = key if isinstance(key, tuple) else (key,)
-        if not isinstance(rows, slice):  # dask passes on the number of one row
-            return self[(slice(rows, rows + 1), *rest)][0]
-        start, stop, step = rows.indices(self.shape[0])
-        parts, at = [np.empty((0, *self.shape[1:]), self.dtype)], 0
-        for number, first, last in self._segments:
-            low, high = max(start - at, 0), min(stop - at, last - first)
-            at += last - first
-            if low < high:
-                parts.append(self._read(self._files[number], first + low, first + high))
-        return np.concatenate(parts)[::step][(slice(None), *rest)]
-
-    def _read(self, file: Path, start: int, stop: int) -> NDArray[Any]:
-        with open_reader(self._mimetype, file, self._dataset) as reader:
-            rows = reader.read(self._dataset, start, stop)
-        if rows.shape != (stop - start, *self.shape[1:]):
-            raise DataError(
-                f"{file}: {self._dataset}: rows {start} to {stop} have the shape {rows.shape}, "
-                f"expected {(stop - start, *self.shape[1:])}"
-            )
-        return rows.astype(self.dtype, copy=False)
+def _read_rows(
+    file: Path, mimetype: str, column: str, start: int, stop: int, row: tuple[int, ...]
+) -> NDArray[Any]:
+    """Read rows of a column of a file; `DataError` if they do not have the shape `row`."""
+    with open_reader(mimetype, file, column) as reader:
+        rows = reader.read(column, start, stop)
+    if rows.shape != (stop - start, *row):
+        raise DataError(
+            f"{file}: {column}: rows {start} to {stop} have the shape {rows.shape}, "
+            f"expected {(stop - start, *row)}"
+        )
+    return rows
 
 
 def reader_source(

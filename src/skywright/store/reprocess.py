@@ -1,6 +1,5 @@
 """An analysis over a stored run, here or on a cluster; it adds a derived run and changes none."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -11,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from tiled.client.container import Container
@@ -36,12 +34,11 @@ from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import begin_derived
-from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader
-from skywright.store.client import ANALYSIS, RAW
+from skywright.store.client import RAW
 from skywright.store.export.contents import read_contents
 from skywright.store.stored_run import run_documents
-from skywright.waiting import pause
 
 IN_FLIGHT = 64
 """Maximum number of tasks that a cluster has at a time."""
@@ -113,8 +110,8 @@ def reprocess_each(
     -------
     list of Reprocessed or DataError
         The result or the failure of each stream, in the order in which the run has them. A
-        second-stage analysis works on the first stream; its result is the last item. A failure is
-        in the derived run too.
+        second-stage analysis works on the first stream that was analyzed; its result is the last
+        item. A failure is in the derived run too.
 
     Raises
     ------
@@ -123,7 +120,7 @@ def reprocess_each(
         none of its inputs.
     DataError
         If the run does not have the analysis's inputs, or has not ended; if a second-stage
-        analysis, or the first analysis that it needs, fails.
+        analysis fails, or the first analysis that it needs fails for all streams.
     """
     if is_second_stage(name):
         do_first = partial(reprocess_each, parameters=first, store=store, keys=keys, submit=submit)
@@ -216,9 +213,10 @@ def _reprocess_second(
         results: list[Reprocessed | DataError] = []
         if first_rows is None:
             results = do_first(raw, first_stage_of(name))
-            if isinstance(results[0], DataError):
-                raise results[0]
-            first_rows = _new_rows(results[0])
+            done = next((each for each in results if isinstance(each, Reprocessed)), None)
+            if done is None:
+                raise DataError("; ".join(map(str, results)))
+            first_rows = _new_rows(done)
         second.add(first_rows.rows)
         for _ in second.finish_steps(first_rows.stream, {first_rows.analysis: first_rows.uid}):
             pass
@@ -316,45 +314,6 @@ def _read_rows(columns: Path, names: Iterable[str]) -> Batch:
         times = reader.read(FRAME_TIME.path, 0, count)
         data = {name: reader.read(f"/entry/{name}", 0, count) for name in names}
     return Batch(identities, times, data)
-
-
-def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> Container:
-    """Wait until the ingester has brought a derived run into the catalog.
-
-    A request that fails is repeated.
-
-    Parameters
-    ----------
-    client
-        tiled client of the root.
-    uid
-        Uid of the derived run.
-    timeout_s
-        Time limit, s.
-
-    Returns
-    -------
-    Container
-        The run.
-
-    Raises
-    ------
-    SkywrightError
-        If it is not there in time. It is in its journal, unless that could not be written.
-    """
-    end, problem = time.monotonic() + timeout_s, ""
-    while time.monotonic() < end:
-        try:
-            container = client[ANALYSIS]
-            if uid in container and container[uid].metadata.get("stop"):
-                return container[uid]
-        except httpx.HTTPError as error:  # e.g. `skywright up` starts tiled again
-            problem = f" ({error})"
-        pause(0.1)
-    raise SkywrightError(
-        f"derived run {uid} is not in the catalog after {timeout_s} s{problem}; do tiled and the "
-        "ingester run? `skywright recover` brings it in from its journal"
-    )
 
 
 def _raw_run(

@@ -16,7 +16,7 @@ from tiled.structures.data_source import DataSource
 from tiled.utils import APACHE_ARROW_FILE_MIME_TYPE, safe_json_dump
 
 from skywright.errors import SkywrightError
-from skywright.store.client import container_name
+from skywright.store.client import container_name, ensure_container
 
 WRITE_RUN = "/custom/write_run/"
 FINISH_RUN = "/custom/finish_run/"
@@ -60,8 +60,12 @@ class Catalog:
         """Return the client of the container in which the run with this start document belongs."""
         name = container_name(start)
         if name not in self._containers:
-            self._containers[name] = self.client[name].include_data_sources()
+            self._containers[name] = ensure_container(self.client, name).include_data_sources()
         return self._containers[name]
+
+    def forget_containers(self) -> None:
+        """Look for the containers anew, and make those that are missing: they may be deleted."""
+        self._containers.clear()
 
     def post(self, container: Any, route: str, body: Mapping[str, Any]) -> Any:
         """Post to one of our routes; return its answer, None if the server does not have it.

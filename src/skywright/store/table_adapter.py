@@ -28,7 +28,7 @@ from tiled.structures.table import TableStructure
 from skywright.errors import DataError
 from skywright.files.areadetector import UNIQUE_ID
 from skywright.files.hdf5 import open_hdf5, read_rows
-from skywright.store.external import files_of
+from skywright.store.external import LazyRows, files_of
 
 MIMETYPE = "application/x-skywright-columns"
 CHUNK_ROWS = 1 << 20
@@ -141,7 +141,9 @@ class ColumnsAdapter(Adapter[TableStructure]):
         return self[key] if key in self._columns else None
 
     def __getitem__(self, key: str) -> ArrayAdapter:
-        column = _LazyColumn(self, key)
+        column = LazyRows(
+            (self.count(),), self.dtype(key), lambda *rows: self.values([key], *rows)[key]
+        )
         meta = np.empty(0, column.dtype)
         array = dask.array.from_array(column, chunks=(CHUNK_ROWS,), name=False, meta=meta)
         return ArrayAdapter.from_array(array)
@@ -198,25 +200,6 @@ class _Validated:
         return other is self._source
 
     __hash__ = None  # type: ignore[assignment]
-
-
-class _LazyColumn:
-    """Array interface for dask; reads rows on access."""
-
-    ndim = 1
-
-    def __init__(self, table: ColumnsAdapter, name: str) -> None:
-        self._table = table
-        self._name = name
-        self.shape = (table.count(),)
-        self.dtype = table.dtype(name)
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        rows = key[0] if isinstance(key, tuple) else key
-        if not isinstance(rows, slice):  # dask passes on the number of one row
-            return self[rows : rows + 1][0]
-        start, stop, step = rows.indices(self.shape[0])
-        return self._table.values([self._name], start, stop)[self._name][::step]
 
 
 def flushed_rows(path: Path, datasets: Iterable[str]) -> int:

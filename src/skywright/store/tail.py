@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skywright.callbacks.journal import SUFFIX
 from skywright.processes.locks import try_lock
 
 CHUNK_BYTES = 2 << 20
@@ -106,6 +107,35 @@ def is_locked(path: Path) -> bool:
             return not try_lock(file, shared=True)
     except OSError:  # no journal here: in the catalog already, or written on another machine
         return False
+
+
+def journals_in(directory: Path) -> list[Path]:
+    """Return the journals in a directory, which need not exist.
+
+    Raises
+    ------
+    PermissionError
+        If this user may not list them; `Path.glob` would find none.
+    """
+    with suppress(FileNotFoundError):
+        return [path for path in directory.iterdir() if path.suffix == SUFFIX and path.is_file()]
+    return []
+
+
+def waiting_journals(directory: Path) -> list[Path]:
+    """Return the journals of runs that have ended and are not in the catalog yet, oldest first.
+
+    Raises
+    ------
+    PermissionError
+        If this user may not list or read them.
+    """
+    found = []
+    for path in journals_in(directory):
+        with suppress(FileNotFoundError):  # done meanwhile
+            if not is_locked(path):
+                found.append((start_time(path), path))
+    return [path for _, path in sorted(found)]
 
 
 @contextmanager

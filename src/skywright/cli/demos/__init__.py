@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from skywright.callbacks.run_ids import RunIds
 from skywright.errors import DataError
 from skywright.processes.child import keep_stdout
 from skywright.waiting import wait_until
@@ -86,32 +87,29 @@ class RunSteps:
     """A callback of the RunEngine: each run is a step of the demo."""
 
     def __init__(self) -> None:
+        self._ids = RunIds()
         self._runs: dict[str, tuple[str, float]] = {}
         self._events: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
         """Rows of the longest stream of a run, by its uid."""
-        self._descriptors: dict[str, str] = {}
 
     def __call__(self, name: str, document: Mapping[str, Any]) -> None:
         """Take a document of the RunEngine."""
+        uid = self._ids.of(name, document) or ""
         if name == "start":
             title = f"run {document['scan_id']}: {document.get('plan_name', '')}"
-            self._runs[document["uid"]] = title, time.monotonic()
+            self._runs[uid] = title, time.monotonic()
             report_step(title)
-        elif name == "descriptor":
-            self._descriptors[document["uid"]] = document["run_start"]
         elif name in ("event", "event_page"):
-            uid = self._descriptors[document["descriptor"]]
             new = document["seq_num"]
             self._events[uid] += len(new) if isinstance(new, list) else 1
             report_step(self._runs[uid][0], progress=f"event {self._events[uid]}")
         elif name == "stream_datum":
-            uid = self._descriptors[document["descriptor"]]
             self._rows[uid] = max(self._rows[uid], document["seq_nums"]["stop"] - 1)
             if not self._events[uid]:  # else these say how far it is
                 report_step(self._runs[uid][0], progress=f"row {self._rows[uid]}")
         elif name == "stop":
-            title, began = self._runs.pop(document["run_start"])
+            title, began = self._runs.pop(uid)
             status, reason = document["exit_status"], document.get("reason", "")
             ending = "" if status == "success" else f"{status}, {reason}".rstrip(", ")
             report_step(title, time.monotonic() - began, ending)

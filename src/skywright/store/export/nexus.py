@@ -20,7 +20,7 @@ from skywright.store.export.contents import (
     Stream,
     scanned_fields,
 )
-from skywright.store.lookup import sample_name
+from skywright.store.lookup import sample_name, time_of
 
 _RESERVED = {
     "bluesky", "definition", "duration", "end_time", "entry_identifier_uuid", "instrument",
@@ -107,10 +107,10 @@ def _write_entry(entry: h5py.Group, contents: RunContents) -> None:
     _set(entry, "entry_identifier_uuid", start["uid"])
     _set(entry, "experiment_identifier", start.get("proposal") or start.get("proposal_id"))
     _set(entry, "program_name", "skywright").attrs["version"] = version("skywright")
-    _set(entry, "start_time", _iso(start["time"]))
+    _set(entry, "start_time", _iso(time_of(start)))
     if stop:
-        _set(entry, "end_time", _iso(stop["time"]))
-        _set(entry, "duration", stop["time"] - start["time"], units="s")
+        _set(entry, "end_time", _iso(time_of(stop)))
+        _set(entry, "duration", time_of(stop) - time_of(start), units="s")
     user = next((start[key] for key in _USER_KEYS if isinstance(start.get(key), str)), None)
     if user:
         _set(_group(entry, "user", "NXuser"), "name", user)
@@ -125,7 +125,7 @@ def _write_entry(entry: h5py.Group, contents: RunContents) -> None:
         process = _group(entry, "process", "NXprocess")
         _set(process, "program", start["analysis"].get("name"))
         _set(process, "version", start["analysis"].get("version"))
-        _set(process, "date", _iso(start["time"]))
+        _set(process, "date", _iso(time_of(start)))
         _set(process, "raw_uid", start.get("raw_uid"))
         _set(process, "parameters", json.dumps(start["analysis"].get("parameters", {})))
 

@@ -9,6 +9,8 @@ from zarr.errors import UnstableSpecificationWarning
 
 from skywright.store.export.contents import EXPORTER, Column, RunContents, Stream
 
+SECONDS: dict[str, Any] = {"units": "s"}
+
 
 def write_zarr(contents: RunContents, directory: Path) -> list[str]:
     """Write `directory` as a Zarr 3 store.
@@ -22,15 +24,13 @@ def write_zarr(contents: RunContents, directory: Path) -> list[str]:
     list of str
         What was left out: nothing.
     """
-    root = zarr.open_group(directory, mode="w", zarr_format=3)
-    root.attrs.update(
-        {
-            "exporter": EXPORTER,
-            "status": contents.status,
-            "start": contents.start,
-            "stop": contents.stop,
-        }
-    )
+    attributes: dict[str, Any] = {
+        "exporter": EXPORTER,
+        "status": contents.status,
+        "start": contents.start,
+        "stop": contents.stop,
+    }
+    root = zarr.open_group(directory, mode="w", zarr_format=3, attributes=attributes)
     with warnings.catch_warnings():
         # Text of fixed length (|S8) keeps its dtype, though Zarr 3 has not agreed on its name yet.
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
@@ -41,16 +41,16 @@ def write_zarr(contents: RunContents, directory: Path) -> list[str]:
 
 
 def _write_stream(root: zarr.Group, stream: Stream) -> None:
-    group = root.create_group(stream.name)
-    group.attrs["descriptor"] = dict(stream.descriptor)
+    group = root.create_group(stream.name, attributes={"descriptor": dict(stream.descriptor)})
     events = stream.column("seq_num")
     for column in stream.columns:
         is_event = events is not None and column.shape[0] == events.shape[0]
         _write_column(group, column, "event" if is_event else "row")
     stamps = group.create_group(stream.free_name("timestamps"))
     for key, values in stream.timestamps.items():
-        array = stamps.create_array(key.replace("/", "_"), data=values, dimension_names=["event"])
-        array.attrs["units"] = "s"
+        stamps.create_array(
+            key.replace("/", "_"), data=values, dimension_names=["event"], attributes=SECONDS
+        )
 
 
 def _write_column(group: zarr.Group, column: Column, first_dimension: str) -> None:
@@ -63,10 +63,8 @@ def _write_column(group: zarr.Group, column: Column, first_dimension: str) -> No
         dtype=dtype,
         chunks=column.chunk_shape(),
         dimension_names=dimensions,
+        # At once: each later change of an attribute writes the document of the array again
+        attributes=dict(column.data_key) or (SECONDS if column.name == "time" else {}),
     )
-    if column.data_key:
-        array.attrs.update(dict(column.data_key))
-    elif column.name == "time":
-        array.attrs["units"] = "s"
     for rows, values in column.slices():
         array[rows] = values
