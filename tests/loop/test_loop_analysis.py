@@ -54,6 +54,7 @@ def test_rows_and_votes() -> None:
     assert found["side"] == "left"
     tips = rows["tip_x"][[0, 1, 3]].astype(np.float64)
     assert found["tip_x_mean"] == pytest.approx(tips.mean(), rel=1e-12)
+    assert (found["tip_x_min"], found["tip_x_max"]) == (tips.min(), tips.max())
     assert found["last_tip_x"] == rows["tip_x"][3]
     assert found["kind"] == KINDS[rows["kind"][0]] != "none"
 
@@ -93,7 +94,8 @@ def test_empty_views_and_no_views_say_nothing() -> None:
     dark.update(batch_of(np.zeros((240, 320), np.uint8)))
     for result, n_none in ((LoopDetection().result(), 0), (dark.result(), 1)):
         assert (result["kind"], result["side"], result["n_none"]) == ("none", "none", n_none)
-        assert np.isnan([result["tip_x_mean"], result["kind_share"]]).all()
+        assert np.isnan([result["tip_x_mean"], result["tip_x_min"], result["width_max"]]).all()
+        assert np.isnan(result["kind_share"])
 
 
 def test_blocks_and_order_do_not_matter() -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -86,6 +86,12 @@ RESULTS = (
     _count("n_tips", "pictures with the tip in view"),
     real_column("tip_x_mean", "px", "mean over the tips in view"),
     real_column("tip_y_mean", "px", "mean over the tips in view"),
+    real_column("tip_x_min", "px", "range of the tips in view"),
+    real_column("tip_x_max", "px", "range of the tips in view"),
+    real_column("tip_y_min", "px", "range of the tips in view"),
+    real_column("tip_y_max", "px", "range of the tips in view"),
+    real_column("width_max", "px", "largest width: the loop seen face on"),
+    real_column("score_mean", "", "mean score of the pictures that show a mount"),
     real_column("last_tip_x", "px", "tip in the last picture; NaN if none is in view"),
     real_column("last_tip_y", "px", "tip in the last picture; NaN if none is in view"),
     real_column("last_score", "", "score of the last picture"),
@@ -100,6 +106,8 @@ class Votes(NamedTuple):
     """Pictures of each kind."""
     weights: NDArray[np.float64] = np.zeros(len(KINDS))
     """Sum of their log odds, none below 0."""
+    score: float = 0.0
+    """Sum of the scores of the pictures that show a mount."""
     sides: NDArray[np.int64] = np.zeros(len(SIDES), np.int64)
     """Pictures with the pin on each side."""
     backends: NDArray[np.int64] = np.zeros(len(BACKENDS), np.int64)
@@ -107,8 +115,21 @@ class Votes(NamedTuple):
     tips: int = 0
     tip_sum: NDArray[np.float64] = np.zeros(2)
     """x, y."""
+    tip_min: NDArray[np.float64] = np.full(2, np.inf)
+    tip_max: NDArray[np.float64] = np.full(2, -np.inf)
+    """x, y; infinite when there is no tip."""
+    width_max: float = -np.inf
     last: tuple[float, float, float, int] = (NAN, NAN, NAN, 0)
     """tip x, y, score and kind in the last picture."""
+
+
+_FOLD: dict[str, Callable[[Any, Any], Any]] = {
+    "tip_min": np.minimum,
+    "tip_max": np.maximum,
+    "width_max": max,
+    "last": lambda _, newer: newer,
+}
+"""How two votes become one; all others are added."""
 
 
 def as_columns(found: Iterable[tuple[Detection, str]]) -> dict[str, NDArray[Any]]:
@@ -127,7 +148,7 @@ class LoopDetection(Analysis[Votes]):
 
     name = "loop_detection"
     stream = "pictures"
-    version = "17"
+    version = "16"
     inputs: ClassVar[Sequence[str]] = ("image",)
     # A video camera's: not the images of telescope modules or X-ray detectors in the same session.
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8",), 64)}
@@ -172,21 +193,26 @@ class LoopDetection(Analysis[Votes]):
 
     def statistic(self, members: Batch) -> Votes:
         """Count the votes of a block."""
-        kind = members["kind"]
+        kind, score = members["kind"], members["score"].astype(np.float64)
         odds = np.maximum(members["kind_odds"].astype(np.float64), 0.0)
         seen = members["tip_in_view"]
         tips = np.stack([members["tip_x"], members["tip_y"]], axis=1)[seen].astype(np.float64)
+        widths = members["width"][~np.isnan(members["width"])]
         return Votes(
             kinds=np.bincount(kind, minlength=len(KINDS)),
             weights=np.array([odds[kind == code].sum() for code in range(len(KINDS))]),
+            score=float(score[kind > 0].sum()),
             sides=np.bincount(members["side"], minlength=len(SIDES)),
             backends=np.bincount(members["backend"], minlength=len(BACKENDS)),
             tips=len(tips),
             tip_sum=tips.sum(axis=0),
+            tip_min=tips.min(axis=0, initial=np.inf),
+            tip_max=tips.max(axis=0, initial=-np.inf),
+            width_max=float(widths.max(initial=-np.inf)),
             last=(
                 float(members["tip_x"][-1]),
                 float(members["tip_y"][-1]),
-                float(members["score"][-1]),
+                float(score[-1]),
                 int(kind[-1]),
             ),
         )
@@ -195,8 +221,8 @@ class LoopDetection(Analysis[Votes]):
         """Add the votes of the next block."""
         if prefix is None:
             return statistic
-        sums = map(operator.add, prefix[:-1], statistic[:-1])
-        return Votes._make([*sums, statistic.last])
+        pairs = zip(Votes._fields, prefix, statistic, strict=True)
+        return Votes(*(_FOLD.get(name, operator.add)(a, b) for name, a, b in pairs))
 
     def summarize(self, state: Votes | None) -> Mapping[str, Any]:
         """Say who has won; NaN and "none" where there is nothing to say."""
@@ -206,6 +232,7 @@ class LoopDetection(Analysis[Votes]):
         winner = 1 + int(np.argmax(votes.weights[1:])) if found else 0
         side = 1 + int(np.argmax(votes.sides[1:])) if votes.sides[1:].any() else 0
         mean = votes.tip_sum / votes.tips if votes.tips else (NAN, NAN)
+        low, high = _finite(votes.tip_min), _finite(votes.tip_max)
         tip_x, tip_y, score, kind = votes.last
         wanted = self.parameters.get("backend", BACKENDS[0])
         return {
@@ -218,6 +245,12 @@ class LoopDetection(Analysis[Votes]):
             "n_tips": votes.tips,
             "tip_x_mean": mean[0],
             "tip_y_mean": mean[1],
+            "tip_x_min": low[0],
+            "tip_x_max": high[0],
+            "tip_y_min": low[1],
+            "tip_y_max": high[1],
+            "width_max": float(_finite(np.array(votes.width_max))),
+            "score_mean": votes.score / found if found else NAN,
             "last_tip_x": tip_x,
             "last_tip_y": tip_y,
             "last_score": score,
@@ -265,3 +298,7 @@ def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows = height if inner[-1].mean() > LIT_SHARE else None
     columns = width if inner[:, -1].mean() > LIT_SHARE else None
     return picture[:rows, :columns]
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values), values, NAN)
