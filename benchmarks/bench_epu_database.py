@@ -27,9 +27,10 @@ from skywright.instruments.epu.database import (
     grid_uuid,
     gridsquare_uuid,
     open_database,
+    read,
     record,
+    schema,
 )
-from skywright.instruments.epu.database.read import MicrographQuery, micrographs
 
 MICROGRAPHS = 50_000
 PER_HOLE, HOLES_PER_SQUARE = 7, 200
@@ -133,9 +134,9 @@ def measure(database: Database, rows: list[dict[str, Any]]) -> None:
     step = MICROGRAPHS // LOOKUPS
 
     def by_hole(number: int) -> None:
-        query = MicrographQuery(foilhole=rows[number * step]["foilhole_uuid"])
+        hole = rows[number * step]["foilhole_uuid"]
         with database.read() as connection:
-            assert micrographs(connection, query)
+            assert read.page(connection, "micrograph", foilhole_uuid=hole)
 
     def by_key(number: int) -> None:
         command = text("SELECT * FROM floor WHERE uuid = :uuid")
@@ -152,9 +153,10 @@ def measure(database: Database, rows: list[dict[str, Any]]) -> None:
     )
 
     def page(number: int) -> None:
-        query = MicrographQuery(grid=GRID, defocus=(-8e-6, -3e-6), order_by="defocus")
+        where = read.within(schema.micrograph.c.defocus, -8e-6, -3e-6)
+        options = {"limit": 100, "offset": number, "order_by": "defocus"}
         with database.read() as connection:
-            assert micrographs(connection, query, limit=100, offset=number)
+            assert read.page(connection, "micrograph", *where, grid_uuid=GRID, **options)
 
     report(f"epu: page of 100 by defocus, {kind}, p95", p95_ms(page), "ms")
 

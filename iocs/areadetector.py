@@ -87,7 +87,7 @@ def checked(least: float, most: float) -> Any:
 
     async def put(obj: Any, instance: Any, value: Any) -> None:
         if not least <= value <= most:
-            raise ValueError(f"{value}, expected {least:g} to {most:g}")
+            raise ValueError(f"{value}, expected {least:.10g} to {most:.10g}")
         await obj.readback.write(value)
 
     return put

@@ -75,14 +75,17 @@ def slim(directory: Path, dry_run: bool, problems: Problems) -> list[tuple[str, 
             continue
         try:
             status = path.stat()
-            if not dry_run and status.st_size:
+            if not status.st_size:
+                continue
+            if not dry_run:
                 os.truncate(path, 0)
+            emptied.append((relative, status.st_size))
+            if not dry_run:
                 os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        except FileNotFoundError:
+            continue
         except OSError as error:
             problems.append((relative, error.strerror or str(error)))
-            continue
-        if status.st_size:
-            emptied.append((relative, status.st_size))
     return sorted(emptied)
 
 

@@ -97,8 +97,10 @@ class EpuOwner(TreeOwner):
         self.feed_failure = ""
         self._stopped = threading.Event()
         jobs: dict[str, Callable[[], object]] = {
-            "results": partial(self._repeat, POLL_S, self._poll),
-            "decisions": partial(self._repeat, DECIDE_S, self._decide),
+            "results": partial(
+                self._repeat, POLL_S, self._poll, "results of processing are not handed over"
+            ),
+            "decisions": partial(self._repeat, DECIDE_S, self._decide, "no decision"),
         }
         if feed is not None:
             jobs["feed"] = partial(self._write, feed)
@@ -120,15 +122,17 @@ class EpuOwner(TreeOwner):
         self.last_row_at = time.monotonic()
         self.grids.committed(result)
 
-    def _repeat(self, period: float, work: Callable[[], object]) -> None:
+    def _repeat(self, period: float, work: Callable[[], object], failure: str) -> None:
         """Do some work again and again; the files are recorded all the same where it fails."""
         while not self._stopped.wait(period):
             try:
                 work()
             except SQLAlchemyError as error:
-                logger.warning("the entity database cannot be read: %s", reason_of(error))
+                logger.warning(
+                    "%s, the entity database cannot be read: %s", failure, reason_of(error)
+                )
             except Exception:
-                logger.exception("results are not handed over, or no decision is made")
+                logger.exception("%s", failure)
 
     def _poll(self) -> None:
         """Look for results of processing, which other processes write into the database."""

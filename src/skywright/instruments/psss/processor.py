@@ -239,8 +239,9 @@ class Processor(Owner[Pulse, Result]):
         picture.
         """
         for recorder in self.recorders:
-            if recorder.path is not None and recorder.error:
-                return f"{recorder.layout.name} are not recorded: {recorder.error}", True
+            name, error = recorder.layout.name, recorder.error  # its thread may clear the error
+            if error and recorder.path is not None:
+                return f"{name} are not recorded: {error.removeprefix(f'{name}: ')}", True
         image = picture_of(result)
         if image is not None:
             return remark(result, image)

@@ -59,13 +59,13 @@ def _tree(client: httpx.Client) -> Iterator[tuple[str, str | None]]:
         body["uuid"] = str(uuid4())
         if column := KINDS[kind].column:
             body[column] = parent
+        made[kind] = f"{KINDS[kind].path}/{body['uuid']}"
         path = KINDS[kind].create_path(parent)
         problem = _expect(client, "POST", path, 201, [body] if kind == "foilhole" else body)
         yield f"POST {path}", problem
         if problem is not None:
             break
         parent = body["uuid"]
-        made[kind] = f"{KINDS[kind].path}/{parent}"
     else:
         path = made["micrograph"]
         yield f"PUT {path}", _expect(client, "PUT", path, 200, {"defocus": -1e-6})

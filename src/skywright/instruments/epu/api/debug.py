@@ -76,10 +76,7 @@ def _by_status(connection: Connection, table: Table, *where: Any) -> Counter[str
     return Counter(dict(connection.execute(query).tuples().all()))
 
 
-@router.post("/sessions/create-managed")
-@router.post("/sessions/create")
-async def create_session(body: models_services.SessionCreate, service: ServiceOf) -> Response:
-    """Make an agent session, or use one of that name again."""
+async def _create_session(service: Service, body: models_services.SessionCreate) -> dict[str, Any]:
     now = datetime.now(UTC)
     session_id = body.session_id or str(uuid4())
 
@@ -108,9 +105,25 @@ async def create_session(body: models_services.SessionCreate, service: ServiceOf
         )
 
     await service.writer.do(work)
-    made = {"session_id": session_id, "agent_id": body.agent_id, "status": "created"}
-    times = {"created_at": now, "timestamp": now}
-    return answer({**made, **times, "created_via": "connection_manager"})
+    return {
+        "session_id": session_id,
+        "agent_id": body.agent_id,
+        "status": "created",
+        "created_at": now,
+    }
+
+
+@router.post("/sessions/create")
+async def create_session(body: models_services.SessionCreate, service: ServiceOf) -> Response:
+    """Make an agent session, or use one of that name again."""
+    return answer(await _create_session(service, body))
+
+
+@router.post("/sessions/create-managed")
+async def create_managed(body: models_services.SessionCreate, service: ServiceOf) -> Response:
+    """Make an agent session."""
+    made = await _create_session(service, body)
+    return answer(made | {"created_via": "connection_manager", "timestamp": made["created_at"]})
 
 
 @router.delete("/sessions/{session_id}/close")

@@ -6,7 +6,7 @@ applied; unknown fields are ignored.
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -68,22 +68,6 @@ class GridSquareRegistered(Event):
     uuid: str
     grid_uuid: str | None = None
     count: int | None = None
-
-
-class Decision(Event):
-    """A step of a decision, or of acquisition, is complete."""
-
-    model_config = ConfigDict(extra="allow")
-
-    event_type: Literal[
-        "gridsquares.decision_completed",
-        "foilholes.detected",
-        "foilholes.decision_completed",
-        "micrographs.detected",
-    ]
-    grid_uuid: str | None = None
-    gridsquare_uuid: str | None = None
-    foilhole_uuid: str | None = None
 
 
 class OfMicrograph(Event):
@@ -210,6 +194,22 @@ class RefreshPredictions(Event):
     grid_uuid: str
 
 
+class Decision(Event):
+    """A step of a decision, or of acquisition, is complete."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event_type: Literal[
+        "gridsquares.decision_completed",
+        "foilholes.decision_completed",
+        "foilholes.detected",
+        "micrographs.detected",
+    ]
+    grid_uuid: str | None = None
+    gridsquare_uuid: str | None = None
+    foilhole_uuid: str | None = None
+
+
 class OfInstruction(Event):
     """Base class of the events of an instruction for an agent."""
 
@@ -246,13 +246,28 @@ class InstructionExpired(OfInstruction):
     retry_count: int = 0
 
 
-def _messages(base: type[Event]) -> list[type[Event]]:
-    """Return the classes with a name of a message, `base` and those derived from it."""
-    found = [base] if "event_type" in base.model_fields else []
-    return [*found, *(each for derived in base.__subclasses__() for each in _messages(derived))]
-
-
-AnyEvent = Union[tuple(_messages(Event))]  # type: ignore[valid-type]  # noqa: UP007
+AnyEvent = (
+    EntityChanged
+    | GridRegistered
+    | GridSquareRegistered
+    | MotionCompleted
+    | CtfCompleted
+    | PickingCompleted
+    | SelectionCompleted
+    | Judged
+    | AtlasPrediction
+    | GridSquarePrediction
+    | FoilHolePrediction
+    | FoilHolesPrediction
+    | GroupCreated
+    | GroupPrediction
+    | ParameterUpdated
+    | RefreshPredictions
+    | Decision
+    | InstructionCreated
+    | InstructionUpdated
+    | InstructionExpired
+)
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(
     Annotated[AnyEvent, Field(discriminator="event_type")]  # type: ignore[arg-type]

@@ -43,8 +43,11 @@ BUSY_S = 30.0
 """Longest wait of a SQLite connection for another process's transaction."""
 
 SILENCE = {
-    **{"connect_timeout": 10, "tcp_user_timeout": 30_000},
-    **{"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3},
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
 }
 """Limits of libpq, seconds and (``tcp_user_timeout``) ms, where the URL names no others. Without
 them a server whose machine or network is gone is waited for a quarter of an hour."""
@@ -160,8 +163,9 @@ def open_database(url: str | Path, *, announce: bool = False, durable: bool = Tr
         engine = _sqlite(parsed, durable)
     else:
         limits = {name: limit for name, limit in SILENCE.items() if name not in parsed.query}
-        pool = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20}
-        engine = create_engine(parsed, connect_args=limits, **pool)
+        engine = create_engine(
+            parsed, connect_args=limits, pool_pre_ping=True, pool_size=10, max_overflow=20
+        )
     from skywright.instruments.epu.database.migrate import migrate
 
     try:

@@ -73,9 +73,10 @@ class InotifyTree:
             path = f"{self._root}/{directory}" if directory else str(self._root)
             prefix = f"{directory}/" if directory else ""
             try:
-                if not directory:
-                    self._watched_root = identity_of(self._root)
+                identity = None if directory else identity_of(self._root)
                 self._directories[self._inotify.add_watch(path, self._mask)] = directory
+                if not directory:
+                    self._watched_root = identity
                 with os.scandir(path) as entries:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
