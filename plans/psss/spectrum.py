@@ -104,7 +104,7 @@ def acquire_spectra(
     device: Any = psss
 
     def body() -> MsgGenerator[None]:
-        report = partial(stubs.collect, device, PRIMARY)
+        report = partial(stubs.collect, device, PRIMARY, (yield from stubs.wants_pictures(device)))
         yield from bps.checkpoint()
         yield from bps.prepare(device.pulses, pulses, wait=True)
         yield from bps.kickoff(device.pulses, wait=True)
@@ -293,9 +293,15 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     check_devices("record_pulses", psss=(psss, stubs.FLYING))
     device: Any = psss
 
+    def begin() -> MsgGenerator[None]:
+        yield from stubs.declare(device, stubs.PULSES)
+
+    def report() -> MsgGenerator[None]:
+        yield from stubs.collect(device, stubs.PULSES, (yield from stubs.wants_pictures(device)))
+
     def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
-        after = {"open_run": stubs.declare, "save": stubs.collect}.get(message.command)
-        return None, None if after is None else after(device, stubs.PULSES)
+        after = {"open_run": begin, "save": report}.get(message.command)
+        return None, None if after is None else after()
 
     # Not a generator function, so that the queue server does not take it for a plan.
     wrapped: MsgGenerator[Any] = bpp.plan_mutator(plan, insert)

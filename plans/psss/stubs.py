@@ -81,12 +81,12 @@ def wants_pictures(psss: Any) -> MsgGenerator[bool]:
     return bool((yield from bps.rd(psss.record_pictures)))
 
 
-def collect(psss: Any, stream: str) -> MsgGenerator[None]:
+def collect(psss: Any, stream: str, pictures: bool) -> MsgGenerator[None]:
     """Report the new rows of every stream; `HardwareError` if the spectrometer has an error."""
     yield from collect_new_rows(psss.pulses, stream)
     if hasattr(psss, "pulse_settings"):
         yield from collect_new_rows(psss.pulse_settings, SETTINGS)
-    if (yield from wants_pictures(psss)):
+    if pictures:
         yield from collect_new_rows(psss.pictures, PICTURES)
 
 
@@ -95,7 +95,7 @@ def take_point(psss: Any, motor: Any, position: float) -> MsgGenerator[Reading]:
     yield from bps.checkpoint()
     yield from bps.mv(motor, position)
     reading = yield from trigger_and_read([psss, motor], f"{psss.name}_n_good")
-    yield from collect(psss, PULSES)
+    yield from collect(psss, PULSES, (yield from wants_pictures(psss)))
     return {key: each["value"] for key, each in reading.items()}
 
 
