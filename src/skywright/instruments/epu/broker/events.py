@@ -270,7 +270,7 @@ AnyEvent = (
 )
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(
-    Annotated[AnyEvent, Field(discriminator="event_type")]  # type: ignore[arg-type]
+    Annotated[AnyEvent, Field(discriminator="event_type")]
 )
 
 
