@@ -35,6 +35,7 @@ from iocs.recording import RowsPlugin
 from iocs.sacla import pvs
 from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError
+from skywright.instruments.sacla import cli_sources
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room, frame_of
 from skywright.instruments.sacla.owner import IMAGE_PERIOD_S, ShotOwner
@@ -395,17 +396,12 @@ def whole_tile(source: ShotSource) -> Region:
 def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSource, Any]:
     """Return the source of records, and the settings of the twin."""
     if args.source == "sacla":
-        from skywright.instruments.sacla.cli_sources import online_settings
         from skywright.instruments.sacla.sources.sacla import SaclaSource
 
         chosen = {} if args.beamline is None else {"beamline": args.beamline}
-        return SaclaSource(online_settings(args.online, chosen, {})), None
+        return SaclaSource(cli_sources.online_settings(args.online, chosen, {})), None
     if args.source == "replay":
-        from skywright.instruments.sacla.sources.replay import ReplaySource
-
-        if args.file is None:
-            raise ConfigError("--source replay needs --file")
-        return ReplaySource(args.file, args.speed), None
+        return cli_sources.replay_source(args.file, args.speed, "delay", None), None
     from skywright.instruments.sacla.sources.sim import SimSource
     from skywright.instruments.sacla.twin import OCTAL, SINGLE, Beamline, TwinSettings, parse_faults
 
