@@ -46,16 +46,16 @@ async def run(request: Request) -> Response:
     view, late = await site.catalog.ask_soon(find_view, name, site.settings.journals)
     if view is None:
         raise ConfigError(late)
-    choice, plot = choose(view, request.query_params), None
+    choice, plot, wrong = choose(view, request.query_params), None, late
     if choice is not None:
         plot, why = await site.catalog.try_ask(draw_plot, view.summary.uid, choice)
-        late = late or why
+        wrong = late or why
     return render(
         request,
         "run.html",
         503 if late else 200,
         run=view,
-        wrong=late,
+        wrong=wrong,
         choice=choice,
         plot=plot or Plot(None),
         plottable=plottable,

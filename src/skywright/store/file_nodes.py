@@ -165,12 +165,17 @@ def data_sources(
 def _has_last_rows(stream: Stream, contents: JournalContents, last: Place) -> bool:
     """Return whether no other stream has rows of the file behind the last rows of a stream."""
     resource, rows = last
+    same_file = {
+        uid: str(each.get("uri"))
+        for uid, each in contents.resources.items()
+        if with_plain_uri(each).get("uri") == resource["uri"]
+    }
     return not any(
-        with_plain_uri(contents.resources[each.resource]).get("uri") == resource["uri"]
-        and each.start >= rows.stop
+        each.resource in same_file and each.start >= rows.stop
         for other in contents.streams.values()
         if other is not stream
-        for key in other.external_rows
+        for key, known in other.external_rows.items()
+        if not known.next_row.keys().isdisjoint(same_file.values())
         for each in rows_in_files(other, key)
     )
 

@@ -28,7 +28,7 @@ from skywright.store.tiled_writer import RunWriter
 ATTEMPTS = 3
 """Number of failures after which a finished run is put aside and an open one is postponed, if the
 server accepts other writes. After errors of the server (HTTP 5xx) the number is larger: the pauses
-between the attempts become longer, up to `POSTPONED_S`. Also the number of unanswered requests
+between the attempts become longer, up to `LONGEST_PAUSE_S`. Also the number of unanswered requests
 after which any run is postponed."""
 FULL_WRITE_PAUSE_FACTOR = 4
 """Pause before the next full write, in units of the duration of the last one (limits full writes to
@@ -46,6 +46,8 @@ UNFINISHED_S = 60.0
 of a line, the last write must also be this time ago, s."""
 POSTPONED_S = 60.0
 """Pause of a run that is postponed (`ATTEMPTS`), s. Other runs are written."""
+LONGEST_PAUSE_S = 8.0
+"""Longest pause between two attempts after errors of the server, s."""
 PROXY_STATUS = {502, 503, 504}
 """Answers of a proxy for a server that does not answer."""
 RETRY_LATER_STATUS = PROXY_STATUS | {429}
@@ -295,12 +297,17 @@ class RunIngest:
         if (is_of_server or is_last) and not takes_writes(self._catalog.client):
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
         log.warning("%s: attempt %d: %s", self.path.name, self._failures + 1, error, exc_info=error)
-        pause_s = 2.0**self._failures
+        pause_s = 2.0 ** min(self._failures, 10)  # an open run may fail for days
         self._failures += 1
-        if is_of_server and 1.0 < pause_s < POSTPONED_S:
+        if is_of_server and 1.0 < pause_s <= LONGEST_PAUSE_S:
             self._postpone(f"tiled answers {status}", pause_s)
             return IngestState.IDLE
         return self._give_up(error) if is_last else IngestState.MORE
+
+    @property
+    def is_retried_soon(self) -> bool:
+        """Whether it is tried again after a pause because the server has answered an error."""
+        return self._failures > 0 and time.monotonic() < self._postponed_until
 
     def _postpone_if_it_repeats(self) -> None:
         """Postpone this run if it may be the reason why the server does not answer."""

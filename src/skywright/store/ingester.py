@@ -151,6 +151,11 @@ class Ingester:
         self._open_due = now + max(OPEN_RUN_PERIOD_S, OPEN_RUN_PAUSE_FACTOR * (now - begin))
         return busy
 
+    @property
+    def is_retried_soon(self) -> bool:
+        """Whether a run that has ended is tried again after a pause (`RunIngest`)."""
+        return any(run.is_retried_soon and not is_locked(run.path) for run in self._runs.values())
+
     def _scan_journals(self) -> list[RunIngest]:
         """Find new and removed journals; return the runs that are not done, oldest first."""
         for path in self.journals.glob(f"*{TEMPORARY_SUFFIX}"):

@@ -301,8 +301,15 @@ def journal_names(journals: Path | None) -> frozenset[str]:
 
 
 def waiting_runs(journals: Path) -> list[str]:
-    """Return the uids of the runs that have ended and are not in the catalog yet, oldest first."""
-    return [unquote(path.name.removesuffix(SUFFIX)) for path in waiting_journals(journals)]
+    """Return the uids of the runs that have ended and are not in the catalog yet, oldest first.
+
+    There are none if this user may not list the journals.
+    """
+    try:
+        paths = waiting_journals(journals)
+    except PermissionError:
+        return []
+    return [unquote(path.name.removesuffix(SUFFIX)) for path in paths]
 
 
 def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> float:

@@ -5,6 +5,7 @@ import logging
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from skywright.store.external import external_source
 PREFIX = "skywright-probe-"
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a request that the access policy does not accept."""
+TABLE_KEY = f"{PREFIX}{uuid.uuid4().hex}"
+"""Of the container with a table of `takes_writes`; one of each process."""
 FRAME = np.arange(6, dtype="|u1").reshape(1, 2, 3)
 
 log = logging.getLogger(__name__)
@@ -89,14 +92,17 @@ def takes_writes(client: Any) -> bool:
     False means that the trouble of a run is the server's (disk full, read-only, wrong key), or that
     of a proxy.
     """
-    key = f"{PREFIX}{uuid.uuid4().hex}"
     table = pyarrow.table({"seq_num": [1]})
     try:
-        container = client.create_container(key=key)
+        with suppress(ClientError):  # it is there if it could not be removed
+            client.create_container(key=TABLE_KEY)
         try:
-            container.create_appendable_table(table.schema, key="t").append_partition(0, table)
+            container = client[TABLE_KEY]
+            with suppress(ClientError):
+                container.create_appendable_table(table.schema, key="t")
+            container["t"].append_partition(0, table)
         finally:
-            _remove(client, key)
+            _remove(client, TABLE_KEY)
     # The other errors: an answer that is not tiled's, such as a page of a proxy
     except (httpx.HTTPError, ValueError, KeyError):
         return False

@@ -206,8 +206,12 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
     try:
         with ingest_lock(directory):
             ingester = Ingester(directory, client)
-            while _sweep(ingester):
-                pass
+            end = time.monotonic() + WAIT_S
+            while (is_busy := _sweep(ingester)) or ingester.is_retried_soon:
+                if not is_busy and time.monotonic() > end:
+                    break
+                if not is_busy:
+                    pause(0.5)
             return ingester.failures
     except ConfigError as error:
         log.info("%s; the running ingester writes the journals", error)

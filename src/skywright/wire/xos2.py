@@ -24,7 +24,7 @@ INCOMING_BYTES_MAX = 1 << 20
 """A longer text in a header means that the place in the stream is lost."""
 
 _TERMINATOR = " \0"
-_BARE_WORD = re.compile(r"\S+", re.ASCII)
+_WORD_START, _BARE_WORD = re.compile(r"\S", re.ASCII), re.compile(r"\S+", re.ASCII)
 # What Tcl would substitute or group by has no place in words for people.
 _HARMLESS = str.maketrans({"[": "(", "]": ")", "{": "(", "}": ")", '"': "'", ";": ",", "\\": "/"})
 
@@ -141,11 +141,13 @@ def split_words(text: str) -> list[str]:
     """
     words, at = [], 0
     closing = _closing_braces(text)
-    while (found := _BARE_WORD.search(text, at)) is not None:
-        start, at = found.span()
-        word = found[0]
+    while (found := _WORD_START.search(text, at)) is not None:
+        start = found.start()
         if (end := closing.get(start)) is not None:
             word, at = text[start + 1 : end], end + 1
+        else:
+            at = _BARE_WORD.match(text, start).end()  # type: ignore[union-attr]
+            word = text[start:at]
         words.append(word)
     return words
 

@@ -73,7 +73,12 @@ COMMON_RESULTS = (
     Column("seconds", "<f8", attrs={"units": "s", "description": "first to last frame"}),
     Column("n_lost", "<i8", attrs={"description": "packets, by their counters"}),
     Column("board_lost", "<i8", (QUABOS,), attrs={"description": "packets"}),
-    Column("hot", "|u1", PER_PIXEL, attrs={"description": "1: noise, or counts, far above median"}),
+    Column(
+        "hot",
+        "|u1",
+        PER_PIXEL,
+        attrs={"description": "1: noise above 3 x, or counts far above, the median"},
+    ),
     Column("dead", "|u1", PER_PIXEL, attrs={"description": "1: below 0.3 x their median"}),
     Column("n_hot", "<i8", attrs={"description": "pixels"}),
     Column("n_dead", "<i8", attrs={"description": "pixels"}),

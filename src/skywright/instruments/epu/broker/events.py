@@ -269,9 +269,7 @@ AnyEvent = (
     | InstructionExpired
 )
 
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(
-    Annotated[AnyEvent, Field(discriminator="event_type")]
-)
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event_type")])
 
 
 def read_event(body: bytes | dict[str, Any]) -> Any:

@@ -70,6 +70,8 @@ class SeriesOperations:
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
         # For all series: a new thread takes megabytes that it does not give back.
         self._save = ThreadPoolExecutor(1, thread_name_prefix="save")
+        # Not among the jobs: a fit may have to be compiled, and the next series has to begin.
+        self._turns = ThreadPoolExecutor(1, thread_name_prefix="turn")
         self._is_closing = False
         self._search = ThreadPoolExecutor(workers, thread_name_prefix="loop-search")
 
@@ -123,8 +125,7 @@ class SeriesOperations:
             self._last = recording
             doubled = collection.counts["doubled"] > 0
             fit = partial(see_turn, recording.findings, config, doubled)
-            # Not among the jobs: it may have to be compiled, and the next series has to begin.
-            turn = self._save.submit(_guarded, fit, "the turn cannot be fitted")
+            turn = self._turns.submit(_guarded, fit, "the turn cannot be fitted")
             await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
@@ -175,13 +176,17 @@ class SeriesOperations:
         """End what has begun, save all pictures, forget the last series; no search is awaited."""
         self._is_closing = True
         self._search.shutdown(wait=False, cancel_futures=True)
-        await asyncio.wrap_future(self._jobs.submit(bool))  # the jobs before it submit to `_save`
-        saving = asyncio.create_task(asyncio.to_thread(self._save.shutdown))
+        await asyncio.wrap_future(self._jobs.submit(bool))  # the jobs before it submit to `_turns`
+        saving = asyncio.create_task(asyncio.to_thread(self._end_threads))
         if not (await asyncio.wait([saving], timeout=SAVE_S))[0]:
             logger.warning("%s: waiting until its pictures are saved", self._directory)
             await saving
         await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
         self._jobs.shutdown()
+
+    def _end_threads(self) -> None:
+        self._turns.shutdown()
+        self._save.shutdown()
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""
@@ -231,18 +236,18 @@ class SeriesOperations:
     ) -> None:
         """End a recording; the last job of a series but for the end of a run with drawings.
 
-        An aborted series gets no drawings, so its run ends at once.
+        A series that is aborted before its turn is fitted gets no drawings: its run ends at once.
         """
         if begun.cancelled() or begun.exception() is not None:
             return
         recording = begun.result()
         _guarded(recording.end)
         end_run = partial(recording.end_run, exit_status, reason)
-        if is_aborted := exit_status == "abort":
+        if is_aborted := exit_status == "abort" and fitting is None:
             _guarded(end_run)
         directory = saver.directory if saver is not None and recording.findings else None
         end_later = None if is_aborted else end_run
-        self._save.submit(self._publish, recording, fitting, end_later, directory)
+        self._turns.submit(self._publish, recording, fitting, end_later, directory)
 
     def _publish(
         self,
@@ -253,8 +258,8 @@ class SeriesOperations:
     ) -> None:
         """Draw the pictures of a series, end its run with them, and write those of the turn.
 
-        It comes after the pictures of the series on their thread, so that the next series does not
-        wait for it. The end of the DHS waits for the drawing under way at most.
+        The next series does not wait for it, and the end of the DHS waits for the drawing under way
+        at most.
         """
 
         def draw(job: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
@@ -262,7 +267,8 @@ class SeriesOperations:
 
         # It was fitted on this thread before.
         turn = None if fitting is None else fitting.result()
-        plots = draw(turn.draw) if turn is not None else {}
+        is_kept = recording.run is not None or directory is not None
+        plots = draw(turn.draw) if turn is not None and is_kept else {}
         if end_run is not None:
             sheet = draw(partial(draw_sheet, recording)) if recording.run is not None else {}
             self._jobs.submit(_guarded, partial(end_run, turn, sheet, plots))

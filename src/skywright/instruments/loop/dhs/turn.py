@@ -72,9 +72,11 @@ def see_turn(
 def write_files(findings: Sequence[Finding], directory: Path, drawn: Mapping[str, bytes]) -> None:
     """Write ``loop_info.csv`` of a series into a directory, and drawings, file name to contents."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name, contents in drawn.items():
-        (directory / name).write_bytes(contents)
-    _write_table(findings, directory / "loop_info.csv")
+    try:
+        for name, contents in drawn.items():
+            (directory / name).write_bytes(contents)
+    finally:  # the table counts, also on a disk that is full of drawings
+        _write_table(findings, directory / "loop_info.csv")
 
 
 def _write_table(findings: Sequence[Finding], path: Path) -> None:

@@ -142,7 +142,7 @@ class HpIo:
         if reads_files:
             # Where both are enabled, files are followed: clients would get each frame twice.
             pipe_name = "" if methods.polls_files else self._server.read_status_pipe_name
-            interval_s = config.update_interval_seconds
+            interval_s = 0.0 if pipe_name else config.update_interval_seconds
             follower = FileFollower(data_dir, publisher, interval_s, pipe_name)
             found["pipe" if pipe_name else "files"] = follower.run()
         if methods.uds.enabled:

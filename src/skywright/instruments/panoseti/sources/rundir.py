@@ -277,7 +277,6 @@ class RunDirectorySource(PolledSource[FrameGroup]):
         self._files.clear()
         self._seen.clear()
         self._places.clear()
-        self._refused.clear()
         self._groups = iter(())
         self._idle_since = self._active_until = 0.0
         self._keeps_run, self._kept_run = True, run or self.newest
@@ -410,6 +409,8 @@ class RunDirectorySource(PolledSource[FrameGroup]):
             state = path.stat()
             is_there = first == path or first.exists()
         except (OSError, UnicodeEncodeError) as error:
+            if isinstance(error, FileNotFoundError) and not path.is_symlink():
+                return  # removed in the meantime
             if path not in self._refused:
                 self._refused.add(path)
                 self._counters.add("file not readable")
