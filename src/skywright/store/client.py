@@ -87,7 +87,10 @@ def _running_server(directory: Path) -> str:
     try:
         state = require_state(directory)
     except (OSError, ConfigError) as error:
-        raise ConfigError(f"store: no tiled server is known (store.tiled_uri): {error}") from error
+        raise ConfigError(
+            f"store: no tiled server is known: {error}; run it with the configuration of this "
+            "store, or set store.tiled_uri"
+        ) from error
     if not state.tiled_uri:
         raise ConfigError(
             f"store: skywright up, process {state.pid}, was started without tiled (--only); start "
