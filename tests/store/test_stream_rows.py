@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from store.recording import Recording, scalar
 from store.test_file_tables import FileRun, counted
 
 from skywright.errors import DataError
@@ -63,6 +64,19 @@ def test_a_table_that_grows_between_two_reads(run: FileRun, client: Any) -> None
     found = rows.take(["c1", "tag"], np.array([0, 8]))
     assert found["c1"].tolist() == [0.5, 8.5]
     assert rows.take(["c1"], np.array([34]))["c1"].tolist() == [34.5]
+
+
+def test_columns_of_events_are_asked_for_in_any_order(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"), s=scalar("string"))
+    for x in (0.5, 1.5, 2.5):
+        recording.event(x=x, s=f"at {x}")
+    assert ingest(recording.stop(), client) is IngestState.DONE
+    rows = StreamRows(client["raw"][recording.uid]["primary"])
+    for keys in (["s", "time", "x"], ["x", "s", "seq_num"], ["time", "x", "s"]):
+        assert list(rows.whole(keys)) == keys
+        found = rows.take(keys, np.array([0, 2]))
+        assert found["x"].tolist() == [0.5, 2.5]
+        assert found["s"].tolist() == ["at 0.5", "at 2.5"]
 
 
 def test_columns_that_are_longer_than_others_are_cut() -> None:

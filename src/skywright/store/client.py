@@ -88,8 +88,8 @@ def _running_server(directory: Path) -> str:
         state = require_state(directory)
     except (OSError, ConfigError) as error:
         raise ConfigError(
-            f"store: no tiled server is known: {error}; or use the configuration of this store, "
-            "or set store.tiled_uri"
+            f"store: no tiled server is known: {error}; run it with the configuration of this "
+            "store, or set store.tiled_uri"
         ) from error
     if not state.tiled_uri:
         raise ConfigError(

@@ -3,11 +3,9 @@
 `ClientClasses` is the map of client classes of one connection.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any, Self
 
-import numpy as np
 import xarray
 from bluesky_tiled_plugins.clients.bluesky_event_stream import (
     DATAVALUES,
@@ -18,6 +16,8 @@ from bluesky_tiled_plugins.clients.bluesky_run import BlueskyRunV3
 from tiled.client.array import ArrayClient
 from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH, Container
 from tiled.utils import OneShotCachedMap
+
+from skywright.store.stream_rows import StreamRows
 
 PLAIN = {"array", "table"}
 
@@ -32,7 +32,7 @@ class GrowingArray(ArrayClient):
     def read(self, slice: Any = None) -> Any:
         """Return the array, or a part of it."""
         if slice is None and self.shape:
-            slice = tuple(_first_n(n) for n in self.shape)
+            slice = tuple(map(_first_n, self.shape))
         return super().read(slice)
 
 
@@ -45,54 +45,27 @@ class GrowingStream(BlueskyEventStreamV3):
 
     def read(self, variables: Iterable[Any] = (DATAVALUES,), dim0: str | None = None) -> Any:
         """Return the stream as one dataset; see ``CompositeClient.read`` of tiled."""
-        contents = self.get_contents()
-        if any(item["attributes"]["structure_family"] not in PLAIN for item in contents.values()):
+        rows = StreamRows(self)
+        if not {about["structure_family"] for about in rows.parts.values()} <= PLAIN:
             return super().read(variables, dim0)
         wanted = set(variables)
         if DATAVALUES in wanted:
             wanted = self._var_keys | wanted - {DATAVALUES}
         if TIMESTAMPS in wanted:
             wanted = self._ts_keys | wanted - {TIMESTAMPS}
-        keys = self.metadata.get("data_keys", {}).items()
-        declared = {key: data_key.get("dtype_numpy") for key, data_key in keys}
-        columns: dict[str, Any] = {}
-        arrays = {}
-        rows = math.inf
-        for part, item in contents.items():
-            structure = item["attributes"]["structure"]
-            if item["attributes"]["structure_family"] == "table":
-                names = [name for name in structure["columns"] if name in wanted]
-                frame = self.base[part].read(names) if names else {}
-                columns |= {name: column_values(frame[name], declared.get(name)) for name in names}
-                rows = min([rows, *(len(frame[name]) for name in names)])
-            elif part in wanted:
-                arrays[part] = structure
-                rows = min([rows, *structure["shape"][:1]])
+        found = rows.whole([key for key in rows.keys if key in wanted])
         leading = dim0 or "time"
-        found = {name: ((leading,), values[: int(rows)]) for name, values in columns.items()}
-        for part, structure in arrays.items():
-            shape = structure["shape"]
-            dims = structure.get("dims") or _dims(part, leading, len(shape))
-            # Without dimensions there are no rows
-            taken = tuple(_first_n(n) for n in (rows, *shape[1:])) if shape else None
-            found[part] = (tuple(dims), self.base[part].read(taken))
-        return xarray.Dataset(found)
+        dims = {part: about["structure"].get("dims") for part, about in rows.parts.items()}
+        return xarray.Dataset(
+            {
+                key: (tuple(dims.get(key) or _dims(key, leading, values.ndim)), values)
+                for key, values in found.items()
+            }
+        )
 
 
-def _first_n(n: float) -> Any:
-    return slice(0, int(n))
-
-
-def column_values(column: Any, declared: Any) -> Any:
-    """Return a table's column as an array.
-
-    Text is numpy text, or fixed-length bytes if the descriptor declares them.
-    """
-    if column.dtype == "string" or column.dtype == object:
-        text = column.values.astype("U")
-        is_bytes = isinstance(declared, str) and np.dtype(declared).kind == "S"
-        return np.char.encode(text, "utf-8").astype(declared) if is_bytes else text
-    return column.values
+def _first_n(n: int) -> Any:
+    return slice(0, n)
 
 
 def _dims(name: str, leading: str, count: int) -> tuple[str, ...]:

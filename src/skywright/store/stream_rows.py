@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import DataError
-from skywright.store.growing import column_values
 
 Columns = dict[str, NDArray[Any]]
 
@@ -30,10 +29,11 @@ class StreamRows:
             key: data_key.get("dtype_numpy")
             for key, data_key in stream.metadata.get("data_keys", {}).items()
         }
+        self.parts = {part: item["attributes"] for part, item in stream.get_contents().items()}
+        """What tiled says of the tables and arrays of the stream, by name."""
         self._part_of: dict[str, str] = {}
         self._tables: dict[str, int] = {}
-        for part, item in stream.get_contents().items():
-            attributes = item["attributes"]
+        for part, attributes in self.parts.items():
             if attributes["structure_family"] == "table":
                 self._tables[part] = attributes["structure"]["npartitions"]
                 self._part_of |= dict.fromkeys(attributes["structure"]["columns"], part)
@@ -44,7 +44,7 @@ class StreamRows:
         self._lengths: dict[str, list[int]] = {}
 
     def whole(self, keys: Sequence[str]) -> Columns:
-        """Return columns from end to end; all have the length of the shortest.
+        """Return columns from end to end; all have the length of the shortest one that has rows.
 
         Raises
         ------
@@ -54,8 +54,8 @@ class StreamRows:
         found: Columns = {}
         for part, own in self._by_part(keys).items():
             found |= self._whole_part(part, own)
-        rows = min(map(len, found.values()), default=0)
-        return {key: found[key][:rows] for key in keys}
+        rows = min((len(values) for values in found.values() if values.ndim), default=0)
+        return {key: found[key][:rows] if found[key].ndim else found[key] for key in keys}
 
     def take(self, keys: Sequence[str], rows: NDArray[np.int64]) -> Columns:
         """Return rows of columns; of a table, only the partitions that have such rows are read.
@@ -131,5 +131,20 @@ class StreamRows:
         return {key: values[rows[rows < len(values)]] for key, values in whole.items()}
 
     def _partition(self, part: str, number: int, keys: Sequence[str]) -> Columns:
-        frame = self._client(part).read_partition(number, list(keys))
+        # tiled's client refuses a partition whose columns come in another order: those of events do
+        client, names = self._client(part), list(keys)
+        is_whole = self._tables[part] == 1
+        frame = client.read(names) if is_whole else client.read_partition(number, names)
         return {key: column_values(frame[key], self._declared.get(key)) for key in keys}
+
+
+def column_values(column: Any, declared: Any) -> Any:
+    """Return a table's column as an array.
+
+    Text is numpy text, or fixed-length bytes if the descriptor declares them.
+    """
+    if column.dtype == "string" or column.dtype == object:
+        text = column.values.astype("U")
+        is_bytes = isinstance(declared, str) and np.dtype(declared).kind == "S"
+        return np.char.encode(text, "utf-8").astype(declared) if is_bytes else text
+    return column.values
