@@ -46,6 +46,27 @@ def test_recover_restores_what_the_catalog_has_lost(store: Path, client: Any) ->
     assert not second.recording
 
 
+def test_recover_puts_a_run_aside_that_the_server_always_answers_with_an_error(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = record(store, time=1.0), record(store, time=2.0)
+    bad.stop()
+    good.stop()
+    post = Catalog.post
+
+    def failing(catalog: Any, container: Any, route: str, body: Any) -> Any:
+        if bad.uid in str(body):
+            request = httpx.Request("POST", "http://x")
+            response = httpx.Response(500, request=request)
+            raise httpx.HTTPStatusError("500", request=request, response=response)
+        return post(catalog, container, route, body)
+
+    monkeypatch.setattr(Catalog, "post", failing)
+    monkeypatch.setattr(ingest_module, "LONGEST_PAUSE_S", 2.0)
+    report = recover(store, client)
+    assert (report.finished, report.aside) == ((good.uid,), (bad.uid,))
+
+
 def test_recover_leaves_a_living_run_alone(store: Path, client: Any) -> None:
     recording = record(store)
     report = recover(store, client)

@@ -4,8 +4,8 @@ import io
 import logging
 import os
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,19 +94,24 @@ def takes_writes(client: Any) -> bool:
     """
     table = pyarrow.table({"seq_num": [1]})
     try:
-        with suppress(ClientError):  # it is there if it could not be removed
-            client.create_container(key=TABLE_KEY)
+        container = _made(client, client.create_container, TABLE_KEY)
         try:
-            container = client[TABLE_KEY]
-            with suppress(ClientError):
-                container.create_appendable_table(table.schema, key="t")
-            container["t"].append_partition(0, table)
+            create = partial(container.create_appendable_table, table.schema)
+            _made(container, create, "t").append_partition(0, table)
         finally:
             _remove(client, TABLE_KEY)
     # The other errors: an answer that is not tiled's, such as a page of a proxy
     except (httpx.HTTPError, ValueError, KeyError):
         return False
     return True
+
+
+def _made(container: Any, create: Callable[..., Any], key: str) -> Any:
+    """Return a new node; the one that is there if an earlier probe could not remove it."""
+    try:
+        return create(key=key)
+    except ClientError:
+        return container[key]
 
 
 def _remove(client: Any, key: str) -> None:
