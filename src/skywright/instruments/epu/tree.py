@@ -101,8 +101,7 @@ class Tree:
                 Issue("session", files.directory or ".", "EpuSession.dm is missing here")
             )
             return None
-        found: Session | None = read_entity(self.root, files.session, self.issues)
-        return found
+        return read_entity(self.root, files.session, self.issues)
 
     def _read_atlas(self, file: EpuFile) -> None:
         atlas = read_entity(self.root, file, self.issues)
@@ -140,8 +139,7 @@ class Tree:
             for file in sorted(images, key=lambda file: file.age)[:3]:
                 _, instrument = read_entity(self.root, file, []) or (None, Instrument())
                 if instrument.model is not None:
-                    found: Instrument = instrument
-                    return found
+                    return instrument
         return None
 
     def atlas_rows(self) -> Iterator[Row]:
@@ -197,7 +195,6 @@ class _GridReader:
         file = self._files.metadata.get(gridsquare)
         if file is None:
             return None
-        metadata: GridSquareMetadata | None
         metadata = read_entity(self._tree.root, file, self._tree.issues)
         if metadata is not None and metadata.repeated_holes:
             text = f"foil holes listed more than once: {', '.join(metadata.repeated_holes)}"
