@@ -55,13 +55,19 @@ def settings(store: SampleStore, tmp_path_factory: pytest.TempPathFactory) -> Se
     return settings_of(directory, store.uri, store.api_key, store.assets)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patient() -> Iterator[None]:
+    """Let pages wait for tiled, which is slow on a busy computer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dashboard.catalog.WAIT_S", 120.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def page(settings: Settings) -> Iterator[TestClient]:
     app = make_app(settings, fake_checks(doubtful("disk", "1 GB free", "make room")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dashboard.catalog.WAIT_S", 120.0)  # on a busy computer tiled is slow
-        with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
-            yield client
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
 
 
 def uids(page: TestClient, query: str) -> list[str]:
