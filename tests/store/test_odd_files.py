@@ -64,10 +64,9 @@ def test_pictures_without_a_shape(tmp_path: Path, shape: list[int]) -> None:
     uri = f"file://localhost{tmp_path}/"
     recording = with_file(tmp_path, uri, array(shape), "multipart/related;type=image/tiff")
     contents = contents_of(recording.path)
+    contents.stop = {}
     stream = contents.streams["primary"]
-    sources = data_sources(
-        stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
-    )
+    sources = data_sources(stream, contents, stored_data_keys(stream), tmp_path, tables=True)
     assert [(key, type(source)) for key, source in sources] == [("x", DataError)]
 
 
@@ -81,12 +80,11 @@ def test_a_file_that_no_node_can_show_has_a_reason(
     monkeypatch.setattr("skywright.store.file_nodes.consolidator_factory", fail)
     key = array([1, 3], dtype_numpy="|u1")
     contents = contents_of(with_file(tmp_path, "file://localhost/f.h5", key).path)
+    contents.stop = {}
     stream = contents.streams["primary"]
     if why == "no shape":
         del stream.data_keys["x"]["shape"]
-    ((_, source),) = data_sources(
-        stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
-    )
+    ((_, source),) = data_sources(stream, contents, stored_data_keys(stream), tmp_path, tables=True)
     reason = "KeyError" if why == "no shape" else "AssertionError"
     assert str(source).startswith(reason)
 
@@ -111,10 +109,9 @@ def test_a_virtual_file_of_a_long_data_key(tmp_path: Path) -> None:
     )
     recording.journal("stream_datum", datum)
     contents = contents_of(recording.path)
+    contents.stop = {}
     stream = contents.streams["primary"]
-    ((_, source),) = data_sources(
-        stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
-    )
+    ((_, source),) = data_sources(stream, contents, stored_data_keys(stream), tmp_path, tables=True)
     assert not isinstance(source, DataError)
     with h5py.File(path_from_uri(source.assets[0].data_uri)) as virtual:
         assert virtual[VIRTUAL_DATASET][:, 0].tolist() == [4.0, 6.0]
@@ -333,10 +330,9 @@ def test_a_table_has_the_dataset_of_the_rows_that_it_shows(tmp_path: Path) -> No
     for seq_num in (3, 4):
         recording.event(seq_num=seq_num, y=0.0)
     contents = contents_of(recording.path)
+    contents.stop = {}
     stream = contents.streams["primary"]
-    ((_, source),) = data_sources(
-        stream, contents.resources, stored_data_keys(stream), tmp_path, tables=True, ended=True
-    )
+    ((_, source),) = data_sources(stream, contents, stored_data_keys(stream), tmp_path, tables=True)
     assert not isinstance(source, DataError)
     assert source.parameters["segments"] == [[0, 0, 2]]
     assert source.parameters["columns"] == {"x": "/b"}
@@ -357,10 +353,9 @@ def test_an_array_of_too_many_chunks_has_no_node(
 def source_of(journal: Path, directory: Path) -> Any:
     """Return the data source of `x`, or why there is none."""
     contents = contents_of(journal)
+    contents.stop = {}
     stream = contents.streams["primary"]
-    sources = data_sources(
-        stream, contents.resources, stored_data_keys(stream), directory, tables=True, ended=True
-    )
+    sources = data_sources(stream, contents, stored_data_keys(stream), directory, tables=True)
     return dict(sources)["x"]
 
 

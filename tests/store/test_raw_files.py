@@ -127,13 +127,12 @@ def test_late_images_are_those_after_the_last_event(journals: Path) -> None:
     stream.data_keys["z"] = {"dtype": "number", "shape": []}  # values beside the images
     resource = next(r for r in contents.resources.values() if r["data_key"] == "raw_image")
     late = resource | {"uid": "late", "parameters": resource["parameters"] | {"slice": "5:8"}}
+    contents.resources["late"], contents.stop = late, {}
     alone = Stream("late", "late", {"raw_image": stream.data_keys["raw_image"]})
     alone.add_external_rows(
         late, {"descriptor": "late", **datum_fields("late", 0, 1, 3)}, FirstIndices()
     )
-    ((_, source),) = data_sources(
-        alone, {"late": late}, alone.data_keys, journals, tables=True, ended=True
-    )
+    ((_, source),) = data_sources(alone, contents, alone.data_keys, journals, tables=True)
     assert not isinstance(source, DataError)
     assert source.parameters["segments"] == [[0, 5, 8]]
 

@@ -196,15 +196,11 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
         revisions.append(contents.streams[name].revision)
     # A node that exists gets no other file: the run is written again.
     assert revisions == [0, 0, 0, 1, 1, 1, 1, 1]
+    contents.stop = {}
     sources, shown = {}, {}
     for name, stream in contents.streams.items():
         ((_, sources[name]),) = data_sources(
-            stream,
-            contents.resources,
-            stored_data_keys(stream),
-            tmp_path / "kept",
-            tables=True,
-            ended=True,
+            stream, contents, stored_data_keys(stream), tmp_path / "kept", tables=True
         )
     for name, source in sources.items():  # when all virtual files are there
         path = source.assets[0].data_uri.removeprefix("file://localhost")
@@ -425,8 +421,7 @@ def test_documents_of_further_files_whose_first_rows_were_taken_again(
         assert frames.identities.tolist() == rows
         assert frames["image"].tolist() == images
         again = contents.streams[stream]
-        keys, resources = stored_data_keys(again), contents.resources
-        nodes = data_sources(again, resources, keys, tmp_path, tables=True, ended=True)
+        nodes = data_sources(again, contents, stored_data_keys(again), tmp_path, tables=True)
         found: dict[str, Any] = dict(nodes)
         for key, values in (("x", rows), ("image", images)):
             uris = [asset.data_uri for asset in found[key].assets]
