@@ -39,7 +39,7 @@ def local_time(time_s: float, *, offset: bool = False) -> str:
         time = datetime.fromtimestamp(time_s)
         return (time.astimezone() if offset else time).isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
-        return "unknown" if math.isnan(time_s) else f"{time_s} s"
+        return f"{time_s} s" if time_s > -math.inf else "unknown"  # not a number is unknown too
 
 
 def in_seconds(duration_s: float | None) -> str:

@@ -254,6 +254,11 @@ def test_a_time_after_the_year_9999_is_a_number(time_s: float) -> None:
     assert local_time(time_s, offset=True) == f"{time_s} s"
 
 
+@pytest.mark.parametrize("time_s", [-math.inf, math.nan])
+def test_a_time_that_a_run_does_not_have_is_unknown(time_s: float) -> None:
+    assert local_time(time_s) == "unknown"
+
+
 def test_a_time_for_readers_elsewhere_has_its_difference_from_utc(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
