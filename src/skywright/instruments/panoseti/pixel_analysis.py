@@ -50,7 +50,7 @@ class Clocks(NamedTuple):
         return Clocks(sample, stride, self.blocks + 1, self.locked + other.locked)
 
     def results(self, packets: NDArray[np.int64]) -> dict[str, Any]:
-        """Return what is known of the clocks; `packets` (4,) came from the boards."""
+        """Return the state of the clocks; `packets` (4,) is the number of each board's packets."""
         offsets = [
             estimate_offset(self.sample[:, board].reshape(-1, len(FIELDS)))
             for board in range(QUABOS)
