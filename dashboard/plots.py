@@ -21,7 +21,7 @@ from skywright.store.export.contents import (
     scanned_fields,
 )
 from skywright.store.lookup import find_run, time_of
-from skywright.store.pictures import holds_pictures
+from skywright.store.pictures import holds_frames
 from skywright.store.show import ColumnView, RunView, StreamView
 from skywright.words import local_time
 
@@ -93,7 +93,7 @@ def plottable(stream: StreamView) -> list[ColumnView]:
         column
         for column in stream.columns
         if column.is_number and len(column.shape) in (1, 2) and column.shape[0] > 1
-        if not holds_pictures(column)
+        if not holds_frames(column)
     ]
 
 

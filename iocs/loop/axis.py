@@ -109,7 +109,7 @@ class AxisIOC(OwnerGroup):
         self._posted: CameraState | None = None
         self._array_counters = ArrayCounters(self.cam.array_counter, self.hdf.array_counter)
         self._image_posted = 0.0
-        self._image_number = -1
+        self._counted_at_image = -1
 
     async def post_error(self, message: str) -> None:
         """Post an error, such as why a put was refused, on the message PV."""
@@ -230,14 +230,14 @@ class AxisIOC(OwnerGroup):
         if (
             now < self._image_posted + IMAGE_PERIOD_S
             or not self.image.enable.readback.raw_value
-            or state.frame_number == self._image_number
+            or state.frame_number == self._counted_at_image
         ):
             return
         newest = await self.in_thread(self.camera.latest)
         if newest is None or newest[1].size > IMAGE_BYTES_MAX:
             return
         frame, pixels = newest
-        self._image_posted, self._image_number = now, state.frame_number
+        self._image_posted, self._counted_at_image = now, state.frame_number
         await self.image.array_data.write(pixels.ravel())
         await post(self.image.unique_id, frame.frame_number)
         await post(self.image.time_stamp, frame.time)

@@ -48,6 +48,8 @@ END_LIMIT_S = 10.0
 """Timeout for the worker to end after its stdin is closed, s."""
 PARAMETERS = "ANALYSIS_PARAMETERS"
 """Environment variable of a worker: the parameters of its analysis, JSON."""
+SECOND_STAGES = "ANALYSIS_SECOND_STAGES"
+"""Environment variable of a worker: the parameters of its second-stage analyses by name, JSON."""
 
 log = logging.getLogger(__name__)
 

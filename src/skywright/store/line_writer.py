@@ -10,7 +10,7 @@ from skywright.errors import DataError
 from skywright.store.file_nodes import data_sources
 from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tail import Line
 from skywright.store.tiled_writer import RunWriter, StreamWriter
@@ -31,7 +31,7 @@ class LineWriter:
     """
 
     def __init__(
-        self, run_writer: RunWriter, catalog: Catalog, contents: JournalContents, assets: Path
+        self, run_writer: RunWriter, catalog: CatalogServer, contents: JournalContents, assets: Path
     ) -> None:
         self._run_writer = run_writer
         self._catalog = catalog
