@@ -291,7 +291,7 @@ def test_neither_a_source_that_cannot_start_nor_an_odd_value_ends_the_uploads(
 
 
 def test_who_asks_for_the_head_of_the_stream_does_not_start_the_camera() -> None:
-    def refuse() -> NewestQueue[SourceFrame]:
+    def refuse(*, runs_source: bool) -> NewestQueue[SourceFrame]:
         raise HardwareError("no camera")
 
     async def ask() -> list[httpx.Response]:
