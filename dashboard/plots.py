@@ -84,7 +84,7 @@ class _Series:
     x_label: str
     y_label: str
     thinned: str = ""
-    """Which rows and columns are not drawn, in words; empty: all are."""
+    """How rows and columns were reduced, in words; empty: all are drawn."""
 
 
 def plottable(stream: StreamView) -> list[ColumnView]:
@@ -112,6 +112,7 @@ def choose(view: RunView, asked: Mapping[str, str]) -> Choice | None:
         The run.
     asked
         ``y``: a column as ``stream/name``; ``x``; ``with``: names of runs, with blanks between.
+        An ``x`` that is none of `abscissas` is replaced by the default.
 
     Returns
     -------

@@ -65,7 +65,8 @@ def acquire_spectra(
 ) -> MsgGenerator[str]:
     """Record every pulse's spectrum and fit, at the rate of the machine.
 
-    The stream ``primary`` has a row for each pulse, ``pictures`` one for each raw picture.
+    The stream ``primary`` has a row for each pulse, ``pictures`` one for each raw picture,
+    ``settings`` one for each number of settings.
 
     Parameters
     ----------
@@ -212,7 +213,7 @@ def scan_spectra(
     """Take pulses at each of several positions of a motor.
 
     The stream ``primary`` has an event for each position, with means over its pulses. The stream
-    ``pulses`` has a row for each pulse.
+    ``pulses`` has a row for each pulse, ``settings`` one for each number of settings.
 
     Parameters
     ----------

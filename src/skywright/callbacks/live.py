@@ -48,7 +48,7 @@ class LiveAnalysis(Reports):
     journal, assets
         Directories of the store.
     keys
-        Full data keys of inputs, where more than one would fit.
+        Full data keys by required name, see `RequiredKeys`.
     limits
         Limits of the backlog.
     worker_limits
@@ -158,7 +158,7 @@ class LiveAnalysis(Reports):
             try:
                 keys |= stage.event_keys(start)
             except Exception:  # the first analysis goes on
-                log.exception("analysis %s: run %s: it gets no events", name, start["uid"])
+                log.exception("analysis %s gets no events of run %s", name, start["uid"])
         return frozenset(keys)
 
     def _send(self, name: str, doc: Document, raw: RawRun) -> None:

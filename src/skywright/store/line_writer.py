@@ -17,8 +17,8 @@ from skywright.store.tiled_writer import RunWriter, StreamWriter
 
 UPDATE_S = (1.0, 5.0)
 """Shortest and longest time between updates of the nodes of arrays and files in tiled, s: updates
-are 1, 2, 4 and 8 s after the beginning of a full write, then every 5 s. Rows of events are sent at
-each step."""
+are at the beginning of a full write, 1, 2, 4 and 8 s after it, then every 5 s. Rows of events are
+sent at each step."""
 
 log = logging.getLogger(__name__)
 

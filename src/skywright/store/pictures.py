@@ -31,12 +31,14 @@ def write_pictures(
     directory
         Where to write; made when missing. Files of the same names are replaced.
     count
-        Frames of each camera, evenly spread over the run, and on its contact sheet.
+        Number of frames of each camera, evenly spread over the run. Each is a file, and a part of
+        the contact sheet.
 
     Returns
     -------
     list of Path
-        The files, contact sheets first.
+        The files: copies of the annotated pictures that are on this machine, then contact sheets,
+        then frames.
 
     Raises
     ------
