@@ -254,6 +254,8 @@ def _never_hang(channel: ChannelData, name: str, post_error: PostError | None) -
             given = data[0].decode("latin-1")
             if given.isdecimal() and given not in channel.enum_strings:
                 data, data_type = [int(given)], ChannelType.LONG  # an index, as for an EPICS IOC
+        if isinstance(channel, ChannelChar) and data_type == ChannelType.CHAR and not any(data):
+            data, data_type = [b""], ChannelType.STRING  # caproto cannot convert an empty CHAR text
         try:
             result = await write(data, data_type, metadata, flags=flags)
         except Exception as error:

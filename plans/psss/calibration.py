@@ -9,6 +9,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
+from numpy.typing import ArrayLike
 
 from plans.checks import MOTOR, Needs, check_devices, check_limits, finite_numbers, whole
 from plans.psss.stubs import PULSES, SCANNED, recorded, take_point, with_restored
@@ -87,7 +88,8 @@ def calibrate_energy_axis(
     TypeError
         If a device cannot do its part.
     DataError
-        If too few energies gave a spectrum with a good fit; the axis is then what it was.
+        If too few energies gave a spectrum with a good fit, or the centers neither rise nor fall
+        with the energy; the axis is then what it was.
     HardwareError
         If a device fails; the axis is then what it was.
     """
@@ -172,13 +174,18 @@ def _checked(
     places = finite_numbers(plan, "columns", columns)
     if len(places) != len(energies) or len(set(places)) != len(places):
         raise ConfigError(f"{plan}: columns = {places}, expected {len(energies)} different ones")
-    steps = np.diff(np.array(energies)[np.argsort(places)])
-    if not ((steps > 0).all() or (steps < 0).all()):
+    if not _follow_columns(energies, places):
         raise ConfigError(
             f"{plan}: energies_ev = {energies} at columns = {places}, expected energies that rise, "
             "or fall, with the column"
         )
     return energies, places
+
+
+def _follow_columns(energies: ArrayLike, columns: ArrayLike) -> bool:
+    """Return whether the energies rise, or fall, with the column."""
+    steps = np.diff(np.array(energies)[np.argsort(columns)])
+    return bool((steps > 0).all() or (steps < 0).all())
 
 
 def _fit(points: Mapping[float, float], degree: int) -> EnergyCalibration:
@@ -188,6 +195,12 @@ def _fit(points: Mapping[float, float], degree: int) -> EnergyCalibration:
         raise DataError(
             f"energy axis: only {len(np.unique(columns))} energies gave a spectrum with a good "
             f"fit at a place of its own, {degree + 1} are needed"
+        )
+    if not _follow_columns(energies, columns):
+        seen = ", ".join(f"{energy:g} eV at {column:.1f}" for energy, column in points.items())
+        raise DataError(
+            f"energy axis: the columns of the spectra neither rise nor fall with the energy "
+            f"({seen}); does the monochromator move the spectrum?"
         )
     polynomial = np.polynomial.Polynomial.fit(columns, energies, degree)
     free = len(columns) - degree - 1

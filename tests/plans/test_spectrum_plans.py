@@ -387,6 +387,18 @@ def test_axis_is_kept_when_no_spectrum_is_found(RE: RunEngine) -> None:
     assert psss.pulses_per_point.get() == 1
 
 
+def test_axis_is_kept_when_the_spectrum_does_not_follow_the_monochromator(RE: RunEngine) -> None:
+    mono = SynAxis(name="mono", value=8995.0)
+    places = iter([300.0, 302.0, 299.0, 301.0])  # noise around one place
+    psss = FakePsss(lambda: (next(places), 3.0, 1e6))
+    psss.noise = 0.0
+    energies = [8980.0, 8990.0, 9000.0, 9010.0]
+    with pytest.raises(DataError, match=r"8990 eV at 302\.0, .*does the monochromator move"):
+        run(RE, calibrate_energy_axis(psss, energies, monochromator=mono))
+    assert list(psss.energy_axis.value) == [8980.0, 0.1]
+    assert mono.position == 8995.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -9,8 +9,8 @@ from pulse_spectra import cramer_rao
 
 from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, process
 from skywright.instruments.psss.statistics import (
+    above_baseline,
     autocorrelation,
-    baseline,
     correlation_width,
     pulse_length_fs,
     second_order_correlation,
@@ -91,7 +91,7 @@ def test_pulse_length_of_the_twin():
         counts = process(image, settings).spectrum.astype(np.float64)
         spectra.append(counts)
         lengths.append(truth.pulse_length_fs)
-    mean = np.mean([y - baseline(y) for y in spectra], axis=0)
+    mean = np.mean([above_baseline(y) for y in spectra], axis=0)
     g2 = second_order_correlation(mean, np.mean([autocorrelation(y) for y in spectra], axis=0))
     s = instrument.settings
     width = correlation_width(g2) * s.ev_per_pixel

@@ -24,7 +24,7 @@ from skywright.instruments.psss.analysis import GOOD, PictureSpectra, SpectrumSt
 from skywright.instruments.psss.background import History, uploaded
 from skywright.instruments.psss.processing import FitStatus, Settings, process
 from skywright.instruments.psss.processor import process_pulse
-from skywright.instruments.psss.statistics import baseline, pulse_length_fs
+from skywright.instruments.psss.statistics import above_baseline, pulse_length_fs
 
 COLUMNS, ROWS, PULSES = 320, 24, 60
 X = energy_axis(COLUMNS)
@@ -197,7 +197,7 @@ def test_what_the_run_says():
         rows["spike_count"][~np.isnan(rows["spike_width"])].mean()
     )
     spectra = np.delete(stored()["spectrum"], 11, axis=0)
-    light = spectra - np.array([baseline(spectrum) for spectrum in spectra])[:, np.newaxis]
+    light = np.array([above_baseline(spectrum) for spectrum in spectra])
     np.testing.assert_allclose(result["mean_spectrum"], light.mean(axis=0))
     np.testing.assert_allclose(result["spectrum_scatter"], light.std(axis=0, ddof=1))
     for lag in (0, 1, 9, 63):

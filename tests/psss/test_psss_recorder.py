@@ -20,15 +20,16 @@ from support.psss_scripted import (
 )
 from support.waiting import until
 
+from skywright.acquire.counters import Counters
 from skywright.acquire.recorder import Recorder
 from skywright.errors import HardwareError
 from skywright.files import areadetector
-from skywright.files.columns import ColumnReader
+from skywright.files.columns import ColumnReader, DoesNotFitError
 from skywright.instruments.psss import layouts
-from skywright.instruments.psss.layouts import PictureLayout, SpectraLayout
+from skywright.instruments.psss.layouts import PictureLayout, SpectraFile, SpectraLayout
 from skywright.instruments.psss.processing import FitStatus
-from skywright.instruments.psss.processor import Processor
-from skywright.instruments.psss.settings import digest_of
+from skywright.instruments.psss.processor import Processor, process_pulse
+from skywright.instruments.psss.settings import Settings, digest_of
 
 AXIS = np.linspace(8990.0, 9010.0, COLUMNS)
 
@@ -96,6 +97,20 @@ def test_a_recording_goes_on_after_its_settings_file_could_not_be_created(
     spectra.stop()
     with ColumnReader(path, layouts.PULSE_ID) as reader:
         assert reader.read(layouts.PULSE_ID).tolist() == [2]
+
+
+def test_settings_are_written_once_although_a_batch_failed(tmp_path: Path) -> None:
+    first, wrong = (
+        process_pulse(make_pulse(pulse_id), number, Settings(), Counters())
+        for number, pulse_id in enumerate((1, 2**64))
+    )
+    path = tmp_path / "run.h5"
+    with SpectraFile(path, COLUMNS) as file:
+        with pytest.raises(DoesNotFitError):
+            file.append([first, wrong])
+        file.append([first])  # as the recorder does then
+    with ColumnReader(layouts.settings_path(path), layouts.SETTINGS_NUMBER) as reader:
+        assert reader.read(layouts.SETTINGS_NUMBER).tolist() == [0, 1]
 
 
 def test_every_pulse_is_a_row_that_says_what_it_was_made_with(

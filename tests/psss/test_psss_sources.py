@@ -393,6 +393,30 @@ def test_replay_plays_files_of_bs_h5(compact, tmp_path):
     assert [pulse.time_ns for pulse in pulses] == times
 
 
+@pytest.mark.parametrize("flags", [None, [0, 1, 0, 1]])
+def test_replay_leaves_out_pulses_that_were_recorded_without_a_picture(flags, tmp_path):
+    """Writers of bsread's data have zeros in place of a missing picture, its id and its time."""
+    path, channel = tmp_path / "a.h5", "data/CAM:FPICTURE"
+    with h5py.File(path, "w") as file:
+        file[f"{channel}/data"] = IMAGES
+        file[f"{channel}/pulse_id"] = [0, 12, 0, 14]
+        file[f"{channel}/timestamp"] = [0, 1_700_000_001, 0, 1_700_000_002]
+        if flags is None:  # of `bs h5`
+            file["pulse_id"] = [11, 12, 13, 14]
+        else:
+            file[f"{channel}/is_data_present"] = flags
+    source = ReplaySource(path, rate_hz=0)
+    source.open()
+    pulses = take(source, 3)
+    source.halt()
+    assert [pulse.pulse_id for pulse in pulses] == [12, 14, 16]
+    assert [pulse.time_ns for pulse in pulses[:2]] == [1_700_000_001 * 10**9, 1_700_000_002 * 10**9]
+    assert [pulse.image.tolist() for pulse in pulses[:2]] == [
+        IMAGES[1].tolist(),
+        IMAGES[3].tolist(),
+    ]
+
+
 def test_replay_takes_large_integer_times_for_ns(tmp_path):
     times = [0, 10 * 10**9, 20 * 10**9, 30 * 10**9]
     source = ReplaySource(write(tmp_path / "a.h5", time=times), rate_hz=0)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from pulse_spectra import energy_axis, gaussian, sase
 
+from skywright.instruments.psss.fit_chain import baseline
+from skywright.instruments.psss.processing import Settings, process_spectrum
 from skywright.instruments.psss.statistics import (
     RunningAverage,
+    above_baseline,
     autocorrelation,
-    baseline,
     correlation_width,
     find_spikes,
     pulse_length_fs,
@@ -52,6 +54,14 @@ def test_the_baseline_is_that_of_the_darkest_tenth():
     assert baseline(np.arange(10.0)) == 0.0
 
 
+@pytest.mark.parametrize("columns", [2560, 500, 193, 97, 10])
+def test_the_baseline_is_that_of_the_figures_of_the_pulses(columns):
+    """Also where the last bin has fewer columns than the others."""
+    y = next(spectra(30.0, 1))[:columns]
+    found = process_spectrum(y, 0, Settings(smoothing="none"))
+    assert found.intensity == pytest.approx(above_baseline(y).sum(), rel=1e-12)
+
+
 def test_what_is_low_beside_the_highest_spike_is_none():
     columns = np.arange(1000.0)
     heights = {100: 10_000.0, 400: 1000.0, 700: 300.0}  # 10 % and 3 % of the highest
@@ -79,7 +89,7 @@ def test_pulse_length_from_spikes_and_from_their_correlation(pulse_fs):
     widths = [find_spikes(y).width for y in measured]
     of_spikes = pulse_length_fs(float(np.nanmean(widths)) * PITCH)
     assert of_spikes == pytest.approx(pulse_fs, rel=0.2)
-    mean = np.mean([y - baseline(y) for y in measured], axis=0)
+    mean = np.mean([above_baseline(y) for y in measured], axis=0)
     g2 = second_order_correlation(mean, np.mean([autocorrelation(y) for y in measured], axis=0))
     assert g2[1] == pytest.approx(2.0, abs=0.25)
     assert g2[-1] == pytest.approx(1.0, abs=0.15)
@@ -117,7 +127,7 @@ def test_a_correlation_of_one_lag_has_no_width():
 
 def test_autocorrelation_is_that_of_numpy():
     y = np.random.default_rng(5).normal(100.0, 10.0, 300)
-    light = y - baseline(y)
+    light = above_baseline(y)
     expected = np.correlate(light, light, "full")[299 : 299 + 64]
     assert autocorrelation(y) == pytest.approx(expected)
     assert autocorrelation(np.ones(10), 20)[10:].tolist() == [0.0] * 10

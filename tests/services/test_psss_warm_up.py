@@ -76,11 +76,18 @@ def test_a_start_does_not_wait_for_ever_nor_beyond_the_end(
         patch.setattr(psss_processor, "WARM_LIMIT_S", 0.01)
         with pytest.raises(HardwareError, match="warming up"):
             service.processor.start()
-    starting = threading.Thread(target=service.processor.start)
+    refused = []
+
+    def start() -> None:
+        with pytest.raises(HardwareError, match="it is closed") as caught:
+            service.processor.start()
+        refused.append(caught)
+
+    starting = threading.Thread(target=start)
     starting.start()
     service.processor.close()
     starting.join(LIMIT_S)
-    assert not starting.is_alive()
+    assert refused
     assert not service.processor.is_started
 
 

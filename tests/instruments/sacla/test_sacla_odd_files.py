@@ -130,6 +130,7 @@ CASES = {
     "frames in double precision": stored("<f8"),
     "frames in another file": linked,
     "texts of fixed length": fixed_texts,
+    "format in an array": lambda file: file.attrs.update(format=np.array([b"sacla-replay"])),
     "no value of I0": emptied("equipment/i0"),
     "no timing tool": emptied("equipment/timing"),
     "a detector without frames": emptied("detectors/MPCCD-B"),

@@ -582,6 +582,7 @@ def test_masks_and_settings_come_from_files(tmp_path):
         ("bemline = 1", "bemline"), ("beamline = 7", "beamline"), ("=", "read"),
         ("[pixels]\nthreshold_ev = nan", "pixels.threshold_ev"),
         ("[pixels]\nphoton_ev = inf", "pixels.photon_ev"),
+        ("[shots]\ni0_min = -inf", "shots.i0_min"), ("silent_s = inf", "silent_s"),
     ):  # fmt: skip
         file.write_text(text)
         with pytest.raises(ConfigError, match=f"online.toml: .*{message}"):
@@ -602,6 +603,17 @@ def test_a_gain_or_an_energy_that_makes_no_sense_is_refused(value):
     dbpy.read_config_photonenergy_in_keV = lambda *_: value
     with pytest.raises(ConfigError, match="run 7: photon_ev is"):
         make_info(api, settings, 7, grid, facts)
+
+
+def test_rings_that_make_no_sense_are_refused_before_the_first_shot():
+    """The report at the end cannot be made with them, nor can a recording be read."""
+    dbpy = SimpleNamespace(
+        read_config_photonenergy_in_keV=lambda *_: 10.0, read_hightagnumber=lambda *_: 202301
+    )
+    facts = {A: {"xsize": 512, "ysize": 1024, "mp_absgain": 15.0}}
+    settings = online(pixels={"radial_dr": 5e-5})  # meters in place of pixels
+    with pytest.raises(ConfigError, match="radial_dr = 5e-05 give more than 1000000 rings"):
+        make_info(OnlineApi(dbpy, None), settings, 7, TagGrid(1, 1), facts)
 
 
 def test_without_a_run_or_a_detector_the_source_says_so(facility):

@@ -405,6 +405,19 @@ def test_a_recorded_source_is_replayed_with_the_numbers_of_its_live_analysis(
     assert_same(found, plain)
 
 
+def test_a_camera_is_recorded_without_gain_and_replayed_with_the_same_numbers(tmp_path, run):
+    detectors = ("MPCCD-A", "OPAL-234363")
+    path, copy = make_replay(tmp_path / "run.h5", 5, 100, detectors=detectors), tmp_path / "copy.h5"
+    delete_gain(detectors[1])(path)
+    assert record(["--source", "replay", "--file", str(path)], copy) == 0
+    rois = [ROIS[0], ("b", detectors[1], ROIS[1][2])]
+    found, expected = (json.loads(run(each, rois=rois)[1]) for each in (copy, path))
+    assert found.pop("perf")
+    assert expected.pop("perf")
+    assert found == expected
+    assert found["counts"]["accepted"] > 10
+
+
 def test_a_source_without_a_record_is_no_recording(tmp_path, capfd):
     out = tmp_path / "run.h5"
     assert record(["--source", "sim", "--shots", "5", "--fault", "missing=1"], out) == 1

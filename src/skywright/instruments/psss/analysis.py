@@ -28,8 +28,8 @@ from skywright.instruments.psss.processing import (
 from skywright.instruments.psss.settings import axis_of
 from skywright.instruments.psss.statistics import (
     LAGS,
+    above_baseline,
     autocorrelation,
-    baseline,
     correlation_width,
     find_spikes,
     pulse_length_fs,
@@ -128,7 +128,7 @@ class SpectrumStatistics(Analysis[Pulses]):
 
     name = "psss_spectra"
     stream = "pulses"
-    version = "3"
+    version = "4"
     inputs: ClassVar[Sequence[str]] = ("spectrum",)
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"spectrum": ArrayInput(1)}
     optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy", "status")
@@ -244,7 +244,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             found["spike_count"][row] = spikes.count
             found["spike_width"][row] = spikes.width * _pitch(spectrum.axis)
             if len(counts) == width:  # narrower ones have no place in a mean
-                found["light"][row] = counts - baseline(counts)
+                found["light"][row] = above_baseline(counts)
                 found["correlation"][row] = autocorrelation(counts)
         return found
 

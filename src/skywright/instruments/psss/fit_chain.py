@@ -15,7 +15,6 @@ from skywright.instruments.psss.fit import (
     BINS_MAX,
     SIGNIFICANT,
     fit_gaussian,
-    gather,
     start_at_peak,
 )
 from skywright.instruments.psss.fit_model import (
@@ -146,13 +145,9 @@ def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
     """Fill in the figures that need no fit; return maximum - minimum.
 
     Without light, nothing is filled in and the returned value is 0. It is NaN if a value is not
-    finite or beyond 1e100. The baseline is the mean of the darkest tenth of up to 96 bins.
+    finite or beyond 1e100.
     """
-    size = (x.size + BINS_MAX - 1) // BINS_MAX
-    count = (x.size + size - 1) // size
-    bins = np.empty((3, count))
-    gather(x, y, np.ones(x.size), size, False, bins[0], bins[1], bins[2])
-    base = np.mean(np.sort(bins[1])[: max(1, count // 10)])
+    base = baseline(y)
     origin = x[x.size // 2]
     total = first = second = 0.0
     highest, lowest = y[0], y[0]
@@ -173,6 +168,20 @@ def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
     left = crossing(x, y, base, QUANTILES[0] * total)
     figures[QUANTILE_WIDTH] = abs(crossing(x, y, base, QUANTILES[1] * total) - left)
     return highest - lowest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def baseline(y: Floats) -> float:
+    """Return the mean of the darkest tenth of at most 96 bins of columns, counts.
+
+    All bins have the same number of columns, but for the last one, which may have fewer.
+    """
+    size = (y.size + BINS_MAX - 1) // BINS_MAX
+    count = (y.size + size - 1) // size
+    bins = np.empty(count)
+    for b in range(count):
+        bins[b] = np.mean(y[b * size : (b + 1) * size])
+    return float(np.mean(np.sort(bins)[: max(1, count // 10)]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -181,7 +181,8 @@ class SpectraFile(TwoFilesWriter):
         return lost
 
     def _note_settings(self, result: Result) -> None:
-        if result.settings_number == self._settings_written:
+        # Numbers only rise. After an error of a batch its results are appended again one by one
+        if result.settings_number <= self._settings_written:
             return
         settings, axis = result.settings, np.full(self.width, np.nan)
         given = settings.axis

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from skywright.instruments.psss.fit_chain import baseline
 from skywright.instruments.psss.fit_model import SUMMATION
 
 HBAR_EV_FS = 0.6582119569
@@ -68,7 +69,7 @@ def find_spikes(spectrum: NDArray[np.float64]) -> Spikes:
     """
     if len(spectrum) < 8 or not (np.abs(spectrum) < 1e100).all():
         return Spikes(0, math.nan, np.empty(0, np.int64))
-    light = np.asarray(spectrum, np.float64) - baseline(spectrum)
+    light = above_baseline(spectrum)
     positions, widths = np.empty(len(light), np.int64), np.empty(len(light))
     count = walk_spikes(light, *_noise(light), positions, widths)
     known = widths[:count][~np.isnan(widths[:count])]
@@ -76,12 +77,10 @@ def find_spikes(spectrum: NDArray[np.float64]) -> Spikes:
     return Spikes(count, width, positions[:count].copy())
 
 
-def baseline(spectrum: NDArray[np.float64]) -> float:
-    """Return the mean of the darkest tenth of at most 96 bins of columns, counts."""
-    size = -(-len(spectrum) // 96)
-    whole = len(spectrum) // size * size
-    bins = np.sort(np.asarray(spectrum[:whole], np.float64).reshape(-1, size).mean(axis=1))
-    return float(bins[: max(1, len(bins) // 10)].mean())
+def above_baseline(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a spectrum less its baseline (`fit_chain.baseline`), (W,) counts."""
+    counts = np.asarray(spectrum, np.float64)
+    return counts - baseline(counts)
 
 
 def autocorrelation(spectrum: NDArray[np.float64], lags: int = LAGS) -> NDArray[np.float64]:
@@ -99,7 +98,7 @@ def autocorrelation(spectrum: NDArray[np.float64], lags: int = LAGS) -> NDArray[
     (lags,) float64, counts^2
         0 for lags that do not fit into the spectrum.
     """
-    light = np.asarray(spectrum, np.float64) - baseline(spectrum)
+    light = above_baseline(spectrum)
     found = np.zeros(lags)
     correlate(light, found)
     return found

@@ -26,13 +26,13 @@ def curve_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """
     for key, value in configuration.items():
         if key.endswith("_bins") and value:
-            regions = str(configuration.get(f"{key.removesuffix('_bins')}_regions", ""))
-            room = room_for(len(regions.split()))
-            by = str(configuration.get(f"{key.removesuffix('_bins')}_binned_by", "delay"))
-            hits = configuration.get(f"{key.removesuffix('_bins')}_hits")
+            name = key.removesuffix("_bins")
+            regions = str(configuration.get(f"{name}_regions", ""))
+            by = str(configuration.get(f"{name}_binned_by", "delay"))
+            hits = configuration.get(f"{name}_hits")
             return {
                 **({"hits": list(parse_hits(str(hits)))} if hits else {}),
-                "regions": room,
+                "regions": room_for(len(regions.split())),
                 "edges": parse_bins(str(value)).tolist(),
                 "binned_by": "scanned" if by == "delay" else by,
             }

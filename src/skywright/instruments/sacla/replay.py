@@ -56,6 +56,8 @@ def replay(
         If the file cannot be read.
     ConfigError
         If a region does not fit the file.
+    HardwareError
+        If the worker processes do not start.
     """
     started = time.perf_counter()
     with ReplayFile(path, more_values_for(binned_by)) as file:
@@ -71,6 +73,7 @@ def replay(
             binned_by=binned_by,
         )
         try:
+            pipeline.wait_for_workers()
             for _, record in file.timed_records():
                 pipeline.add(record)
             pipeline.finish()

@@ -112,6 +112,8 @@ class ReplayFile(Closing):
     def _read_header(self) -> None:
         root = "/"
         kind = self._file.attrs.get("format")
+        if isinstance(kind, np.ndarray) and kind.size == 1:  # as some programs write attributes
+            kind = kind.item()
         kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
         if str(kind) != FORMAT:
             raise DataError(f"{self.path}: format is {kind!r}, expected {FORMAT!r}")

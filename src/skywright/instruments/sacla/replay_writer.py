@@ -19,7 +19,7 @@ from skywright.files.columns import check_free_space
 from skywright.files.hdf5 import close_written
 from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
-from skywright.instruments.sacla.replay_file import FORMAT, TAG, VERSION
+from skywright.instruments.sacla.replay_file import FORMAT, GAIN, TAG, VERSION
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.sources import ShotSource, take_records
 
@@ -59,16 +59,12 @@ class ReplayWriter(Closing):
     Raises
     ------
     ConfigError
-        If the file exists, cannot be written, or cannot hold the run: a camera has no threshold,
-        and a file has one threshold for all detectors.
+        If the file exists, or cannot be written.
     """
 
     def __init__(
         self, path: Path, info: RunInfo, beamline: int, ids: Mapping[str, str] | None = None
     ) -> None:
-        if info.cameras:
-            names = ", ".join(sorted(info.cameras))
-            raise ConfigError(f"{path}: a replay file has no detector without threshold ({names})")
         self._path, self._info, self._shapes = path, info, _shapes(info)
         self._columns: dict[str, dict[str, h5py.Dataset]] = {group: {} for group in self._shapes}
         """By group and name. All datasets stay open: HDF5 writes when one is closed, and h5py is
@@ -123,7 +119,9 @@ class ReplayWriter(Closing):
                 self._column(path, key, dtype)
             if shape:
                 tile = info.tiles[name]
-                group.attrs.update(mp_absgain=tile.gain, xsize=shape[1], ysize=shape[0])
+                group.attrs.update(xsize=shape[1], ysize=shape[0])
+                if name not in info.cameras:  # those without gain are read as cameras
+                    group.attrs[GAIN] = tile.gain
                 bad = tile.bad.astype(np.uint8)
                 self._masks.append(group.create_dataset("mask", data=bad))
                 self._column(path, "data", np.float32, shape)

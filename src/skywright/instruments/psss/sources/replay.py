@@ -22,6 +22,8 @@ IMAGE_DATASETS = ("/image", "/images", "/data/image", "/entry/data/data", "/entr
 """Datasets in which pictures are looked for, in this order, if none is given."""
 
 ID_NAMES = ("pulse_id", "pulse_ids", "pulseId")
+PRESENT = "is_data_present"
+"""Dataset beside the pictures, of SwissFEL's writers: 0 where a picture is missing."""
 TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
 """Datasets, beside the pictures or in a group above, with the time since 1970.
 
@@ -36,7 +38,8 @@ class ReplaySource(PacedSource[Pulse]):
 
     The times of the file are those of the first turn; later pulses have no time.
     Pictures that are not taken in time count as lost, ``late``. A pulse whose picture cannot be
-    read comes without it, and is reported.
+    read comes without it, and is reported. Pulses that were recorded without a picture are left
+    out.
 
     Parameters
     ----------
@@ -67,6 +70,8 @@ class ReplaySource(PacedSource[Pulse]):
         self._lock = threading.Lock()
         self._images: h5py.Dataset | None = None
         self._ids: NDArray[np.int64] = np.empty(0, np.int64)
+        self._rows: NDArray[np.int64] = np.empty(0, np.int64)
+        """Places of the pictures in the dataset."""
         self._times: NDArray[np.int64] | None = None
 
     def open(self) -> None:
@@ -78,7 +83,9 @@ class ReplaySource(PacedSource[Pulse]):
             try:
                 file = files.enter_context(h5py.File(self.path, "r"))
                 images = find_images(file, self.dataset)
-                self._ids, self._times = _ids(images), _times(images)
+                self._ids, self._rows = _ids(images)
+                times = _times(images)
+                self._times = None if times is None else times[self._rows]
             except ConfigError:
                 raise
             except Exception as error:  # h5py raises many kinds for a damaged file
@@ -101,13 +108,14 @@ class ReplaySource(PacedSource[Pulse]):
                 self._number = number
                 return None
             turn, index = divmod(number, len(self._ids))
+            row = int(self._rows[index])
             span = int(self._ids[-1] - self._ids[0]) + _step(self._ids)
             image: NDArray[Any] | None = None
             try:
-                image = self._images[index]
+                image = self._images[row]
                 image.flags.writeable = False
             except (OSError, RuntimeError) as error:  # a chunk that cannot be decompressed
-                self.report(f"{self.path}: picture {index} cannot be read ({error})")
+                self.report(f"{self.path}: picture {row} cannot be read ({error})")
             time_ns = None if self._times is None or turn else int(self._times[index])
             pulse_id = int(self._ids[index]) + turn * span
             return Pulse(pulse_id, time_ns, image, has_unusable_picture=image is None)
@@ -161,19 +169,38 @@ def _find(images: h5py.Dataset, *names: str) -> h5py.Dataset | None:
         group = group.parent
 
 
-def _ids(images: h5py.Dataset) -> NDArray[np.int64]:
-    """Return the pulse ids of the pictures; 0, 1 ... if the file has none."""
+def _ids(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pulse ids of the pictures (0, 1 ... if the file has none), and their places."""
+    rows = np.arange(len(images))
     found = _find(images, *ID_NAMES)
     if found is not None:
         ids = found[()].astype(np.int64)
-        if (np.diff(ids) <= 0).any():
+        rows = np.flatnonzero(_are_there(images, ids))
+        if not len(rows):
+            raise ConfigError(f"{images.file.filename}: {images.name}: all pictures are missing")
+        if (np.diff(ids[rows]) <= 0).any():
             raise ConfigError(f"{images.file.filename}: {found.name}: pulse ids do not grow")
-        return ids
+        return ids[rows], rows
     found = _find(images, UNIQUE_ID)  # pulse ids in our recordings; other programs count anew
     if found is not None and (np.diff(ids := found[()].astype(np.int64)) > 0).all():
-        return ids
+        return ids, rows
     logger.warning("%s: no pulse ids, pictures are numbered from 0", images.file.filename)
-    return np.arange(len(images), dtype=np.int64)
+    return rows, rows
+
+
+def _are_there(images: h5py.Dataset, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which pictures are there: writers of bsread's data fill up the others with zeros.
+
+    `ids` are those beside the pictures; ``bs h5`` writes 0 for a missing picture there, and the ids
+    of all pulses at the top of the file.
+    """
+    flags = _find(images, PRESENT)
+    if flags is not None:
+        return np.asarray(flags[()] != 0)
+    of_pulses = images.file.get(ID_NAMES[0])
+    if isinstance(of_pulses, h5py.Dataset) and of_pulses.shape == ids.shape:
+        return np.asarray((ids != 0) | (of_pulses[()] == 0))
+    return np.ones(len(ids), np.bool_)
 
 
 def _times(images: h5py.Dataset) -> NDArray[np.int64] | None:

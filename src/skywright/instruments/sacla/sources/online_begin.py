@@ -15,7 +15,7 @@ from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import MOTOR, ShotRules
 from skywright.instruments.sacla.sources.online_api import OnlineApi
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
-from skywright.instruments.sacla.tile import PixelRules, Tile, check_scale
+from skywright.instruments.sacla.tile import PixelRules, Tile, check_scale, count_rings
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ def make_info(
     Raises
     ------
     ConfigError
-        If a mask cannot be read, or a gain or energy makes no sense.
+        If a mask cannot be read, or a gain, an energy or the width of the rings makes no sense.
     """
     tiles = {name: make_tile(name, about, settings) for name, about in facts.items()}
     pixels = settings.pixels
@@ -180,20 +180,24 @@ def make_info(
     for key, energy in (("photon_ev", photon_ev), ("ev_per_electron", pixels.ev_per_electron)):
         check_scale(f"run {run}: {key}", energy)
     rows, columns = next(iter(tiles.values())).bad.shape
+    rules = PixelRules(
+        photon_ev=photon_ev,
+        ev_per_electron=pixels.ev_per_electron,
+        threshold_ev=pixels.threshold_ev,
+        radial_cx=columns / 2 if pixels.radial_cx is None else pixels.radial_cx,
+        radial_cy=rows / 2 if pixels.radial_cy is None else pixels.radial_cy,
+        radial_dr=pixels.radial_dr,
+    )
+    for tile in tiles.values():  # else the report at the end would fail
+        rows, columns = tile.bad.shape
+        count_rings((rows, columns), rules.radial_cx, rules.radial_cy, rules.radial_dr)
     return RunInfo(
         run=run,
         hightag=int(api.dbpy.read_hightagnumber(settings.beamline, run)),
         grid=grid,
         tiles=tiles,
         shot_rules=ShotRules(**settings.shots.model_dump()),
-        pixel_rules=PixelRules(
-            photon_ev=photon_ev,
-            ev_per_electron=pixels.ev_per_electron,
-            threshold_ev=pixels.threshold_ev,
-            radial_cx=columns / 2 if pixels.radial_cx is None else pixels.radial_cx,
-            radial_cy=rows / 2 if pixels.radial_cy is None else pixels.radial_cy,
-            radial_dr=pixels.radial_dr,
-        ),
+        pixel_rules=rules,
         more_values=(MOTOR,) if settings.equipment.motor else (),
         cameras=frozenset(name for name, about in facts.items() if "mp_absgain" not in about),
     )

@@ -10,6 +10,7 @@ from skywright.section import PathValue, Section
 Tags = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 BL = "{bl}"
+FINITE = ConfigDict(allow_inf_nan=False)
 
 
 class EquipmentIds(Section):
@@ -38,6 +39,8 @@ class EquipmentIds(Section):
 class ShotRuleSettings(Section):
     """Filters of shots, and how the delay is computed; see `ShotRules`."""
 
+    model_config = FINITE
+
     i0_min: float = 0.05
     beam_min: float = 0.5
     ps_per_pulse: float = 6.666e-3
@@ -49,7 +52,7 @@ class ShotRuleSettings(Section):
 class PixelRuleSettings(Section):
     """How pixels count; see `PixelRules`."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = FINITE
 
     photon_ev: Annotated[float, Field(gt=0)] | None = None
     """None: the photon energy that is configured for the run."""
@@ -63,6 +66,8 @@ class PixelRuleSettings(Section):
 
 class OnlineSettings(Section):
     """What is read at a beamline, and how long data are awaited."""
+
+    model_config = FINITE
 
     beamline: Annotated[int, Field(ge=1, le=3)] = 3
     reference: str = f"xfel_bl_{BL}_tc_bm_2_pd/charge"
