@@ -116,11 +116,11 @@ class Ingest:
         problems: list[str] = []
         signature: Signature | None = None
         try:
-            signature = _lasting(signature_of(path))
+            signature = signature_of(path)
             data = read_file(path, file.kind)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
             if self.memory.digests.get(file.path) == digest:
-                self.memory.known[file.path] = signature
+                self.memory.known[file.path] = _lasting(signature)
                 return None
             entity = PARSERS[file.kind](data, problems)
         except XmlError as error:
@@ -134,7 +134,7 @@ class Ingest:
                 # `os.access` does not know of it (CIFS, SELinux), each scan would read it again.
                 signature = signature[0], NO_TIME
             return Failure(file, error.strerror or str(error), signature)
-        return Read(file, signature, digest, entity, problems)
+        return Read(file, _lasting(signature), digest, entity, problems)
 
     def process(self, files: Iterable[EpuFile]) -> Outcome:
         """Read files and commit what they hold."""
