@@ -1,6 +1,5 @@
 """Whether the data acquisition takes data now."""
 
-import os
 import time
 from glob import iglob
 from pathlib import Path
@@ -36,11 +35,7 @@ def grew_recently(data_dir: Path, within_s: float = GROWN_WITHIN_S) -> bool:
                 state = (data_dir / name).stat()
             except OSError:
                 continue
-            if state.st_size and changed_recently(state, within_s):
+            age_s = time.time() - state.st_mtime
+            if state.st_size and -CLOCK_AHEAD_S <= age_s < within_s:
                 return True
     return False
-
-
-def changed_recently(state: os.stat_result, within_s: float = GROWN_WITHIN_S) -> bool:
-    """Return whether a file or directory was changed in the last `within_s`."""
-    return -CLOCK_AHEAD_S <= time.time() - state.st_mtime < within_s

@@ -18,7 +18,6 @@ from skywright.errors import DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.live.activity import (
     GROWN_WITHIN_S,
-    changed_recently,
     grew_recently,
     is_active,
 )
@@ -339,10 +338,10 @@ class RunDirectorySource(PolledSource[FrameGroup]):
     def _begins(self, directory: Path) -> bool:
         """Return whether a directory without files was made for a run that begins now."""
         try:
-            is_new = changed_recently(directory.stat())
+            age_s = time.time() - directory.stat().st_mtime
         except OSError:
             return False
-        return is_new and not self._is_marked(directory.name)
+        return age_s < GROWN_WITHIN_S and not self._is_marked(directory.name)
 
     def _new_groups(self) -> Iterator[FrameGroup]:
         """Yield what is new in all files.
