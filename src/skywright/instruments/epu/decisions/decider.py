@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy import Connection, RowMapping, case, func, select
 
 from skywright.analysis import Batch
-from skywright.instruments.epu.broker.quality import find_model, store_prediction
+from skywright.instruments.epu.broker.quality import find_model, store_predictions
 from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
@@ -357,7 +357,7 @@ def _store(
     before = len(stored)
     for square, share in quality.shares.items():
         if square in uuids and _differs(stored, square, share):
-            store_prediction(connection, grid, MODEL, share, gridsquare_uuid=uuids[square])
+            store_predictions(connection, "gridsquare", {uuids[square]: grid}, MODEL, share)
             stored[square] = share
     if not is_new and len(stored) == before:  # a newly stored square needs its place in the order
         return stored
