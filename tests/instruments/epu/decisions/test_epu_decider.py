@@ -148,8 +148,13 @@ def test_a_suggestion_that_could_not_be_stored_is_made_again(
         recorded, tmp_path / "data", suggested=lambda _, suggestion: suggested.append(suggestion)
     )
     with monkeypatch.context() as failing:
-        values = "skywright.instruments.epu.decisions.decider.set_values"
-        failing.setattr(values, lambda *_, **__: 1 / 0)
+
+        def store_and_fail(*arguments: Any) -> None:
+            store_predictions(*arguments)
+            raise ZeroDivisionError
+
+        place = "skywright.instruments.epu.decisions.decider.store_predictions"
+        failing.setattr(place, store_and_fail)
         with pytest.raises(ZeroDivisionError):
             decider.step()
     assert (decider.suggestion, suggested) == ({}, [])
