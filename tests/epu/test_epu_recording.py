@@ -327,6 +327,23 @@ def test_names_with_a_colon_are_replayed(root, tmp_path, name):
     assert contents(tmp_path / "copy") == contents(root)
 
 
+@pytest.mark.skipif(os.sep == "\\", reason="a backslash is part of no name there")
+@pytest.mark.parametrize("name", ["..\\x", "\\\\host\\x", "Z:/x", "a\\..\\x/y"])
+def test_a_name_that_no_replay_takes_is_left_out_of_the_recording(root, tmp_path, caplog, name):
+    (root / "kept").write_text("x")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text("x")
+    before = contents(root)
+    with Recording(root, tmp_path / "r.tar.gz"):
+        (root / "kept").rename(root / "..\\kept")
+        (root / "new").write_text("y")
+    assert replay(tmp_path / "r.tar.gz", tmp_path / "copy", BURST).differences == []
+    left_out = {path for path in before if path.partition("/")[0] == name.partition("/")[0]}
+    expected = {path: data for path, data in before.items() if path not in left_out | {"kept"}}
+    assert contents(tmp_path / "copy") == expected | {"new": b"y"}
+    assert sum("left out" in record.message for record in caplog.records) == 2
+
+
 @pytest.mark.parametrize(
     "path",
     ["../x", "/etc/x", "a/../../x", "C:\\x", "..\\x", "", "a\0b", None, 3, "\\\\host\\share"],

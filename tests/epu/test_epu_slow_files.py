@@ -2,7 +2,9 @@
 
 import os
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from epu_trees import comparable, read_document, written
@@ -10,6 +12,8 @@ from test_epu_watch import Following, recorded
 
 from skywright.instruments.epu.database import open_database
 from skywright.instruments.epu.twin.visit import plan_visit
+from skywright.instruments.epu.watch.changes import changed_files
+from skywright.instruments.epu.watch.watcher import Watcher
 
 PIECES = 30
 PAST_S, FUTURE_S = 978307200.0, 4102444800.0  # 2001 and 2100
@@ -74,3 +78,28 @@ def test_a_wrong_clock_hides_no_change(following, root, time_s) -> None:
     check(following, root)
     changed = {each.path for each in following.events[before:]}
     assert changed == {path.relative_to(root).as_posix() for path in paths}
+
+
+@pytest.mark.parametrize("grain_s", [1, 2])
+def test_a_disk_that_rounds_times_hides_no_change(root, tmp_path, monkeypatch, grain_s) -> None:
+    """A polled file may be changed, and keep its size, before its time is another one."""
+    now_ns = [1_800_000_001_500_000_000]
+    clock = SimpleNamespace(time=time.time, time_ns=lambda: now_ns[0])
+    monkeypatch.setattr("skywright.instruments.epu.watch.ingest.time", clock)
+    path = next(root.rglob("Data/*.xml"))
+    rounded_s = now_ns[0] // 1_000_000_000 // grain_s * grain_s
+    os.utime(path, (rounded_s, rounded_s))
+    database = open_database(tmp_path / "entities.sqlite", durable=False)
+    watcher = Watcher(root, database, polling=60.0)
+    for exposure in (b">0.89<", b">0.91<"):
+        text = path.read_bytes().replace(b"<ExposureTime>0.89<", b"<ExposureTime" + exposure)
+        path.write_bytes(text)
+        os.utime(path, (rounded_s, rounded_s))
+        watcher.scan()
+        while watcher.backlog.ready:
+            watcher.step(0)
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+    now_ns[0] += 10_000_000_000
+    watcher.run(idle_exit=0)
+    assert not list(changed_files(watcher.root, watcher.known))  # it is read no more
+    database.close()

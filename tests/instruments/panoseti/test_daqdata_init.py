@@ -99,6 +99,16 @@ def test_a_module_on_another_disk_is_active_while_directories_are_removed(tmp_pa
     assert activity.grew_recently(data_dir)
 
 
+@pytest.mark.parametrize(("ahead_s", "is_active"), [(30, True), (86_400, False)])
+def test_a_file_with_a_time_to_come_does_not_count_as_growing_for_ever(
+    tmp_path, ahead_s, is_active
+):
+    path = run_directory(tmp_path) / file_name("img16")
+    append(path, made_frames("img16", 1), 0, 1)
+    os.utime(path, (time.time() + ahead_s,) * 2)
+    assert activity.grew_recently(tmp_path) == is_active
+
+
 def test_init_of_an_active_directory_honors_module_ids(server, data_dir):
     assert server.init(data_dir=str(data_dir), module_ids=[2]).success
     assert {image.module for image in server.images(5)} == {2}

@@ -20,6 +20,7 @@ from skywright.errors import ConfigError, DataError
 from skywright.files.index import IndexWriter
 from skywright.files.readers import open_reader
 from skywright.instruments.panoseti.clock import NUM, Flag
+from skywright.instruments.panoseti.live import follow
 from skywright.instruments.panoseti.live.follow import Followed, RunFinder, faults_logged
 from skywright.instruments.panoseti.pff import PffFile, read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -445,6 +446,43 @@ def test_frames_of_a_clock_that_steps_back_are_flagged_and_all_there(tmp_path, t
     assert rows == [(0, number) for number in range(60)]
     np.testing.assert_array_equal(images[30:40], frames.image[20:30])
     assert np.flatnonzero(read_pff(path).flags & Flag.BACKWARD).tolist() == [30]
+
+
+def test_runs_of_years_are_looked_at_once_while_none_comes_or_goes(tmp_path, monkeypatch):
+    now, listed, entries = [100.0], [], follow._entries
+    clock = SimpleNamespace(monotonic=lambda: now[0], time_ns=time.time_ns)
+    monkeypatch.setattr(follow, "time", clock)
+    monkeypatch.setattr(follow, "_entries", lambda path: listed.append(path) or entries(path))
+    runs = [run_directory(tmp_path, 1, name) for name in ("a", "b", "c")]
+    for number, run in enumerate(runs):
+        append(run / file_name("img16"), made_frames("img16", 1))
+        os.utime(run, (1000 + number,) * 2)
+
+    def at_rest(*paths):
+        for path in paths:
+            os.utime(path, (5000 + now[0],) * 2)
+
+    at_rest(tmp_path, runs[0].parent)
+    finder = RunFinder(tmp_path)
+    assert finder.directories() == [tmp_path, runs[2]]
+    listed.clear()
+    os.utime(runs[0], (2000, 2000))
+    assert finder.directories() == [tmp_path, runs[2]]
+    assert listed == [tmp_path]  # for new modules
+    now[0] += 10.0
+    assert finder.directories() == [tmp_path, runs[0]]
+    new = run_directory(tmp_path, 1, "d")
+    assert finder.directories() == [tmp_path, new, runs[0]]
+    append(new / file_name("img16"), made_frames("img16", 1))
+    assert finder.directories() == [tmp_path, new]  # its directory has just been changed
+    other = run_directory(tmp_path, 2, "d")
+    at_rest(tmp_path, new.parent, other.parent)
+    assert finder.directories() == [tmp_path, other, new]
+    listed.clear()
+    assert finder.directories() == [tmp_path, other, new]
+    assert listed == [tmp_path]
+    shutil.rmtree(new)
+    assert finder.directories() == [tmp_path, other, runs[0]]
 
 
 def test_a_run_that_begins_after_the_clock_was_set_back_is_the_newest(tmp_path):

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from support.pano_files import START_S, file_name, made_frames, run_directory
+from support.pano_files import START_S, append, file_name, made_frames, run_directory
 from support.waiting import until
 
 from iocs.panoseti.live import LiveFrames
@@ -104,6 +104,54 @@ def test_a_frame_dated_far_ahead_holds_up_no_other_one(tmp_path, wrong):
     clock.now += 0.021
     all_due(source)
     assert source.has_ended
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("counts", "wrong"),
+    [
+        ([50], {20, 21}),
+        ([50], {0, 1}),
+        ([50], {48, 49}),
+        ([24, 26], {23, 24}),
+        ([30, 1, 19], {30}),
+        ([1, 49], {0}),
+        ([49, 1], {49}),
+        ([48, 1, 1], {48, 49}),
+        ([1, 1, 1], {1}),
+    ],
+)
+def test_frames_dated_far_ahead_hold_up_no_others_across_files(tmp_path, counts, wrong):
+    run, frames = run_directory(tmp_path), made_frames("img16", sum(counts))  # 1 ms apart
+    frames.numbers[sorted(wrong), :, SEC] += 100 * 86_400
+    begins = np.cumsum([0, *counts])
+    for seqno, (first, last) in enumerate(pairwise(begins)):
+        append(run / file_name("img16", 1, seqno), frames, first, last)
+    clock = Clock()
+    source = ReplaySource(run, clock=clock)
+    source.open()
+    played = 0
+    for milliseconds in range(sum(counts)):
+        played += frames_of(all_due(source))
+        assert milliseconds - 4 <= played <= milliseconds + 6
+        clock.now += 0.001
+    assert played == sum(counts)
+    assert source.has_ended
+    source.close()
+
+
+def test_a_replay_that_begins_anew_counts_no_loss_twice(tmp_path):
+    run = run_directory(tmp_path)
+    (run / file_name("img16", 1)).write_bytes(b"GARBAGE" * 1000)
+    data = encode_frames(made_frames("img16", 7))
+    (run / file_name("img16", 2)).write_bytes(data[: len(data) // 2] + data)
+    source = ReplaySource(run, speed=0)
+    for _ in range(2):
+        source.rewind()
+        source.open()
+        assert frames_of(all_due(source)) == 10
+        source.halt()
+    assert source.lost == {"file not readable": 1, "frame torn": 1}
     source.close()
 
 

@@ -5,6 +5,7 @@ import pytest
 from support.pano_files import made_frames
 
 from skywright.errors import DataError
+from skywright.instruments.panoseti.live import publish
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.slots import SlotKey, Slots
 from skywright.wire.daqdata import daq_data_pb2 as pb
@@ -81,6 +82,29 @@ def test_only_the_wanted_modules_and_products_are_published():
     assert client.waiting == 0
     publisher.publish_newest(made_frames("img16", 1))
     assert client.waiting == 1
+
+
+def test_a_frame_of_a_file_that_was_pushed_before_does_not_come_again(monkeypatch):
+    slots, now = Slots(), [100.0]
+    monkeypatch.setattr(publish.time, "monotonic", lambda: now[0])
+    client = slots.subscribe(True, True)
+    publisher, frames = Publisher(slots), made_frames("ph256", 12)  # boards in turn
+
+    def published(row, pushed):
+        publisher.publish(frames, row, pushed=pushed)
+        return [image.frame_number for image in everything_of(client)]
+
+    assert published(4, True) == [4]
+    assert published(4, False) == []
+    assert published(0, False) == []  # older, of the same board
+    assert published(5, False) == [5]  # of another board
+    assert published(8, False) == [8]  # newer
+    assert published(8, True) == []
+    assert published(0, False) == [0]  # a clock that is set back
+    now[0] += 9.0
+    assert published(8, True) == [8]
+    now[0] += 11.0
+    assert published(4, False) == [4]  # nothing is pushed any more
 
 
 def test_an_uploaded_image_must_be_of_a_board_that_there_is():

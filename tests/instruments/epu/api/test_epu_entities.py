@@ -50,6 +50,15 @@ def test_read_change_delete(tree: TestClient, path: str) -> None:
     assert tree.get(f"/{path}").json() == []
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_change_that_names_another_uuid_is_refused(tree: TestClient, path: str) -> None:
+    url = f"/{path}/{PATHS[path]}"
+    before = tree.get(url).json()
+    assert tree.put(url, json={**before, "uuid": "other"}).status_code == 422
+    assert tree.get(url).json() == before
+    assert tree.put(url, json={"uuid": PATHS[path]}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -235,6 +244,25 @@ def test_each_change_is_one_message_in_order(tree: TestClient, database: Databas
         "grid_uuid": "g",
         "count": 1,
     }
+
+
+def test_a_square_stays_one_of_the_atlas_only_until_a_request_says_otherwise(
+    tree: TestClient, database: Database
+) -> None:
+    low = {"uuid": "low", "gridsquare_id": "4"}
+    tree.post("/grids/g/gridsquares", json={**low, "lowmag": True})
+    for given in ({"state": "Defined"}, {"lowmag": None, "selected": True}):
+        assert tree.put("/gridsquares/low", json=given).status_code == 200
+    assert tree.post("/grids/g/gridsquares", json={**low, "rotation": 0.5}).status_code == 200
+    with database.read() as connection:
+        square = read.get(connection, "gridsquare", "low")
+    assert square is not None
+    assert square["lowmag"]
+    tree.put("/gridsquares/low", json={"lowmag": False})
+    tree.put("/gridsquares/low", json={"state": "Completed"})
+    names = [event["event_type"] for event in events(database) if event.get("uuid") == "low"]
+    assert names[:3] == ["gridsquare_lowmag.created", *["gridsquare_lowmag.updated"] * 2]
+    assert names[-2:] == ["gridsquare.updated"] * 2
 
 
 def test_the_status_of_a_request_is_not_taken_on_create(client: TestClient) -> None:

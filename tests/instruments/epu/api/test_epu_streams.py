@@ -111,6 +111,20 @@ def test_a_session_that_may_not_be_used_gets_an_error_event(api: Any) -> None:
         assert (name, data["error"]) == ("error", "session_validation_failed")
 
 
+def test_the_stream_of_a_session_that_is_closed_ends_without_its_instructions(api: Any) -> None:
+    httpx.post(f"{api.url}/debug/sessions/create", json={"session_id": "over", "agent_id": "a"})
+    url = f"{api.url}/agent/a/session/over/instructions/stream"
+    with httpx.stream("GET", url, timeout=LIMIT_S) as stream:
+        events = read_events(stream.iter_lines())
+        assert [next(events)[0] for _ in range(2)] == ["connection", "heartbeat"]
+        closed = httpx.delete(f"{api.url}/debug/sessions/over/close")
+        assert closed.status_code == 200
+        instruct(api, "over")
+        assert list(events) == []
+    connections = httpx.get(f"{api.url}/debug/agent-connections").json()["active_connections"]
+    assert "over" not in {each["session_id"] for each in connections}
+
+
 async def taken_from_stream(database: Database, most: int) -> list[str]:
     """Take instructions from a stream that breaks while the last one is sent."""
     service = Service(database)

@@ -386,6 +386,57 @@ def test_a_model_that_says_nothing_gains_no_weight(database: Database) -> None:
         assert weights(connection, "g") == pytest.approx(dict.fromkeys(third, 1 / 3))
 
 
+def test_predictions_of_many_holes_take_no_more_statements_than_those_of_few(
+    database: Database,
+) -> None:
+    session(database)
+    from skywright.instruments.epu.database.schema_quality import (
+        overall_prediction,
+        prediction,
+        prediction_model,
+    )
+
+    statements: list[str] = []
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    counts = []
+    with database.write() as connection:
+        connection.execute(prediction_model.insert(), [{"name": "one"}, {"name": "other"}])
+        event.listen(connection, "before_cursor_execute", count)
+        for group, number in (("few", 40), ("many", 400)):
+            holes = [f"{group} {hole}" for hole in range(number)]
+            place = {"grid_uuid": "g", "gridsquare_uuid": "s"}
+            record(connection, "foilhole", [{"uuid": hole, **place} for hole in holes])
+            made = {"grid_uuid": "g", "group_uuid": group, "foilhole_uuids": holes}
+            judged = {"event_type": "ctf.registered", "micrograph_uuid": "m", "quality": True}
+            several = {"foilhole_uuids": [*holes, holes[0]], "prediction_model_name": "one"}
+            of_group = {"group_uuid": group, "prediction_model_name": "other"}
+            of_hole = {"foilhole_uuid": "h", "prediction_model_name": "one"}
+            statements.clear()
+            apply_event(connection, {"event_type": "foilhole.group_create", **made})
+            for name, about, value in (
+                ("foilhole.model_prediction", of_hole, 1.0),
+                ("foilhole.model_multi_prediction", several, 0.2),
+                ("foilhole.group_model_prediction", of_group, 0.6),
+                ("foilhole.model_multi_prediction", several, 0.4),
+            ):
+                given = {"event_type": name, "prediction_value": value}
+                apply_event(connection, given | about)
+            apply_event(connection, judged)
+            apply_event(connection, {"event_type": "refresh.predictions", "grid_uuid": "g"})
+            counts.append(len(statements))
+        event.remove(connection, "before_cursor_execute", count)
+        overall = select(overall_prediction.c.foilhole_uuid, overall_prediction.c.value)
+        found = dict(connection.execute(overall).tuples().all())
+        history = connection.execute(select(func.count()).select_from(prediction)).scalar()
+    assert counts[0] == counts[1]
+    assert found.pop("h") == 1.0
+    assert list(found.values()) == pytest.approx([0.5] * 440)
+    assert history == 2 + 3 * 440
+
+
 def test_a_model_that_was_wrong_all_night_still_predicts_what_no_other_does(
     database: Database,
 ) -> None:

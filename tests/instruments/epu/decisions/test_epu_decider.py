@@ -22,7 +22,7 @@ from skywright.instruments.epu.agent.client import ApiClient
 from skywright.instruments.epu.agent.control import ControlClient
 from skywright.instruments.epu.agent.instructions import DeclinedError
 from skywright.instruments.epu.broker.apply import apply_event
-from skywright.instruments.epu.broker.quality import store_prediction
+from skywright.instruments.epu.broker.quality import store_predictions
 from skywright.instruments.epu.database import Database, open_database, record, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
@@ -130,7 +130,7 @@ def test_holes_are_suggested_by_what_models_predict(recorded: Database, tmp_path
         connection.execute(prediction_model.insert().values(name="model", description=""))
         for other, value in ((others[-1], 0.99), (others[0], 0.01)):
             grid, uuid = other["grid_uuid"], other["uuid"]
-            store_prediction(connection, grid, "model", value, foilhole_uuid=uuid)
+            store_predictions(connection, "foilhole", {uuid: grid}, "model", value)
     decider.step()
     assert decider.suggestion["holes"] == (before[-1], *before[1:-1])
     assert decider.suggestion["skipped_holes"] == (before[0],)
@@ -148,8 +148,13 @@ def test_a_suggestion_that_could_not_be_stored_is_made_again(
         recorded, tmp_path / "data", suggested=lambda _, suggestion: suggested.append(suggestion)
     )
     with monkeypatch.context() as failing:
-        values = "skywright.instruments.epu.decisions.decider.set_values"
-        failing.setattr(values, lambda *_, **__: 1 / 0)
+
+        def store_and_fail(*arguments: Any) -> None:
+            store_predictions(*arguments)
+            raise ZeroDivisionError
+
+        place = "skywright.instruments.epu.decisions.decider.store_predictions"
+        failing.setattr(place, store_and_fail)
         with pytest.raises(ZeroDivisionError):
             decider.step()
     assert (decider.suggestion, suggested) == ({}, [])

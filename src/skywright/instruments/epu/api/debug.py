@@ -134,6 +134,7 @@ async def close_session(session_id: str, service: ServiceOf) -> Response:
         mine = agent_session.c.session_id == session_id
         if not set_values(connection, agent_session, mine, status="closed"):
             raise HTTPException(404, f"Session {session_id} not found")
+        instructions.end_streams(connection, session_id)
 
     await service.writer.do(work)
     return answer(

@@ -88,8 +88,6 @@ def _add_routes(kind: str) -> None:
     @router.put(f"{path}/{{uuid}}", response_model=shape, name=f"update {kind}")
     async def update_one(uuid: str, body: fields, service: ServiceOf) -> Response:  # type: ignore[valid-type]
         given = body.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
-        if kind == "gridsquare":
-            given["lowmag"] = body.lowmag  # type: ignore[attr-defined]
         row = await service.writer.do(lambda connection: change(connection, kind, uuid, given))
         return entity_answer(kind, row)
 

@@ -234,6 +234,11 @@ def disconnect(connection: Connection, connection_id: str, reason: str) -> None:
     _close(connection, reason, agent_connection.c.connection_id == connection_id)
 
 
+def end_streams(connection: Connection, session_id: str) -> None:
+    """Let the open streams of a session end, which is closed now."""
+    _close(connection, "session closed", agent_connection.c.session_id == session_id)
+
+
 def close_reason(connection: Connection, connection_id: str) -> str | None:
     """Return why an agent's stream was closed; None while it is open."""
     table = agent_connection.c

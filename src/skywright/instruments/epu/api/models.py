@@ -178,7 +178,7 @@ class GridSquareBase(Model):
 class GridSquareFields(GridSquareBase):
     """Fields of a grid square; ``lowmag``: known from the atlas only."""
 
-    lowmag: bool = False
+    lowmag: bool | None = None
 
 
 class GridSquareCreate(GridSquareFields):

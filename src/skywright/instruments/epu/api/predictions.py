@@ -10,7 +10,7 @@ from skywright.instruments.epu.api import models, models_services
 from skywright.instruments.epu.api.answers import answer, entity, list_answer, whole
 from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.service import Page, PageOf, Service, ServiceOf
-from skywright.instruments.epu.broker.quality import find_model, store_prediction
+from skywright.instruments.epu.broker.quality import find_model, store_predictions
 from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
@@ -116,10 +116,9 @@ async def create_prediction(body: models_services.PredictionCreate, service: Ser
         if subject is None:
             title = "GridSquare" if kind == "gridsquare" else "FoilHole"
             raise HTTPException(404, f"{title} {uuid} not found")
-        grid, model = subject["grid_uuid"], body.prediction_model_name
+        grids, model = {uuid: subject["grid_uuid"]}, body.prediction_model_name
         _model(connection, model)
-        about: dict[str, Any] = {"metric": body.metric_name, f"{kind}_uuid": uuid}
-        number = store_prediction(connection, grid, model, body.value, **about)
+        (number,) = store_predictions(connection, kind, grids, model, body.value, body.metric_name)
         return _rows(connection, select(prediction).where(prediction.c.id == number))[0]
 
     return answer(await service.writer.do(work), 201)

@@ -27,7 +27,7 @@ def change(connection: Connection, kind: str, uuid: str, given: dict[str, Any]) 
         404: the entity or its new parent is not stored; 422: another uuid is given.
     """
     before = stored(connection, kind, uuid)
-    if given.pop("uuid", None) not in (None, uuid):
+    if given.get("uuid") not in (None, uuid):
         raise HTTPException(422, f"{KINDS[kind].title} {uuid}: its uuid cannot change")
     table = schema.ENTITIES[kind]
     changes = {
@@ -37,7 +37,8 @@ def change(connection: Connection, kind: str, uuid: str, given: dict[str, Any]) 
         and not (kind == "gridsquare" and name == "status" and value == "none")
     }
     changes |= _move(connection, kind, before, changes)
-    keys = {name: before[name] for name in (*_IDS, *_LINKS) if name in table.c}
+    # The message of the change has the ids, and a name that depends on ``lowmag``.
+    keys = {name: before[name] for name in (*_IDS, *_LINKS, "lowmag") if name in table.c}
     record(connection, kind, [{"uuid": uuid, **keys, **changes}])
     return stored(connection, kind, uuid)
 

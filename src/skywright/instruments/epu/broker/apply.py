@@ -1,7 +1,7 @@
 """What a message does to the entity database."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,13 +14,18 @@ from skywright.instruments.epu.broker.quality import (
     judge,
     store_metric,
     store_overall,
-    store_prediction,
+    store_predictions,
 )
 from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database import schema_exchange as exchange
 from skywright.instruments.epu.database import schema_quality as quality
 from skywright.instruments.epu.database.schema import MicrographStatus
-from skywright.instruments.epu.database.write import insert_into, set_values, take_changes
+from skywright.instruments.epu.database.write import (
+    chunks,
+    insert_into,
+    set_values,
+    take_changes,
+)
 
 STEPS = [status.value for status in MicrographStatus]
 """States of a micrograph in their order: a late message never takes the state back."""
@@ -105,23 +110,36 @@ def _atlas_prediction(connection: Connection, event: events.AtlasPrediction) -> 
 
 
 def _square_prediction(connection: Connection, event: events.GridSquarePrediction) -> None:
-    _predict(connection, event, "gridsquare", event.gridsquare_uuid)
+    _predict(connection, event, "gridsquare", [event.gridsquare_uuid])
 
 
 def _hole_prediction(connection: Connection, event: events.FoilHolePrediction) -> None:
-    _predict(connection, event, "foilhole", event.foilhole_uuid)
+    _predict(connection, event, "foilhole", [event.foilhole_uuid])
 
 
 def _holes_prediction(connection: Connection, event: events.FoilHolesPrediction) -> None:
-    for uuid in event.foilhole_uuids:
-        _predict(connection, event, "foilhole", uuid)
+    _predict(connection, event, "foilhole", event.foilhole_uuids)
 
 
-def _predict(connection: Connection, event: events.ModelPrediction, kind: str, uuid: str) -> None:
-    grid, model = _known(connection, kind, uuid)["grid_uuid"], event.prediction_model_name
+def _predict(
+    connection: Connection, event: events.ModelPrediction, kind: str, uuids: Sequence[str]
+) -> None:
+    """Store one prediction for squares or holes, all of which must be stored."""
+    grids, model = _grids_of(connection, kind, uuids), event.prediction_model_name
     _model(connection, model)
-    about: dict[str, Any] = {"metric": event.metric, f"{kind}_uuid": uuid}
-    store_prediction(connection, grid, model, event.prediction_value, **about)
+    store_predictions(connection, kind, grids, model, event.prediction_value, event.metric)
+
+
+def _grids_of(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, str]:
+    """Return the grid of each square or hole, all of which must be stored."""
+    table, grids = schema.ENTITIES[kind], dict[str, str]()
+    for part in chunks(list(dict.fromkeys(uuids))):
+        query = select(table.c.uuid, table.c.grid_uuid).where(table.c.uuid.in_(part))
+        grids |= dict(connection.execute(query).tuples().all())
+    for uuid in uuids:
+        if uuid not in grids:
+            raise UnknownEntityError(f"{kind} {uuid} is not stored")
+    return grids
 
 
 def _model(connection: Connection, name: str) -> None:
@@ -131,8 +149,7 @@ def _model(connection: Connection, name: str) -> None:
 
 def _group_created(connection: Connection, event: events.GroupCreated) -> None:
     _known(connection, "grid", event.grid_uuid)
-    for uuid in event.foilhole_uuids:
-        _known(connection, "foilhole", uuid)
+    _grids_of(connection, "foilhole", event.foilhole_uuids)
     connection.execute(
         insert_into(connection, quality.foilhole_group)
         .values(uuid=event.group_uuid, grid_uuid=event.grid_uuid, name=event.name or "")
@@ -164,8 +181,7 @@ def _group_prediction(connection: Connection, event: events.GroupPrediction) -> 
     )
     member = quality.foilhole_group_member
     holes = select(member.c.foilhole_uuid).where(member.c.group_uuid == event.group_uuid)
-    for uuid in list(connection.execute(holes).scalars()):
-        _predict(connection, event, "foilhole", uuid)
+    _predict(connection, event, "foilhole", connection.execute(holes).scalars().all())
 
 
 def _parameter_updated(connection: Connection, event: events.ParameterUpdated) -> None:

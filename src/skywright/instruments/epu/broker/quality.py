@@ -8,9 +8,10 @@ nothing was learned of them. A new model begins with the mean of the weights. Th
 have the sum 1.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from skywright.instruments.epu.broker.events import Judged
 from skywright.instruments.epu.database.read import Row
@@ -24,7 +25,7 @@ from skywright.instruments.epu.database.schema_quality import (
     prediction,
     prediction_model,
 )
-from skywright.instruments.epu.database.write import insert_into, set_values
+from skywright.instruments.epu.database.write import chunks, insert_into
 
 SURE = 0.01
 """Probabilities are kept this far from 0 and 1, so that one surprise removes no model for good."""
@@ -46,35 +47,51 @@ def store_metric(connection: Connection, name: str | None) -> None:
         connection.execute(statement.on_conflict_do_nothing())
 
 
-def store_prediction(
+def store_predictions(
     connection: Connection,
-    grid: str,
+    kind: str,
+    grids: Mapping[str, str],
     model: str,
     value: float,
-    *,
     metric: str | None = None,
-    gridsquare_uuid: str | None = None,
-    foilhole_uuid: str | None = None,
-) -> int:
-    """Store a prediction for a square or hole, make it the present one, and combine anew.
+) -> list[int]:
+    """Store a prediction for squares or holes, make it the present one, and combine anew.
 
-    The model must be stored.
+    Parameters
+    ----------
+    connection
+        From `Database.write`.
+    kind
+        ``gridsquare`` or ``foilhole``.
+    grids
+        Uuid of the grid of each square or hole, by the uuid of that.
+    model
+        Name of the model, which must be stored.
+    value
+        What it predicts.
+    metric
+        What the prediction is for; None: the quality as a whole.
 
     Returns
     -------
-    int
-        Id of the prediction.
+    list of int
+        Ids of the predictions.
     """
     store_metric(connection, metric)
-    subject = {"gridsquare_uuid": gridsquare_uuid, "foilhole_uuid": foilhole_uuid}
-    about = {**subject, "prediction_model_name": model, "metric_name": metric}
-    statement = insert(prediction).values(timestamp=datetime.now(UTC), value=value, **about)
-    number = connection.execute(statement.returning(prediction.c.id)).scalar_one()
-    same = [current_prediction.c[name].is_not_distinct_from(about[name]) for name in about]
-    connection.execute(delete(current_prediction).where(*same))
-    connection.execute(insert(current_prediction).values(grid_uuid=grid, value=value, **about))
-    _combine(connection, grid, subject, weights(connection, grid))
-    return number
+    column, table, now = f"{kind}_uuid", current_prediction, datetime.now(UTC)
+    about = {"prediction_model_name": model, "metric_name": metric}
+    numbers: list[int] = []
+    for part in chunks(list(grids)):
+        made = insert(prediction).returning(prediction.c.id)
+        dated = [{column: uuid, "timestamp": now, "value": value, **about} for uuid in part]
+        numbers += connection.execute(made, dated).scalars()
+        same = [table.c[name].is_not_distinct_from(text) for name, text in about.items()]
+        connection.execute(delete(table).where(table.c[column].in_(part), *same))
+        rows = [{column: uuid, "grid_uuid": grids[uuid], "value": value, **about} for uuid in part]
+        connection.execute(insert(table), rows)
+    for grid in dict.fromkeys(grids.values()):
+        _combine(connection, grid, column, [uuid for uuid in grids if grids[uuid] == grid])
+    return numbers
 
 
 def weights(connection: Connection, grid: str) -> dict[tuple[str, str | None], float]:
@@ -137,37 +154,41 @@ def _first_weight(known: dict[tuple[str, str | None], float]) -> float:
 def store_overall(connection: Connection, grid: str) -> None:
     """Combine the predictions of all squares and holes of a grid by the present weights."""
     table = current_prediction
-    query = (
-        select(table.c.gridsquare_uuid, table.c.foilhole_uuid)
-        .where(table.c.grid_uuid == grid)
-        .distinct()
-    )
-    known = weights(connection, grid)
-    for row in list(connection.execute(query).mappings()):
-        _combine(connection, grid, dict(row), known)
+    for column in (table.c.gridsquare_uuid, table.c.foilhole_uuid):
+        query = select(column).where(table.c.grid_uuid == grid, column.is_not(None)).distinct()
+        _combine(connection, grid, column.name, connection.execute(query).scalars().all())
 
 
-def _combine(
-    connection: Connection,
-    grid: str,
-    subject: dict[str, str | None],
-    known: dict[tuple[str, str | None], float],
-) -> None:
-    table = current_prediction
-    same = [table.c[name].is_not_distinct_from(value) for name, value in subject.items()]
-    rows = list(connection.execute(select(table).where(*same)).mappings())
+def _combine(connection: Connection, grid: str, column: str, uuids: Sequence[str]) -> None:
+    """Combine the predictions of squares or holes of a grid; `column` has their uuids."""
+    table, overall, known = current_prediction, overall_prediction, weights(connection, grid)
     first = _first_weight(known)
-    parts = [
-        (known.get((row["prediction_model_name"], row["metric_name"]), first), row["value"])
-        for row in rows
-    ]
+    for part in chunks(uuids):
+        parts: dict[str, list[tuple[float, float]]] = {}
+        mine = select(table).where(table.c[column].in_(part)).order_by(table.c.id)
+        for row in connection.execute(mine).mappings():
+            weight = known.get((row["prediction_model_name"], row["metric_name"]), first)
+            parts.setdefault(row[column], []).append((weight, row["value"]))
+        values = {uuid: _mean(found) for uuid, found in parts.items()}
+        stored = select(overall.c[column], overall.c.id).where(overall.c[column].in_(part))
+        numbers = dict(connection.execute(stored).tuples().all())
+        changed = [{"number": numbers[uuid], "new": values[uuid]} for uuid in numbers]
+        added = [
+            {"grid_uuid": grid, column: uuid, "value": values[uuid]}
+            for uuid in values.keys() - numbers.keys()
+        ]
+        if changed:
+            change = update(overall).where(overall.c.id == bindparam("number"))
+            connection.execute(change.values(value=bindparam("new")), changed)
+        if added:
+            connection.execute(insert(overall), added)
+
+
+def _mean(parts: Sequence[tuple[float, float]]) -> float:
+    """Return the mean of values, each with its weight before it."""
     total = sum(weight for weight, _ in parts)
     # Divided first: the sum of products of the largest numbers would be infinite
-    value = sum(weight / total * part for weight, part in parts)
-    overall = overall_prediction
-    same = [overall.c[name].is_not_distinct_from(value_) for name, value_ in subject.items()]
-    if not set_values(connection, overall, *same, value=value):
-        connection.execute(insert(overall).values(grid_uuid=grid, value=value, **subject))
+    return sum(weight / total * value for weight, value in parts)
 
 
 def _count(connection: Connection, name: str, grid: str, value: float) -> None:

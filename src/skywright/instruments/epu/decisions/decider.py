@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, RowMapping, case, func, select
+from sqlalchemy import Connection, RowMapping, bindparam, case, func, select, update
 
 from skywright.analysis import Batch
-from skywright.instruments.epu.broker.quality import find_model, store_prediction
+from skywright.instruments.epu.broker.quality import find_model, store_predictions
 from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
     overall_prediction,
     prediction_model,
 )
-from skywright.instruments.epu.database.write import set_values
 from skywright.instruments.epu.decisions.analysis import MicrographQuality
 from skywright.instruments.epu.decisions.policy import Left, Policy, StayOrLeave, Suggestion
 from skywright.instruments.epu.decisions.quality import GridQuality
@@ -357,25 +356,27 @@ def _store(
     before = len(stored)
     for square, share in quality.shares.items():
         if square in uuids and _differs(stored, square, share):
-            store_prediction(connection, grid, MODEL, share, gridsquare_uuid=uuids[square])
+            store_predictions(connection, "gridsquare", {uuids[square]: grid}, MODEL, share)
             stored[square] = share
     if not is_new and len(stored) == before:  # a newly stored square needs its place in the order
         return stored
-    overall = overall_prediction
-    mine = overall.c.grid_uuid == grid
-    set_values(connection, overall, mine, suggested_acquisition_index=None)
-    for index, square in enumerate(suggestion.squares):
-        if square in stored and square in uuids:
-            of_square = overall.c.gridsquare_uuid == uuids[square]
-            set_values(connection, overall, of_square, suggested_acquisition_index=index)
-    hole = schema.foilhole
-    places = {name: index for index, name in enumerate(suggestion.holes)}
-    predicted = (
-        select(hole.c.uuid, hole.c.foilhole_id)
-        .join_from(hole, overall, overall.c.foilhole_uuid == hole.c.uuid)
-        .where(hole.c.grid_uuid == grid, hole.c.gridsquare_id == "".join(suggestion.squares[:1]))
+    hole, overall = schema.foilhole, overall_prediction
+    of_square = select(hole.c.foilhole_id, hole.c.uuid).where(
+        hole.c.grid_uuid == grid, hole.c.gridsquare_id == "".join(suggestion.squares[:1])
     )
-    for uuid, name in connection.execute(predicted).all():
-        of_hole = overall.c.foilhole_uuid == uuid
-        set_values(connection, overall, of_hole, suggested_acquisition_index=places.get(name))
+    holes = _pairs(connection, of_square)
+    shown = {square: uuid for square, uuid in uuids.items() if square in stored}
+    places: dict[str, int] = {}
+    for order, found in ((suggestion.squares, shown), (suggestion.holes, holes)):
+        places |= {found[name]: index for index, name in enumerate(order) if name in found}
+    subject = func.coalesce(overall.c.gridsquare_uuid, overall.c.foilhole_uuid)
+    rows = select(overall.c.id, overall.c.suggested_acquisition_index, subject)
+    changed = [
+        {"number": number, "place": places.get(uuid)}
+        for number, place, uuid in connection.execute(rows.where(overall.c.grid_uuid == grid))
+        if place != places.get(uuid)
+    ]
+    if changed:
+        change = update(overall).where(overall.c.id == bindparam("number"))
+        connection.execute(change.values(suggested_acquisition_index=bindparam("place")), changed)
     return stored

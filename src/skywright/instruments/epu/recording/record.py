@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skywright.instruments.epu.recording.archive import INLINE_MAX, RecordedEvent, RecordingWriter
+from skywright.instruments.epu.recording.archive import (
+    INLINE_MAX,
+    RecordedEvent,
+    RecordingError,
+    RecordingWriter,
+    printable,
+    safe_path,
+)
 from skywright.instruments.epu.watch.inotify import InotifyTree
 
 logger = logging.getLogger(__name__)
@@ -88,6 +95,7 @@ class DirectoryRecorder:
         self._known: dict[str, _Known] = {}
         self._started = time.time() - time.monotonic()
         self._failing: set[str] = set()
+        self._left_out: set[str] = set()
         out = writer.path.resolve()
         self._ignored = {out, writer.partial.resolve()}
 
@@ -120,7 +128,7 @@ class DirectoryRecorder:
     def record_difference(self, path: str, now: float, initial: bool = False) -> None:
         """Record how a path differs from what is recorded."""
         full = self.root / path
-        if not self._ignored.isdisjoint((full, *full.parents)):
+        if not self._ignored.isdisjoint((full, *full.parents)) or not self._can_be_replayed(path):
             return
         known = self._known.get(path)
         try:
@@ -145,6 +153,20 @@ class DirectoryRecorder:
         elif is_file:
             self._file(path, full, status, known, now, initial)
 
+    def _can_be_replayed(self, path: str) -> bool:
+        r"""Return whether a replay takes a name; one that it refuses is logged once.
+
+        With ``..\x`` or ``C:`` in it a recording could not be replayed at all.
+        """
+        try:
+            safe_path(path)
+        except RecordingError as error:
+            if path not in self._left_out:
+                logger.warning("%s: left out, the name is %s", printable(path), error)
+            self._left_out.add(path)
+            return False
+        return True
+
     def _directory(self, path: str, known: _Known | None, now: float, initial: bool) -> None:
         if known is None:
             self._known[path] = _Known(is_directory=True)
@@ -160,7 +182,8 @@ class DirectoryRecorder:
 
     def moved(self, source: str, target: str, now: float) -> None:
         """Record that a path has another name."""
-        if source not in self._known:
+        if source not in self._known or not self._can_be_replayed(target):
+            self.record_difference(source, now)
             self.record_difference(target, now)
             return
         is_directory = self._known[source].is_directory

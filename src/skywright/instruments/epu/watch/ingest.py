@@ -18,6 +18,9 @@ from skywright.instruments.epu.watch.memory import load_memory
 
 NO_TIME = -1
 """Time, in the signature of a file, that no file has: the file counts as changed."""
+SECOND_NS = 1_000_000_000
+NEW_NS = 3 * SECOND_NS
+"""A file of a disk that rounds times may be changed again, without another time, until then."""
 
 
 @dataclass(slots=True)
@@ -117,7 +120,7 @@ class Ingest:
             data = read_file(path, file.kind)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
             if self.memory.digests.get(file.path) == digest:
-                self.memory.known[file.path] = signature
+                self.memory.known[file.path] = _lasting(signature)
                 return None
             entity = PARSERS[file.kind](data, problems)
         except XmlError as error:
@@ -131,7 +134,7 @@ class Ingest:
                 # `os.access` does not know of it (CIFS, SELinux), each scan would read it again.
                 signature = signature[0], NO_TIME
             return Failure(file, error.strerror or str(error), signature)
-        return Read(file, signature, digest, entity, problems)
+        return Read(file, _lasting(signature), digest, entity, problems)
 
     def process(self, files: Iterable[EpuFile]) -> Outcome:
         """Read files and commit what they hold."""
@@ -175,3 +178,13 @@ class Ingest:
         if rows:
             with self.database.write() as connection:
                 record_files(connection, rows)
+
+
+def _lasting(signature: Signature) -> Signature:
+    """Return a signature that no later content of the file can have.
+
+    Some network disks and FAT keep whole seconds only: a file that is changed soon has its time.
+    """
+    size, time_ns = signature
+    is_rounded, age_ns = time_ns % SECOND_NS == 0, time.time_ns() - time_ns
+    return (size, NO_TIME) if is_rounded and abs(age_ns) < NEW_NS else signature

@@ -8,6 +8,8 @@ import psutil
 
 PROCESS_NAME = "hashpipe"
 GROWN_WITHIN_S = 10.0
+CLOCK_AHEAD_S = 60.0
+"""The clock of a file server may be this far ahead; files with later times were dated wrongly."""
 LAYOUTS = ("*.pff", "*/*.pff", "*/*/*.pff")
 """Where files are below a directory: that of a run, of a head node, of a node."""
 
@@ -26,7 +28,6 @@ def hashpipe_runs() -> bool:
 
 def grew_recently(data_dir: Path, within_s: float = GROWN_WITHIN_S) -> bool:
     """Return whether a PFF file with content below `data_dir` changed in the last `within_s`."""
-    since = time.time() - within_s
     for pattern in LAYOUTS:
         # Path.glob fails when a directory is removed meanwhile.
         for name in iglob(pattern, root_dir=data_dir):  # noqa: PTH207
@@ -34,6 +35,7 @@ def grew_recently(data_dir: Path, within_s: float = GROWN_WITHIN_S) -> bool:
                 state = (data_dir / name).stat()
             except OSError:
                 continue
-            if state.st_size and state.st_mtime >= since:
+            age_s = time.time() - state.st_mtime
+            if state.st_size and -CLOCK_AHEAD_S <= age_s < within_s:
                 return True
     return False

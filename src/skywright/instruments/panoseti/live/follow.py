@@ -37,6 +37,10 @@ FileKey = tuple[int, str]
 """Module and product."""
 DIRECTORY_PERIOD_S = 1.0
 """Directories are listed this often in any case."""
+RANK_PERIOD_S = 10.0
+"""Runs that are there are put in order this often; a new one is found at the next scan."""
+NEW_NS = 3_000_000_000
+"""A directory that was changed so short ago may be changed again and keep its time."""
 SLOW_POLL_S, FAST_POLL_S = 0.5, 0.005
 """Period of the checks of sizes, where the kernel reports growth and where it does not."""
 NAME_BYTES = 10
@@ -98,6 +102,11 @@ class RunFinder:
         self._scans = 0
         self._appeared: dict[str, int] = {}
         """Number of the scan that has found a run first, by its name."""
+        self._changed_ns: dict[Path, int] = {}
+        """When runs were made in or removed from a directory for the last time."""
+        self._found: list[Path] = []
+        self._due = 0.0
+        """When `_found` is no longer right though nothing has changed."""
 
     def directories(self) -> list[Path]:
         """Return the data directory, then the directories of runs that may hold files now.
@@ -106,14 +115,21 @@ class RunFinder:
         with files if that is another: a run that begins has none for a moment.
         """
         with self._lock:
-            return self._directories()
+            parents = [self._data_dir, *_module_directories(self._data_dir)]
+            changed_ns = {parent: _mtime_ns(parent) for parent in parents}
+            now = time.monotonic()
+            if changed_ns != self._changed_ns or now >= self._due:
+                is_old = max(changed_ns.values()) < time.time_ns() - NEW_NS
+                self._found, self._changed_ns = self._directories(parents), changed_ns
+                self._due = now + RANK_PERIOD_S if is_old else now
+            return self._found
 
-    def _directories(self) -> list[Path]:
-        data_dir, scan = self._data_dir, self._scans
+    def _directories(self, parents: Sequence[Path]) -> list[Path]:
+        scan = self._scans
         self._scans += 1
         runs: list[tuple[tuple[int, int], Path]] = []
         there = set()
-        for parent in [data_dir, *_module_directories(data_dir)]:
+        for parent in parents:
             dated = []
             for entry in _entries(parent):
                 name = entry.name
@@ -132,7 +148,15 @@ class RunFinder:
                     break
         self._appeared = {name: number for name, number in self._appeared.items() if name in there}
         runs.sort(reverse=True)
-        return [data_dir, *(path for _, path in runs)]
+        return [self._data_dir, *(path for _, path in runs)]
+
+
+def _mtime_ns(directory: Path) -> int:
+    """Return when the entries of a directory have changed; 0 if it is gone."""
+    try:
+        return os.stat(directory).st_mtime_ns  # noqa: PTH116 (asked at each scan)
+    except OSError:
+        return 0
 
 
 def _module_directories(data_dir: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Collection
 
 from google.protobuf.struct_pb2 import Struct, Value
@@ -23,6 +24,8 @@ from skywright.wire.daqdata.encode import ImageEncoder, pixels_of
 
 NEEDED = ("pkt_tai", "pkt_nsec", "tv_sec", "tv_usec")
 """Header numbers that the observatory's clients cannot do without."""
+OTHER_WAY_S = 10.0
+"""Frames are awaited the way that the newest one of their slot has come, for this time."""
 
 
 def _encoder(product: Product) -> ImageEncoder:
@@ -56,13 +59,15 @@ class Publisher:
         self.modules = modules
         self.products = products
         self._encoders = {name: _encoder(product) for name, product in PRODUCTS.items()}
+        self._newest: dict[SlotKey, tuple[bool, int, float]] = {}
+        """Of each slot: whether its frame was pushed, its time, and when it was published."""
 
     def takes(self, module: int, product: str) -> bool:
         """Return whether frames of a product of `module` are published."""
         return product in self.products and (not self.modules or module in self.modules)
 
-    def publish(self, frames: Frames, row: int) -> None:
-        """Publish one of the frames."""
+    def publish(self, frames: Frames, row: int, pushed: bool = False) -> None:
+        """Publish one of the frames; `pushed`: it is from a socket, and may be in a file too."""
         product = frames.product
         if not self.takes(frames.module, product.name):
             return
@@ -71,6 +76,9 @@ class Publisher:
         if product.quabos == 1:
             quabo = int(frames.quabo[row])
             numbers = [quabo, *numbers.tolist()]
+        key = SlotKey(frames.module, product.name, quabo)
+        if self._came_the_other_way(key, pushed, int(frames.time_ns[row])):
+            return
         payload = self._encoders[product.name].encode(
             numbers,
             frames.image[row],
@@ -81,7 +89,16 @@ class Publisher:
             int(frames.time_ns[row]),
             flag_text(int(frames.flags[row])),
         )
-        self._slots.publish(SlotKey(frames.module, product.name, quabo), product.movie, payload)
+        self._slots.publish(key, product.movie, payload)
+
+    def _came_the_other_way(self, key: SlotKey, pushed: bool, time_ns: int) -> bool:
+        """Return whether a slot has this frame, or a later one, from a socket or file instead."""
+        now = time.monotonic()
+        was_pushed, newest_ns, since = self._newest.get(key, (pushed, 0, now))
+        if was_pushed != pushed and time_ns <= newest_ns and now < since + OTHER_WAY_S:
+            return True
+        self._newest[key] = pushed, time_ns, now
+        return False
 
     def publish_newest(self, frames: Frames) -> None:
         """Publish the last frame, for ph256 the last one of each board."""

@@ -86,7 +86,7 @@ class FrameStream:
             image.reshape(1, product.side, product.side),
         )
         self.frames += 1
-        self._publisher.publish(frames, 0)
+        self._publisher.publish(frames, 0, pushed=True)
 
 
 async def serve_socket(

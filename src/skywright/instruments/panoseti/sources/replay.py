@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.counters import Counters
+from skywright.acquire.counters import sum_counts
 from skywright.acquire.source import PolledSource
 from skywright.errors import DataError
 from skywright.instruments.panoseti.clock import NS
@@ -21,15 +21,21 @@ logger = logging.getLogger(__name__)
 
 STEP_S = 0.05
 """Frames of this time, or more, are delivered together."""
+AHEAD = 3
+"""Frames after one that tell whether it is dated far ahead."""
+
+Lost = dict[tuple[str, Path], int]
+"""Losses of the files that were read, by cause and file."""
 
 
 class ReplaySource(PolledSource[FrameGroup]):
     """Deliver the frames of a run directory as their times come, each once, until `rewind`.
 
     The frames keep their times and refer to the files of the run. A frame that is earlier than the
-    one before it in its file, or without a time, comes with that one. One that is later than both
-    frames after it comes with these, and the last one of a group with the one before it: a single
-    frame dated far ahead holds up no others. While the source is stopped, the run stands still.
+    one before it, or without a time, comes with that one. None comes later than two successive ones
+    of the next three of its module and product, and the last two come with the one before them: one
+    or two frames dated far ahead hold up no others. While the source is stopped, the run stands
+    still.
 
     Parameters
     ----------
@@ -62,7 +68,7 @@ class ReplaySource(PolledSource[FrameGroup]):
         self._modules = modules
         self._speed = speed
         self._clock = clock
-        self._counters = Counters()
+        self._lost: Lost = {}
         self._stopping = threading.Event()
         self._chains: list[_Chain] = []
         self._first_ns = 0
@@ -75,7 +81,7 @@ class ReplaySource(PolledSource[FrameGroup]):
     @property
     def lost(self) -> Mapping[str, int]:
         """Frames that are cut, and files that could not be read to their end."""
-        return self._counters.as_dict()
+        return sum_counts(*({cause: count} for (cause, _), count in list(self._lost.items())))
 
     @property
     def run(self) -> str:
@@ -92,7 +98,7 @@ class ReplaySource(PolledSource[FrameGroup]):
         for chain in self._chains:
             chain.close()
         self._chains = [
-            _Chain(paths, self._counters)
+            _Chain(paths, self._lost)
             for (module, _), paths in self._run_directory.files().items()
             if not self._modules or module in self._modules
         ]
@@ -145,10 +151,13 @@ class ReplaySource(PolledSource[FrameGroup]):
 class _Chain:
     """The frames of one module and product, file after file."""
 
-    def __init__(self, paths: Sequence[Path], counters: Counters) -> None:
-        self._groups = _groups(paths, counters)
+    def __init__(self, paths: Sequence[Path], lost: Lost) -> None:
+        self._groups = _groups(paths, lost)
         self._group: FrameGroup | None = None
+        self._following = next(self._groups, None)
         self._due: NDArray[np.int64] = np.empty(0, np.int64)
+        self._before = self._due
+        """Times of the last frames before those of the group."""
         self._latest_ns = 0
         self._done = 0
         self._advance()
@@ -180,21 +189,33 @@ class _Chain:
     def close(self) -> None:
         """Close the file."""
         self._groups.close()
-        self._group = None
+        self._group = self._following = None
 
     def _advance(self) -> None:
-        self._group, self._done = next(self._groups, None), 0
-        if self._group is not None:
-            times = self._group.frames.time_ns
-            begin_ns = self._latest_ns or min(times[times > 0][:3].tolist(), default=0)
-            if len(times) > 2:
-                following = np.concatenate([times, times[-3:-1]])
-                times = np.minimum(times, np.maximum(following[1:-1], following[2:]))
-            self._due = np.maximum(np.maximum.accumulate(times), begin_ns)
-            self._latest_ns = int(self._due[-1])
+        self._group, self._following, self._done = self._following, next(self._groups, None), 0
+        if self._group is None:
+            return
+        times, before = self._group.frames.time_ns, self._before
+        after = times[:0] if self._following is None else self._following.frames.time_ns
+        around = np.concatenate([before, times, after[:AHEAD]])
+        due = _due(around)[len(before) : len(before) + len(times)]
+        self._before = around[: len(before) + len(times)][-1 - AHEAD :]
+        begin_ns = self._latest_ns or min(due[due > 0][:3].tolist(), default=0)
+        self._due = np.maximum(np.maximum.accumulate(due), begin_ns)
+        self._latest_ns = int(self._due[-1])
 
 
-def _groups(paths: Sequence[Path], counters: Counters) -> Generator[FrameGroup]:
+def _due(times: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return when successive frames come: at their times, if these are not far ahead."""
+    count = len(times)
+    end = times[-4:-2] if count > 3 else times[-3:-1]
+    known = np.concatenate([times, end, np.full(AHEAD, np.iinfo(np.int64).max)])
+    pairs = np.maximum(known[:-1], known[1:])
+    due: NDArray[np.int64] = np.minimum.reduce([times, pairs[1 : count + 1], pairs[2 : count + 2]])
+    return due
+
+
+def _groups(paths: Sequence[Path], lost: Lost) -> Generator[FrameGroup]:
     for path in paths:
         try:
             with PffFile(path) as file:
@@ -203,8 +224,7 @@ def _groups(paths: Sequence[Path], counters: Counters) -> Generator[FrameGroup]:
                     sizes = file.frame_sizes(first, first + len(frames))
                     if len(frames):
                         yield FrameGroup(path, path.parent.name, frames, sizes)
-                if file.torn:
-                    counters.add("frame torn", file.torn)
+                lost["frame torn", path] = file.torn
         except (DataError, OSError) as error:
-            counters.add("file not readable")
+            lost["file not readable", path] = 1
             logger.error("%s: %s; it is read no further", path, error)
