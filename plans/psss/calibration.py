@@ -20,6 +20,9 @@ DEGREE_MAX = 3
 CALIBRATION = "calibration"
 ENERGY_MIN_EV = 100.0
 """Photon energies are above this, eV: a value in keV is refused."""
+ORDER_MIN = 0.9
+"""Rank correlation of measured columns and energies below which the columns are taken for noise. Of
+2 to 4 points each must follow the one before; of more, neighbors may be out of order."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _checked(
     places = finite_numbers(plan, "columns", columns)
     if len(places) != len(energies) or len(set(places)) != len(places):
         raise ConfigError(f"{plan}: columns = {places}, expected {len(energies)} different ones")
-    if not _follow_columns(energies, places):
+    if _order(energies, places) < 1.0:
         raise ConfigError(
             f"{plan}: energies_ev = {energies} at columns = {places}, expected energies that rise, "
             "or fall, with the column"
@@ -182,10 +185,15 @@ def _checked(
     return energies, places
 
 
-def _follow_columns(energies: ArrayLike, columns: ArrayLike) -> bool:
-    """Return whether the energies rise, or fall, with the column."""
-    steps = np.diff(np.array(energies)[np.argsort(columns)])
-    return bool((steps > 0).all() or (steps < 0).all())
+def _order(energies: ArrayLike, columns: ArrayLike) -> float:
+    """Return how far different energies rise, or fall, with the column: 1 if each one does.
+
+    This is the absolute value of Spearman's rank correlation.
+    """
+    ranks = np.argsort(np.argsort(np.array(energies)[np.argsort(columns)])).tolist()
+    n = len(ranks)
+    differences = sum((rank - index) ** 2 for index, rank in enumerate(ranks))
+    return abs(1.0 - 6 * differences / (n * (n * n - 1)))
 
 
 def _fit(points: Mapping[float, float], degree: int) -> EnergyCalibration:
@@ -196,7 +204,7 @@ def _fit(points: Mapping[float, float], degree: int) -> EnergyCalibration:
             f"energy axis: only {len(np.unique(columns))} energies gave a spectrum with a good "
             f"fit at a place of its own, {degree + 1} are needed"
         )
-    if not _follow_columns(energies, columns):
+    if _order(energies, columns) < ORDER_MIN:
         seen = ", ".join(f"{energy:g} eV at {column:.1f}" for energy, column in points.items())
         raise DataError(
             f"energy axis: the columns of the spectra neither rise nor fall with the energy "

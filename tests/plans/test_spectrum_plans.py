@@ -377,6 +377,17 @@ def test_axis_by_a_monochromator(RE: RunEngine) -> None:
     assert documents[-1][1]["num_events"]["primary"] == 4
 
 
+def test_axis_by_energies_so_close_that_two_centers_are_out_of_order(RE: RunEngine) -> None:
+    mono = SynAxis(name="mono", value=8995.0)
+    energies = np.linspace(8980.0, 9010.0, 31).tolist()  # 2 px apart
+    jitter = dict(zip(energies, [0.0, 3.0, 0.0] * 11, strict=False))
+    psss = FakePsss(lambda: ((mono.position - 8970.0) * 2.0 + jitter[mono.position], 3.0, 1e6))
+    psss.noise = 0.0
+    found, _ = run(RE, calibrate_energy_axis(psss, energies, monochromator=mono))
+    assert found.coefficients[1] == pytest.approx(0.5, rel=0.01)
+    assert found.rms_ev < 1.0
+
+
 def test_axis_is_kept_when_no_spectrum_is_found(RE: RunEngine) -> None:
     mono = SynAxis(name="mono", value=8995.0)
     psss = FakePsss(lambda: (math.nan, math.nan, math.nan))
