@@ -27,7 +27,7 @@ def differences(contents: JournalContents, run: Any) -> list[str]:
     found = []
     stored_stop = run.metadata.get("stop") or {}
     if contents.stop is not None and stored_stop.get("uid") != contents.stop["uid"]:
-        found.append("the stop document is missing, or another one")
+        found.append(f"the stop document is {'another one' if stored_stop else 'missing'}")
     present = dict(run.include_data_sources().base.items())
     unreadable = set(run.metadata.get(UNREADABLE_FILES) or {})
     for name in set(present) - set(contents.streams):
