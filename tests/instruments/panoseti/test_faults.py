@@ -449,8 +449,8 @@ def test_frames_of_a_clock_that_steps_back_are_flagged_and_all_there(tmp_path, t
 
 
 def test_runs_of_years_are_looked_at_once_while_none_comes_or_goes(tmp_path, monkeypatch):
-    now, listed, entries = [100.0], [], follow._entries
-    clock = SimpleNamespace(monotonic=lambda: now[0], time_ns=time.time_ns)
+    now, listed, entries, begun_ns = [100.0], [], follow._entries, time.time_ns()
+    clock = SimpleNamespace(monotonic=lambda: now[0], time_ns=lambda: begun_ns)
     monkeypatch.setattr(follow, "time", clock)
     monkeypatch.setattr(follow, "_entries", lambda path: listed.append(path) or entries(path))
     runs = [run_directory(tmp_path, 1, name) for name in ("a", "b", "c")]

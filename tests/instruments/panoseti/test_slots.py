@@ -1,5 +1,7 @@
 """The newest frame of each slot, and what each client gets of them; without a server."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from support.pano_files import made_frames
@@ -86,7 +88,7 @@ def test_only_the_wanted_modules_and_products_are_published():
 
 def test_a_frame_of_a_file_that_was_pushed_before_does_not_come_again(monkeypatch):
     slots, now = Slots(), [100.0]
-    monkeypatch.setattr(publish.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(publish, "time", SimpleNamespace(monotonic=lambda: now[0]))
     client = slots.subscribe(True, True)
     publisher, frames = Publisher(slots), made_frames("ph256", 12)  # boards in turn
 
