@@ -92,7 +92,7 @@ def _create(
         if problem is not None:
             outcomes.append(problem)
             continue
-        accepted += [_complete(creation, row, parents) for row in creation.rows]
+        accepted += [_complete(creation, row, parents, rows) for row in creation.rows]
         known |= {row["uuid"]: creation.parent for row in creation.rows}
         outcomes.append([row["uuid"] for row in creation.rows])
     made = record(connection, kind, accepted, known=stored_before)
@@ -150,11 +150,14 @@ def _problem(
 
 
 def _complete(
-    creation: Creation, row: dict[str, Any], parents: Mapping[Any, Row]
+    creation: Creation, row: dict[str, Any], parents: Mapping[Any, Row], stored: Mapping[str, Row]
 ) -> dict[str, Any]:
     column = KINDS[creation.kind].column
     if column is None:
         return row
     parent = parents[creation.parent]
     inherited = {name: parent[name] for name in _INHERITED.get(creation.kind, ())}
-    return inherited | row | {column: creation.parent}
+    # The message of a change has a name that depends on ``lowmag``.
+    before = stored.get(row["uuid"], {})
+    kept = {name: before[name] for name in ("lowmag",) if name in before}
+    return inherited | kept | row | {column: creation.parent}
