@@ -37,7 +37,7 @@ class _FailedRun(SecondRun):
 
 
 def begin_run(stage: SecondStage, start: Mapping[str, Any]) -> SecondRun:
-    """Begin a second-stage analysis of a raw run; if that fails, each result fails so."""
+    """Begin a second-stage analysis of a raw run; if that fails, each use of it raises why."""
     try:
         return stage.begin_run(start)
     except Exception as error:  # the first analysis goes on

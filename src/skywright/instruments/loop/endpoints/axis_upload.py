@@ -58,11 +58,8 @@ class Uploader:
         """
         with self._lock:
             if opened and self._pictures is None:
-                pictures, closed = (
-                    self._camera.subscribe(WAITING, runs_source=True),
-                    threading.Event(),
-                )
-                self._pictures, self._closed = pictures, closed
+                self._pictures = pictures = self._camera.subscribe(WAITING, runs_source=True)
+                self._closed = closed = threading.Event()
                 self._threads = [
                     threading.Thread(
                         target=self._send_all, args=(pictures, closed), name="upload", daemon=True
