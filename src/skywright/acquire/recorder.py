@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 """Time from the first unflushed write to the flush, s. Once the file is created, a row is visible
-at most FLUSH_S + 2 * GATHER_S (of `row_queue`), and the time of the writes, after it was offered."""
+at most FLUSH_S + 2 * GATHER_S (of `row_queue`) and the time of the writes after it was offered."""
 HANG_S = 5.0
 """Time of a write, s, after which `Recorder.error` says that it hangs. It is shorter than the
 timeout of a put to ``Capture``, so that a client whose put times out finds the reason."""
