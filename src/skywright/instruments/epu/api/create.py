@@ -158,6 +158,6 @@ def _complete(
     parent = parents[creation.parent]
     inherited = {name: parent[name] for name in _INHERITED.get(creation.kind, ())}
     # The message of a change has a name that depends on ``lowmag``.
-    before = stored.get(row["uuid"], {})
-    kept = {name: before[name] for name in ("lowmag",) if name in before}
+    before = stored.get(row["uuid"]) if creation.kind == "gridsquare" else None
+    kept = {} if before is None else {"lowmag": before["lowmag"]}
     return inherited | kept | row | {column: creation.parent}
