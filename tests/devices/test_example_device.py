@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from epics import PV
 from ioc_process import IocProcess, running_ioc
 from support.ready_process import ended_after
 from support.waiting import until
@@ -33,3 +34,14 @@ def test_an_ioc_that_was_restarted_during_a_recording_fails_it(
             with pytest.raises(HardwareError, match=r"lost the IOC .* has [0-9]{3,} samples"):
                 bpm.complete().wait(30)
             bpm.unstage()
+
+
+def test_the_reason_of_a_refused_put_is_there_when_the_put_times_out() -> None:
+    with running_ioc(MODULE, PYTHONPATH=str(EXAMPLE)) as ioc:
+        record, message, beats = (
+            PV(ioc.prefix + name) for name in ("Record", "StatusMessage_RBV", "HEARTBEAT")
+        )
+        record.put(7, wait=True, timeout=30)
+        begin = beats.get(use_monitor=False)
+        until(lambda: beats.get(use_monitor=False) > begin + 2, what="the state is posted")
+        assert "expected one of Done, Record" in message.get(as_string=True, use_monitor=False)
