@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus
+from caproto import AlarmSeverity, AlarmStatus, ChannelData
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import YES_NO, ArrayCounters, choice, readback
@@ -38,8 +38,6 @@ from skywright.processes.lifecycle import default_signal_handling
 POST_PERIOD_S = 0.03
 """Least time between two posts of PVs, s; the newest pulse is posted well within 100 ms."""
 AVERAGE_PERIOD_S = 0.2
-PUT_ERROR_S = 5.0
-"""Time, s, for which the message PVs have the reason of a refused put."""
 
 
 class Sim(PVGroup):
@@ -79,9 +77,7 @@ class PsssIOC(OwnerGroup):
         super().__init__(prefix)
         self._auto_start = auto_start
         self._posted: tuple[Any, ...] = ()
-        self._put_error_until = float("inf")
         self._averages_due = 0.0
-        self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
         plugins = (self.cam, self.picture_recording, self.spectrum_recording)
         self.array_counters = ArrayCounters(*(each.array_counter for each in plugins))
@@ -107,15 +103,9 @@ class PsssIOC(OwnerGroup):
         return [self.picture_recording.recorder, self.spectrum_recording.recorder]
 
     @property
-    def shows_put_error(self) -> bool:
-        """Whether the message PVs still have the reason of a refused put."""
-        return self._put_error_until < float("inf")
-
-    async def post_error(self, message: str) -> None:
-        """Post on the message PVs why a put was refused."""
-        for channel in (self.spectra.message, self.cam.status_message):
-            await post(channel, message, AlarmSeverity.MINOR_ALARM)
-        self._put_error_until = asyncio.get_running_loop().time() + PUT_ERROR_S
+    def message_channels(self) -> tuple[ChannelData, ...]:
+        """PVs that show the message for the operator."""
+        return self.spectra.message, self.cam.status_message
 
     def close(self) -> None:
         """Close endpoints, files and source."""
@@ -192,13 +182,12 @@ class PsssIOC(OwnerGroup):
         await self._post_forever(POST_PERIOD_S, POST_PERIOD_S)
 
     async def _post(self) -> None:
-        if self._put_error_until < asyncio.get_running_loop().time():
-            self._put_error_until = float("inf")
-            self._posted, self.message_posted = (), ("", None)
         await self._mark_roi()
         # The rate falls while no pulse comes.
         await post(self.spectra.rate, round(self.processor.statistics.rate_hz, 2))
         state = self.processor.state()
+        alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+        await self.post_message(state.message, alarm)
         recorded = [
             (each.path, each.rows_readable, each.error, each.lost) for each in self._recorders
         ]

@@ -104,15 +104,10 @@ async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
 
 
 async def post_counts(ioc: Any, state: ProcessorState) -> None:
-    """Post state, counts and messages."""
+    """Post state and counts."""
     pvs, cam = ioc.spectra, ioc.cam
-    alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
     await post(pvs.state, int(state.running))
     await post_pair(pvs.processing, int(state.running))
-    if (state.message, alarm) != ioc.message_posted and (state.alarm or not ioc.shows_put_error):
-        ioc.message_posted = (state.message, alarm)
-        await post(pvs.message, state.message, alarm)
-        await post(cam.status_message, state.message, alarm)
     statistics = ioc.processor.statistics
     processed, sent = statistics.counts
     await post(pvs.pulses, float(state.items))  # a year at 100 Hz is more than 2^31

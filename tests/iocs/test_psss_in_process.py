@@ -243,10 +243,15 @@ def test_a_number_of_another_type_is_put(
     until(lambda: service.averages.get().pulses == 1)
 
 
-def test_an_index_that_is_none_is_named_as_it_was_put(ioc: PsssIOC) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "data_type"), [(">i4", ChannelType.LONG), (">u2", ChannelType.ENUM)]
+)
+def test_an_index_that_is_none_is_named_as_it_was_put(
+    ioc: PsssIOC, dtype: str, data_type: ChannelType
+) -> None:
     smoothing = ioc.spectra.smoothing.setpoint
     _never_hang(smoothing, "TEST:SMOOTHING", ioc.post_error)
-    asyncio.run(smoothing.write_from_dbr(np.array([7], ">i4"), ChannelType.LONG, None))
+    asyncio.run(smoothing.write_from_dbr(np.array([7], dtype), data_type, None))
     message = decode_char_array(ioc.spectra.message.value)
     assert message == "TEST:SMOOTHING: 7; expected one of savgol, none"
 

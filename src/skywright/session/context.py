@@ -150,8 +150,8 @@ def _left_out_if_it_fails(instrument: Instrument, what: str) -> Iterator[None]:
     except Exception as error:  # whatever another package raises, the other instruments work
         todo = ""
         if missing := missing_packages(instrument):
-            target = f"{instrument.package}[{instrument.extra}]"
-            todo = f"; not installed: {', '.join(missing)}: pip install '{target}'"
+            names = ", ".join(missing)
+            todo = f"; not installed: {names}: pip install '{instrument.to_install}'"
         reason = f"{type(error).__name__}: {error}{todo}"
         logger.error("instrument %s: %s is left out: %s", instrument.name, what, reason)
         logger.debug("because of", exc_info=error)
