@@ -395,13 +395,14 @@ def _explain_variable(error: SettingsError) -> str:
     found = re.search(r'field "(\w+)"', str(error))
     name = f"{ENV_PREFIX}{found[1]}".upper() if found else f"{ENV_PREFIX}*"
     seen = getattr(error.__cause__, "doc", "")  # of the JSONDecodeError
+    got = f"(got {seen!r:.{TEXT_MAX}})"
     below = (key for key, value in os.environ.items() if value == seen)
     variable = next((key for key in below if key.upper().startswith(f"{name}__")), "")
     if variable:
-        return f'{variable}: expected JSON, ["a", "b"] or {{"key": "value"}} (got {seen!r:.{TEXT_MAX}})'
+        return f'{variable}: expected JSON, ["a", "b"] or {{"key": "value"}} {got}'
     return (
         f'{name}: expected a table as JSON, {{"key": "value"}}, or a variable {name}__KEY for each '
-        f"key (got {seen!r:.{TEXT_MAX}})"
+        f"key {got}"
     )
 
 
