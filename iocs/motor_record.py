@@ -145,8 +145,8 @@ class MotorRecord(PVGroup):
 
     @property
     def max_velocity(self) -> float:
-        """VMAX in simulated time, EGU/s."""
-        return float(self.get("VMAX")) * self.speed
+        """VMAX in simulated time, EGU/s; infinite where VMAX is 0, which is no limit."""
+        return float(self.get("VMAX")) * self.speed or math.inf
 
     @property
     def acceleration(self) -> float:
