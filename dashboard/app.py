@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from dashboard.board import Board, Checks
-from dashboard.catalog import Catalog
-from dashboard.feeds import Feed, Source, serve_feed
+from dashboard.catalog import CatalogReader
+from dashboard.feeds import Feed, FeedSource, serve_feed
 from dashboard.site import Site, is_same_origin, render
 from dashboard.views import View, find_views
 from skywright.config import Settings
@@ -32,9 +32,9 @@ STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost")
 SERVER_OPTIONS: dict[str, Any] = {
     "loop": "asyncio",
-    # This one holds a sender back while its client's buffer is full; pictures are compressed.
+    # This one holds a sender back while its client's buffer is full.
     "ws": "websockets-sansio",
-    "ws_per_message_deflate": False,
+    "ws_per_message_deflate": False,  # pictures are compressed already
     # A client that has not answered a ping for this time is gone, s.
     "ws_ping_interval": 20.0,
     "ws_ping_timeout": 20.0,
@@ -67,7 +67,7 @@ def make_app(
     settings
         Of the beamline.
     checks
-        How its state is found out.
+        Functions that check the state of the beamline.
     hosts
         Names by which browsers may call this server; ``"*"`` for any.
     views
@@ -76,8 +76,10 @@ def make_app(
         Views may put PVs; else they only show.
     """
     views = find_views() if views is None else views
-    site = Site(settings, Catalog(settings), Board(settings.directory, checks), operate=operate)
-    sources: dict[str, Source] = {"catalog": site.catalog.changes, "state": site.board.changes}
+    site = Site(
+        settings, CatalogReader(settings), Board(settings.directory, checks), operate=operate
+    )
+    sources: dict[str, FeedSource] = {"catalog": site.catalog.changes, "state": site.board.changes}
     for view in views:
         try:
             sources |= view.feeds(site)
@@ -117,7 +119,7 @@ def make_app(
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[
-            Middleware(_EachRequest),
+            Middleware(_VersionAndHeaders),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         ],
         exception_handlers={
@@ -149,11 +151,11 @@ def hosts_of(interface: str) -> Sequence[str]:
     return *LOOPBACK, f"[{address}]" if address.version == 6 else str(address)
 
 
-class _EachRequest:
+class _VersionAndHeaders:
     """Note the catalog's version in the state of each request, and add `HEADERS` to the answer.
 
     The version is noted before anything is read: what the page then shows may be newer than it, and
-    never older. The answer of `_failed` is made further out and has its own headers.
+    never older. The answer of `_failed` is made outside of this class; it adds `HEADERS` itself.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -33,7 +33,7 @@ MESSAGE_BYTES_MAX = 64 * 2**20
 log = logging.getLogger(__name__)
 
 
-class Catalog:
+class CatalogReader:
     """Reads the catalog, each question once, and keeps the answers.
 
     They are kept until tiled notifies of a new run or of changed metadata of a run, at most

@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from starlette.websockets import WebSocket
 
 Message = str | bytes
-Source = Callable[[], AsyncIterator[Message]]
+FeedSource = Callable[[], AsyncIterator[Message]]
 
 LINGER_S = 10.0
 """A source runs on this long after the last client has gone: pages are left and loaded again."""
@@ -39,7 +39,7 @@ class Feed:
     """
 
     def __init__(
-        self, name: str, source: Source, linger_s: float = LINGER_S, beat_s: float = BEAT_S
+        self, name: str, source: FeedSource, linger_s: float = LINGER_S, beat_s: float = BEAT_S
     ) -> None:
         self.name = name
         self._source = source

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from dashboard.feeds import Source
+from dashboard.feeds import FeedSource
 from dashboard.site import Site
 from dashboard.worker import worker_messages
 
@@ -64,11 +64,11 @@ class LiveBoard:
         """Take in the bytes of a message whose facts have been taken in."""
 
 
-Board = TypeVar("Board", bound=LiveBoard)
+BoardT = TypeVar("BoardT", bound=LiveBoard)
 
 
 @dataclass(frozen=True)
-class LiveIoc(Generic[Board]):
+class LiveIoc(Generic[BoardT]):
     """An IOC that the page looks at.
 
     Parameters
@@ -85,12 +85,12 @@ class LiveIoc(Generic[Board]):
 
     name: str
     worker: str
-    make_board: Callable[[], Board]
+    make_board: Callable[[], BoardT]
     arguments: Callable[[Site], tuple[str, ...]] = lambda _: ()
 
-    def board_of(self, site: Site) -> Board:
+    def board_of(self, site: Site) -> BoardT:
         """Return what the page keeps of it."""
-        board: Board = site.live.setdefault(self.name, self.make_board())
+        board: BoardT = site.live.setdefault(self.name, self.make_board())
         return board
 
     def context(self, site: Site) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class LiveIoc(Generic[Board]):
         configured = self.name in site.settings.iocs
         return {"configured": configured, "board": board, "facts": board.facts}
 
-    def feeds(self, site: Site) -> dict[str, Source]:
+    def feeds(self, site: Site) -> dict[str, FeedSource]:
         """Return its feed, where it is configured."""
         if self.name not in site.settings.iocs:
             return {}

@@ -21,7 +21,7 @@ from skywright.store.export.contents import (
     scanned_fields,
 )
 from skywright.store.lookup import find_run, time_of
-from skywright.store.pictures import holds_pictures
+from skywright.store.pictures import holds_frames
 from skywright.store.show import ColumnView, RunView, StreamView
 from skywright.words import local_time
 
@@ -84,7 +84,7 @@ class _Series:
     x_label: str
     y_label: str
     thinned: str = ""
-    """Which rows and columns are not drawn, in words; empty: all are."""
+    """How rows and columns were reduced, in words; empty: all are drawn."""
 
 
 def plottable(stream: StreamView) -> list[ColumnView]:
@@ -93,7 +93,7 @@ def plottable(stream: StreamView) -> list[ColumnView]:
         column
         for column in stream.columns
         if column.is_number and len(column.shape) in (1, 2) and column.shape[0] > 1
-        if not holds_pictures(column)
+        if not holds_frames(column)
     ]
 
 
@@ -112,6 +112,7 @@ def choose(view: RunView, asked: Mapping[str, str]) -> Choice | None:
         The run.
     asked
         ``y``: a column as ``stream/name``; ``x``; ``with``: names of runs, with blanks between.
+        An ``x`` that is none of `abscissas` is replaced by the default.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from dashboard.site import Site
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.lookup import RunFilter, RunSummary, find_runs
 
-SHOWN = 8
+RUNS_MAX = 8
 
 
 async def recent_runs(site: Site, plans: tuple[str, ...]) -> tuple[list[RunSummary] | None, str]:
@@ -21,13 +21,13 @@ async def recent_runs(site: Site, plans: tuple[str, ...]) -> tuple[list[RunSumma
 
 
 def newest_of(client: Container, plans: Sequence[str], journals: Path) -> list[RunSummary]:
-    """Return the newest raw runs of the plans, `SHOWN` at most, newest first."""
+    """Return the newest raw runs of the plans, `RUNS_MAX` at most, newest first."""
     found = [
         run
         for plan in plans
-        for run in find_runs(client, RunFilter(plan=plan), SHOWN, journals, (RAW,))
+        for run in find_runs(client, RunFilter(plan=plan), RUNS_MAX, journals, (RAW,))
     ]
-    return sorted(found, key=lambda run: run.time_s, reverse=True)[:SHOWN]
+    return sorted(found, key=lambda run: run.time_s, reverse=True)[:RUNS_MAX]
 
 
 def newest_results(

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 
 from dashboard.board import Board
-from dashboard.catalog import Catalog
+from dashboard.catalog import CatalogReader
 from skywright.config import Settings
 from skywright.rooms import importable
 from skywright.words import in_seconds, in_short, local_time
@@ -24,7 +24,7 @@ class Site:
     """What a view finds under ``request.app.state.site``."""
 
     settings: Settings
-    catalog: Catalog
+    catalog: CatalogReader
     board: Board
     live: dict[str, Any] = field(default_factory=dict)
     """What views keep of their feeds, by the feed's name."""

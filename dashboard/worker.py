@@ -100,7 +100,7 @@ def _no_beamline(settings: Settings) -> str:
 async def _worker(
     environment: Mapping[str, str], module: str, *arguments: str
 ) -> AsyncIterator[Any]:
-    """Run a module for the time of a with block; its stdin is its lifeline."""
+    """Run a module for the time of a with block; it ends when its stdin is closed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", importable(module), *arguments),

@@ -30,7 +30,8 @@ class CameraFacts:
     acquiring, recording
         Whether it takes pictures, and writes them to a file.
     frames, recorded, lost
-        Pictures since its start, in the present recording, and lost since its start.
+        Pictures that acquisitions counted, rows of this or the last recording, and pictures lost
+        since its start.
     message
         What it says for people.
     """

@@ -139,10 +139,8 @@ class Setting(EpicsSignalWithRBV):
                 self._set_and_wait(value, limit)
             except Exception as error:  # whatever the control layer raises
                 reason = getattr(self.root, "_reason", lambda: "check its IOC")()
-                raise HardwareError(
-                    f"{self.root.name}: {self.setpoint_pvname} did not become {value!r} within "
-                    f"{limit:g} s; {reason}"
-                ) from error
+                failure = _failed_put(self, value, limit, error)
+                raise HardwareError(f"{self.root.name}: {failure}; {reason}") from error
             if settle_time:
                 pause(settle_time)
 
@@ -169,8 +167,17 @@ class Setting(EpicsSignalWithRBV):
             raise ConfigError(f"{self.name}: {value!r}, expected one of {', '.join(choices)}")
 
 
+def _failed_put(signal: EpicsSignal, value: Any, limit_s: float, error: Exception) -> str:
+    """Return what a put did not do, and how it failed."""
+    how = f" within {limit_s:g} s" if isinstance(error, TimeoutError) else f": {message_of(error)}"
+    return f"{signal.setpoint_pvname} did not become {value!r}{how}"
+
+
 class GuardedDevice(Device):
-    """A device that turns all errors of Channel Access into `HardwareError`."""
+    """A device that turns every error of an access to its PVs into a `HardwareError`.
+
+    A value that a setting cannot have stays a `ConfigError`.
+    """
 
     def connect(self) -> None:
         """Wait until all PVs answer.
@@ -228,10 +235,13 @@ class GuardedDevice(Device):
 
     def _put(self, signal: EpicsSignal, value: Any) -> None:
         """Put, and wait for put completion, or for the readback if `put_complete` is not set."""
-        with self._hardware_errors(
-            f"{signal.setpoint_pvname} did not become {value!r} within {PUT_S:g} s"
-        ):
+        try:
             signal.set(value, timeout=PUT_S).wait(timeout=PUT_S + 0.5)
+        except (HardwareError, ConfigError):
+            raise
+        except Exception as error:
+            failure = _failed_put(signal, value, PUT_S, error)
+            raise HardwareError(f"{self.name}: {failure}; {self._reason()}") from error
 
     def _read_signal(self, signal: EpicsSignalRO) -> Any:
         """Return the value; for a monitored signal, that of its last monitor."""

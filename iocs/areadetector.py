@@ -305,7 +305,7 @@ class Plugin(PVGroup):
 
 
 class Image(Plugin):
-    """The newest picture, a few times a second, for display only."""
+    """The newest picture, a few times a second during acquisitions, for display only."""
 
     port_name = readback("Image1", ChannelType.STRING, name="PortName_RBV")
     plugin_type = readback("NDPluginStdArrays", ChannelType.STRING, name="PluginType_RBV")

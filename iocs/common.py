@@ -105,7 +105,8 @@ def run(
     ----------
     build
         Makes the PV group of the arguments, and what its ready line says beside prefix and port.
-        The group may have ``post_error(text)``, ``serving()`` (coroutines) and ``close()``.
+        The group may have ``post_error(text)``, ``serving()`` (coroutines), ``close()`` and
+        ``served_on(port)`` (see `serve`).
     parser
         From `argument_parser`.
     """
@@ -146,6 +147,8 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     ------
     ConfigError
         If the port is taken.
+    SkywrightError
+        If ``serving()`` of the group has failed.
     """
     shares = args.port is None
     usual = int(os.environ.get("EPICS_CA_SERVER_PORT") or CA_PORT)

@@ -8,7 +8,7 @@ from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, described, finite, whole
-from plans.run_stubs import collect_new_rows, report_for, start_metadata, with_device_errors
+from plans.run_stubs import collect_for, collect_new_rows, start_metadata, with_device_errors
 from skywright.errors import ConfigError
 
 COLLECT_S = 0.25
@@ -98,7 +98,7 @@ def watch_camera(
         yield from bps.declare_stream(camera, name="primary", collect=True)
         yield from bps.kickoff(camera, wait=True)
         # The camera also takes pictures in a pause; they are collected afterwards.
-        yield from report_for(seconds, COLLECT_S, lambda: collect_new_rows(camera, "primary"))
+        yield from collect_for(seconds, COLLECT_S, lambda: collect_new_rows(camera, "primary"))
         yield from bps.complete(camera, wait=True)
         yield from collect_new_rows(camera, "primary")
 

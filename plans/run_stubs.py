@@ -235,28 +235,28 @@ def begin_rewindable(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
     return rewindable()
 
 
-def report_for(
-    seconds: float, period_s: float, report: Callable[[], MsgGenerator[None]]
+def collect_for(
+    seconds: float, period_s: float, collect: Callable[[], MsgGenerator[None]]
 ) -> MsgGenerator[None]:
-    """Report rows about every `period_s`, the last time when `seconds` have passed.
+    """Collect rows about every `period_s`, the last time when `seconds` have passed.
 
-    The time of reports and of pauses counts, because the recording goes on meanwhile.
+    The time of collecting and of pauses counts, because the recording goes on meanwhile.
 
     Parameters
     ----------
     seconds
         Duration, s.
     period_s
-        Longest time between two reports, s; a report that takes longer delays the next one.
-    report
-        The plan that reports, by `collect_new_rows`.
+        Longest time between two collections, s; one that takes longer delays the next one.
+    collect
+        The plan that collects, by `collect_new_rows`.
     """
     count = math.ceil(seconds / period_s)
     begin = time.monotonic()
     for number in range(1, count + 1):
         yield from bps.checkpoint()
         yield from bps.sleep(max(0.0, begin + seconds * number / count - time.monotonic()))
-        yield from report()
+        yield from collect()
         if time.monotonic() - begin >= seconds:
             return
 

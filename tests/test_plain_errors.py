@@ -104,7 +104,7 @@ def test_a_wrong_call_of_a_builtin_leaves_later_refusals_short(
         ("RE(take_pictures(axs, 3))", "name 'axs' is not defined\ndid you mean axis?"),
         ("take_pictures(axis, num=3)", "argument 'num'\ntake_pictures(camera, n, *"),
         ("RE(take_pictures)", "not iterable\ncall the plan: RE(take_pictures(...))"),
-        ("RE(paused()); RE(paused())", "paused state\nRE.resume() goes on"),
+        ("RE(paused()); RE(paused())", "paused state\nRE.resume() continues"),
         ("RE.abort()", "idle.\nno plan runs or is paused"),
         ("RE.resume()", "\nno plan runs or is paused"),
     ],

@@ -1,4 +1,4 @@
-"""Ports, log levels, and the lifeline to the parent."""
+"""Ports, log levels, and children that end with their parent."""
 
 import argparse
 import logging
@@ -114,7 +114,7 @@ while True:
         ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", -signal.SIGKILL),
     ],
 )
-def test_a_child_ends_when_its_lifeline_does(first: str, status: int) -> None:
+def test_a_child_ends_when_its_stdin_does(first: str, status: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", LIFELINE.format(first=first)],
         env={**os.environ, "SKYWRIGHT_SUPERVISED": "1"},

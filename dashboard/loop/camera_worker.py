@@ -1,8 +1,8 @@
-"""The camera of the page, a process: ``python -m dashboard.loop.camera_worker --prefix P``.
+"""Follows the camera for the page: ``python -m dashboard.loop.camera_worker --prefix P``.
 
 It follows the camera's PVs, looks for a loop in the newest picture and writes a message, with the
-picture as JPEG, for each picture and at least every `BEAT_S`. It takes the newest picture only when
-the last one is written.
+picture as JPEG, at most every `PERIOD_S` and at least every `BEAT_S`. It takes the newest picture
+only when the last one is written.
 """
 
 import json
@@ -130,7 +130,7 @@ class PictureAnalyzer:
 
 
 def pictures(view: CameraView, analyze: PictureAnalyzer) -> Iterator[bytes]:
-    """Yield a message for each picture, and at least every `BEAT_S`.
+    """Yield a message for the newest picture, at most every `PERIOD_S`, at least every `BEAT_S`.
 
     An idle camera sends its last picture once, perhaps before all its other PVs are connected or
     the detector is loaded; that picture is awaited and analyzed again. Each message has the

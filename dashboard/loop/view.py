@@ -15,7 +15,7 @@ from starlette.routing import Route
 from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart
-from dashboard.feeds import Source
+from dashboard.feeds import FeedSource
 from dashboard.loop.series import newest_series, read_columns
 from dashboard.recent_runs import newest_results
 from dashboard.site import Site, render, site_of
@@ -35,7 +35,7 @@ from skywright.store.show import final_results
 CAMERA = "axis"
 """The IOC whose camera looks at the loop."""
 ANALYSIS = "loop_rotation"
-SHOWN = 8
+RUNS_MAX = 8
 CURVE_COLUMNS = (
     "phi", "tipX", "tipY", "bboxMinX", "bboxMaxX", "bboxMinY", "bboxMaxY", "loop_width",
 )  # fmt: skip
@@ -57,7 +57,7 @@ async def loop(request: Request) -> Response:
     site, uid = site_of(request), request.query_params.get("rotation", "")
     ask, journals, rotation = site.catalog.try_ask, site.settings.journals, None
     series, series_wrong = await ask(newest_series, journals)
-    rotations, wrong = await ask(newest_results, ANALYSIS, SHOWN, journals)
+    rotations, wrong = await ask(newest_results, ANALYSIS, RUNS_MAX, journals)
     if rotations is not None and (uid or rotations):
         rotation, wrong = await ask(read_rotation, uid or rotations[0].uid, journals)
     return render(
@@ -145,7 +145,7 @@ def draw_width(curves: RotationCurves) -> Markup:
     )
 
 
-def feeds(site: Site) -> dict[str, Source]:
+def feeds(site: Site) -> dict[str, FeedSource]:
     """Return the camera's feed, where there is a camera."""
     if CAMERA not in site.settings.iocs:
         return {}

@@ -27,7 +27,7 @@ from skywright.store.lookup import RunSummary, find_run
 from skywright.store.show import final_results
 
 ANALYSIS = "panoseti_flashes"
-SHOWN = 8
+RUNS_MAX = 8
 OVER = ("success", "fail", "abort", "interrupted")
 """Status of runs that are whole in the catalog."""
 WINDOW_S, BINS = 600.0, 75
@@ -140,7 +140,7 @@ async def newest_flashes(
         None, and why, if they cannot be read.
     """
     ask, journals = site.catalog.try_ask, site.settings.journals
-    runs, wrong = await ask(newest_results, ANALYSIS, SHOWN, journals)
+    runs, wrong = await ask(newest_results, ANALYSIS, RUNS_MAX, journals)
     flashes: list[tuple[RunSummary, Mapping[str, Any]]] = []
     for each in runs or []:
         results = board.final.get(each.uid)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from starlette.routing import BaseRoute
 
-from dashboard.feeds import Source
+from dashboard.feeds import FeedSource
 from dashboard.site import Site
 from skywright.instruments import instruments, resolve
 
@@ -41,7 +41,7 @@ class View:
     path: str
     title: str
     routes: Sequence[BaseRoute]
-    feeds: Callable[[Site], Mapping[str, Source]] = lambda _: {}
+    feeds: Callable[[Site], Mapping[str, FeedSource]] = lambda _: {}
     order: int = 100
     static: Path | None = None
 

@@ -23,7 +23,7 @@ from skywright.errors import ConfigError, DataError
 from skywright.store.client import connect
 from skywright.store.export import FORMATS, SUFFIXES, export_run
 from skywright.store.lookup import JournalListing, find_run
-from skywright.store.pictures import holds_pictures, read_frame
+from skywright.store.pictures import holds_frames, read_frame
 from skywright.store.show import RunView, view_run
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -33,7 +33,7 @@ _exporting = asyncio.Semaphore(2)
 
 @dataclass(frozen=True)
 class Frames:
-    """The pictures of one camera in one stream."""
+    """The frames of one camera in one stream."""
 
     stream: str
     key: str
@@ -126,7 +126,7 @@ def frames_of(view: RunView) -> list[Frames]:
         Frames(stream.name, column.name, column.shape[0])
         for stream in view.streams
         for column in stream.columns
-        if holds_pictures(column) and column.shape[0]
+        if holds_frames(column) and column.shape[0]
     ]
 
 

@@ -117,7 +117,7 @@ class AxisCamera(RecordingDevice, OneStream):
     # ---- documents
 
     def describe(self) -> dict[str, Any]:
-        """Describe one event of a step scan."""
+        """Describe one event of a step scan; each call begins new StreamResources."""
         return {**super().describe(), **self.describe_collect()}
 
     def _columns(self) -> tuple[StreamColumn, ...]:

@@ -11,7 +11,7 @@ from skywright.callbacks.reports import Reports
 from skywright.errors import ConfigError
 from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration, as_json
 
-SHOWN = ("ok", "middle_x", "middle_y", "middle_z", "middle_sigma", "face_on")
+HINTED_RESULTS = ("ok", "middle_x", "middle_y", "middle_z", "middle_sigma", "face_on")
 
 
 class CameraCalibration:
@@ -87,7 +87,7 @@ class RotationResult(LiveResult):
         name: str = "rotation",
         **options: Any,
     ) -> None:
-        super().__init__(live, name, hinted=SHOWN, **options)
+        super().__init__(live, name, hinted=HINTED_RESULTS, **options)
         self.calibration = calibration
 
     def read_configuration(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The sample in the goniometer frame, um, over three stage motors in any direction and unit."""
 
 import contextlib
+import math
 import time
 from numbers import Real
 from typing import Any
@@ -28,25 +29,25 @@ def _triple(name: str, xyz_um: Any) -> NDArray[np.float64]:
 
 
 class _PartOfStage:
-    """Moves the sample stage, its parent, to the place that a value means for this part."""
+    """Moves the sample stage, its parent, by the shift that a value means for this part."""
 
     parent: Any
 
     def set(self, value: Any, **_: Any) -> TaskStatus:
         """Move the sample as the value says, from where it rests."""
         self.parent.await_stop()
-        return self.parent.set(self._target(value))
+        return self.parent.shift(self._shift(value))
 
     def check_value(self, value: Any) -> None:
         """Raise `MotionLimitError` if the stages cannot go there."""
-        self.parent.check_value(self._target(value))
+        self.parent.moves(self._shift(value))
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the stages."""
         self.parent.stop(success=success)
 
-    def _target(self, value: Any) -> NDArray[np.float64]:
-        """Return the place, x, y, z in um."""
+    def _shift(self, value: Any) -> NDArray[np.float64]:
+        """Return the offset of the sample from where it is, dx, dy, dz in um."""
         raise NotImplementedError
 
 
@@ -70,12 +71,12 @@ class SampleAxis(_PartOfStage, Signal):
         """Move, and wait."""
         self.set(value).wait()
 
-    def _target(self, value: Any) -> NDArray[np.float64]:
-        if not isinstance(value, Real):
-            raise HardwareError(f"{self.name}: {value!r}, expected a number, um")
-        target = self.parent.known_position()
-        target[self._index] = value
-        return target
+    def _shift(self, value: Any) -> NDArray[np.float64]:
+        if not (isinstance(value, Real) and math.isfinite(value)):
+            raise HardwareError(f"{self.name}: {value!r}, expected a finite number, um")
+        shift = np.zeros(3)
+        shift[self._index] = value - self.parent.known_position()[self._index]
+        return shift
 
     def read(self) -> dict[str, Any]:
         """Read the coordinate."""
@@ -91,8 +92,8 @@ class SampleAxis(_PartOfStage, Signal):
 class SampleShift(_PartOfStage, Device):
     """Moves the sample by an offset: `set((dx, dy, dz))`, um, goniometer frame."""
 
-    def _target(self, value: Any) -> NDArray[np.float64]:
-        return _triple(self.name, value) + self.parent.known_position()
+    def _shift(self, value: Any) -> NDArray[np.float64]:
+        return _triple(self.name, value)
 
 
 class SampleStage(Device):
@@ -134,40 +135,52 @@ class SampleStage(Device):
             motor.check_position_known()
         return here
 
-    def targets(self, xyz_um: Any) -> list[tuple[Motor, float]]:
-        """Return the motors that must move to bring the sample to a place, and where to.
+    def moves(self, shift_um: NDArray[np.float64]) -> list[tuple[Motor, float]]:
+        """Return the motors that must move to bring the sample by an offset, and where to.
+
+        Parameters
+        ----------
+        shift_um
+            dx, dy, dz, (3,).
 
         Raises
         ------
         HardwareError
-            If the place is none, a motor does not know where it is, or the spindle moves under
-            stages on a table.
+            If a motor does not know where it is, or the spindle moves under stages on a table.
+        MotionLimitError
+            If a stage would leave its limits.
         """
         here = self.known_position()
-        wanted = _triple(self.name, xyz_um)
         phi = self.parent.phi
         if self.parent.setup.mounting == "table" and not phi.motor_done_move.get():
             raise HardwareError(f"{self.name}: {phi.name} turns; what the stages do depends on it")
-        moves = self.parent.setup.motor_moves(wanted - here, phi.position, self._units())
-        return [
-            (motor, motor.position + float(move))
-            for motor, move in zip(self.parent.stages, moves, strict=True)
-            if abs(move) > NOTHING * max(1.0, abs(motor.position))
+        ways = self.parent.setup.motor_moves(shift_um, phi.position, self._units())
+        moves = [
+            (motor, motor.position + float(way))
+            for motor, way in zip(self.parent.stages, ways, strict=True)
+            if abs(way) > NOTHING * max(1.0, abs(motor.position))
         ]
-
-    def check_value(self, xyz_um: Any) -> None:
-        """Raise `MotionLimitError` if the stages cannot bring the sample to a place."""
-        for motor, position in self.targets(xyz_um):
+        for motor, position in moves:
             try:
                 motor.check_value(position)
             except MotionLimitError as error:
-                where = ", ".join(f"{value:.1f}" for value in xyz_um)
+                where = ", ".join(f"{value:.1f}" for value in here + shift_um)
                 raise MotionLimitError(
                     f"{self.name}: the sample cannot go to ({where}) um: {error}"
                 ) from error
+        return moves
+
+    def check_value(self, xyz_um: Any) -> None:
+        """Raise `MotionLimitError` if the stages cannot bring the sample to a place."""
+        self.moves(self._way_to(xyz_um))
 
     def set(self, xyz_um: Any) -> TaskStatus:
-        """Move the sample to a place.
+        """Move the sample to a place; raises as `shift` does."""
+        self.await_stop()
+        return self.shift(self._way_to(xyz_um))
+
+    def shift(self, shift_um: NDArray[np.float64]) -> TaskStatus:
+        """Move the sample by an offset, dx, dy, dz in um, with the stages that have a part in it.
 
         Raises
         ------
@@ -176,14 +189,15 @@ class SampleStage(Device):
         MotionLimitError
             If a stage would leave its limits; nothing moves then.
         """
-        self.await_stop()
         if self._task is not None and not self._task.done:
             raise HardwareError(f"{self.name}: is on its way already; wait, or stop it")
-        self.check_value(xyz_um)
-        moves = self.targets(xyz_um)
+        moves = self.moves(shift_um)
         self._stopped_well = False
         self._task = run_ioc_task(self, lambda: move_all(moves))
         return self._task
+
+    def _way_to(self, xyz_um: Any) -> NDArray[np.float64]:
+        return _triple(self.name, xyz_um) - self.known_position()
 
     def await_stop(self) -> None:
         """Wait for the end of a move that was stopped with `success`, at most `STOP_S`."""

@@ -21,7 +21,10 @@ RECORD_MORE_S = 5.0
 
 
 class Part:
-    """Base class of the settings: Movable and Readable, with one value.
+    """Base class of the settings: Movable and Readable.
+
+    `read` gives the one value of `get`; a subclass with more values overrides `read` and
+    `describe`.
 
     Parameters
     ----------

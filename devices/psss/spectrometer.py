@@ -156,12 +156,12 @@ class Psss(RecordingDevice):
         return self._reason()
 
     def check_size(self) -> None:
-        """Check, once a stage, that pictures have the size that the documents promise.
+        """Check, once after each `stage`, that pictures have the size in the documents.
 
         Raises
         ------
         HardwareError
-            If the camera's mode has changed since `stage`.
+            If the size of the pictures has changed since `stage`.
         """
         if self._size_checked:
             return

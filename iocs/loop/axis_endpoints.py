@@ -1,4 +1,4 @@
-"""Further endpoints of the camera: its pictures over HTTP, and uploads while a trigger is open."""
+"""Further clients of the camera: its pictures over HTTP, and uploads while a trigger is open."""
 
 import argparse
 import asyncio

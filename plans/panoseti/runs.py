@@ -14,9 +14,9 @@ from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite, flag
 from plans.run_stubs import (
+    collect_for,
     collect_new_rows,
     in_run,
-    report_for,
     start_metadata,
     until_done,
     with_device_errors,
@@ -179,7 +179,7 @@ def timed_run(
         former.append((setter, (yield from bps.rd(getattr(panoseti, reading)))))
 
     def watch(collect: Collect) -> MsgGenerator[None]:
-        return report_for(seconds, COLLECT_S, collect)
+        return collect_for(seconds, COLLECT_S, collect)
 
     def take() -> MsgGenerator[str]:
         for _, setter, value in changes:

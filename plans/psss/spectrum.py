@@ -15,7 +15,7 @@ from plans.checks import MOTOR, Needs, check_devices, check_limits, finite, whol
 from plans.psss import stubs
 from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
-from plans.run_stubs import PRIMARY, in_run, report_for, start_metadata, with_device_errors
+from plans.run_stubs import PRIMARY, collect_for, in_run, start_metadata, with_device_errors
 from skywright.errors import ConfigError
 from skywright.instruments.psss.settings import PULSES_MAX
 
@@ -65,7 +65,8 @@ def acquire_spectra(
 ) -> MsgGenerator[str]:
     """Record every pulse's spectrum and fit, at the rate of the machine.
 
-    The stream ``primary`` has a row for each pulse, ``pictures`` one for each raw picture.
+    The stream ``primary`` has a row for each pulse, ``pictures`` one for each raw picture,
+    ``settings`` one for each number of settings.
 
     Parameters
     ----------
@@ -110,9 +111,9 @@ def acquire_spectra(
         yield from bps.kickoff(device.pulses, wait=True)
         # Pulses are recorded in a pause too; they are reported after it.
         if seconds is not None:
-            yield from report_for(seconds, stubs.COLLECT_S, report)
+            yield from collect_for(seconds, stubs.COLLECT_S, report)
         while device.pulses.get_index() < pulses:
-            yield from report_for(stubs.COLLECT_S, stubs.COLLECT_S, report)
+            yield from collect_for(stubs.COLLECT_S, stubs.COLLECT_S, report)
         yield from bps.complete(device.pulses, wait=True)
         yield from report()
 
@@ -212,7 +213,7 @@ def scan_spectra(
     """Take pulses at each of several positions of a motor.
 
     The stream ``primary`` has an event for each position, with means over its pulses. The stream
-    ``pulses`` has a row for each pulse.
+    ``pulses`` has a row for each pulse, ``settings`` one for each number of settings.
 
     Parameters
     ----------

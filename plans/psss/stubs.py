@@ -1,7 +1,9 @@
 """Steps of the plans of the spectrometer: checks, a run with its streams, points, clean-up.
 
 A spectrometer has `pulses` (it flies; each pulse is a row of its stream), `pictures` (some raw
-pictures), `energy_axis` and `background_recorder`. A trigger takes `pulses_per_point` pulses.
+pictures), `energy_axis` and `background_recorder`. It may have `pulse_settings` (a row for each
+number of settings) and `record_pictures` (0: no raw pictures). A trigger takes `pulses_per_point`
+pulses.
 """
 
 from collections.abc import Mapping, Sequence

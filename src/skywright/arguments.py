@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-SHOWN = 80
+TEXT_MAX = 80
 """Characters of a wrong value, or of another program's message, that an error message shows."""
 PLAIN = (bool, int, float, str, list, dict)
 """Types of values in TOML and JSON."""
@@ -79,7 +79,7 @@ def make_from(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
         raise ConfigError(f"{where}{error}") from error
     except Exception as error:  # a wrong value can lead to any error
         why = str(error).partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"{where}{why:.{SHOWN}}") from error
+        raise ConfigError(f"{where}{why:.{TEXT_MAX}}") from error
 
 
 def check_output_directory(option: str, directory: Path) -> None:
@@ -115,7 +115,7 @@ def first_problem(error: "ValidationError") -> str:
     """Return where pydantic has found the first wrong value, what is wrong, and the value."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    why = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.{SHOWN}})"
+    why = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.{TEXT_MAX}})"
     if first["type"] == "missing":
         why = "is missing"
     return f"{where}: {why}" if where else why
@@ -140,7 +140,7 @@ def _wrong_value(taker: Callable[..., Any], given: Mapping[str, Any]) -> str:
             with suppress(NameError, PydanticUserError):  # types that pydantic does not know
                 read = TypeAdapter(each.annotation).validate_python(value)
                 if isinstance(value, str) and isinstance(read, int | float):  # `taker` gets text
-                    got = f"got the text {value!r:.{SHOWN}}"
+                    got = f"got the text {value!r:.{TEXT_MAX}}"
                     return f"{each.name}: {got}; write the value without quotes"
         except ValidationError as error:
             problem = first_problem(error).replace("an instance of Sequence", "a list")

@@ -27,7 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from skywright.arguments import SHOWN, did_you_mean
+from skywright.arguments import TEXT_MAX, did_you_mean
 from skywright.errors import ConfigError
 from skywright.instruments import ServiceOffer, declared, instruments, resolve
 from skywright.section import BeamlinePrefix, PathValue, Port, PvPrefix, Section, ServedPath
@@ -381,7 +381,7 @@ def _explain_variable(error: SettingsError) -> str:
     seen = next((value for key, value in os.environ.items() if key.upper() == name), "")
     return (
         f'{name}: expected a table as JSON, {{"key": "value"}}, or a variable {name}__KEY for each '
-        f"key (got {seen!r:.{SHOWN}})"
+        f"key (got {seen!r:.{TEXT_MAX}})"
     )
 
 
@@ -396,7 +396,7 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
     where = f"{variable}:" if variable else f"{in_file}{'.'.join(parts)}:"
     if inside:
         where += f" {'.'.join(inside)}:"
-    seen = f"{error['input']!r:.{SHOWN}}"
+    seen = f"{error['input']!r:.{TEXT_MAX}}"
     if error["type"] == "extra_forbidden":
         hint = f"{did_you_mean(parts[-1], _keys(parts[:-1]))} see".lstrip()
         return f"{where} no such key; {hint} examples/skywright.toml for those there are"

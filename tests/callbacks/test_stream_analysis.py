@@ -159,7 +159,7 @@ def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
             pictures = np.ones((stop - start, 4, 4), np.uint8)
             writer.append(np.arange(start, stop), {"/image": pictures})
             writer.flush()
-            while stream.position < min(stop, 300):
+            while stream.reached < min(stop, 300):
                 assert stream.step()
     assert stream.derived is not None
     assert (stream.derived.dropped, stream.derived.rows) == (0, 300)
@@ -178,7 +178,7 @@ def test_no_frame_is_skipped_that_waited_for_its_file_before_the_first_batch(
     monkeypatch.setattr(stream.derived, "add", note)
     assert stream.step()
     assert np.diff(taken).tolist() == [6] * 8
-    assert (stream.position, stream.derived.dropped) == (352, 52 - 9)
+    assert (stream.reached, stream.derived.dropped) == (352, 52 - 9)
 
 
 @pytest.mark.parametrize("comes", [True, False])
@@ -217,7 +217,7 @@ def test_a_frame_waits_for_its_event_until_the_end_of_the_run(tmp_path: Path, co
 
 def end_after_five(stream: StreamAnalysis) -> None:
     """Let it take five frames, end the raw run, and close the derived ones."""
-    while stream.position < 5:
+    while stream.reached < 5:
         stream.step()
     stop = {"uid": "c", "time": 2e9, "run_start": "a", "exit_status": "success"}
     stream.raw("stop", stop)

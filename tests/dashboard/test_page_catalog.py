@@ -13,7 +13,7 @@ from support.page import fake_checks, settings_of
 
 from dashboard import catalog as catalog_module
 from dashboard.app import make_app
-from dashboard.catalog import Catalog
+from dashboard.catalog import CatalogReader
 from dashboard.views import run
 from dashboard.views.state import count_runs
 from skywright.errors import ConfigError
@@ -26,7 +26,7 @@ def test_it_listens_again_when_tiled_is_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         with running_stack(tmp_path) as stack:
             stack.client()
-            catalog = Catalog(settings_of(tmp_path, stack.uri, stack.key, tmp_path))
+            catalog = CatalogReader(settings_of(tmp_path, stack.uri, stack.key, tmp_path))
             following = asyncio.create_task(catalog.follow())
             changes = catalog.changes()
             while not catalog.subscribed:
@@ -51,7 +51,7 @@ def test_answers_are_kept_for_some_seconds(tmp_path: Path, monkeypatch: pytest.M
     """tiled does not tell of the rows that are added to a run."""
 
     async def scenario() -> list[int]:
-        catalog = Catalog(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path))
+        catalog = CatalogReader(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path))
         catalog._client, catalog.subscribed = object(), True
         numbers = itertools.count()
 
@@ -75,7 +75,7 @@ def test_a_view_does_not_wait_for_a_tiled_that_is_silent(
     monkeypatch.setattr(catalog_module, "WAIT_S", 0.05)
 
     async def scenario() -> None:
-        catalog = Catalog(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path))
+        catalog = CatalogReader(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path))
         catalog._client, catalog.subscribed = object(), subscribed
         gate, numbers = threading.Event(), itertools.count()
 

@@ -3,15 +3,17 @@
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from epics import dbr
 from ophyd import EpicsSignal
 from ophyd.sim import make_fake_device
 from ophyd.status import StatusBase
+from ophyd.utils.errors import DisconnectedError
 
 from devices.epu.watcher import EpuWatcher
-from devices.guarded import Setting, ioc_errors
+from devices.guarded import GuardedDevice, Setting, ioc_errors
 from skywright.errors import ConfigError, HardwareError
 
 DEVICE = SimpleNamespace(name="gonio", prefix="GONIO:")
@@ -42,6 +44,26 @@ def test_text_that_an_ioc_would_read_otherwise_is_not_put() -> None:
     with pytest.raises(ConfigError, match=r"^sacla_regions: 'rüng:.*', expected ASCII characters$"):
         status.wait(5)
     assert puts == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (TimeoutError("late"), HardwareError, "X1:M did not become 3 within 8 s; check the IOC"),
+        (DisconnectedError("X1:M is not connected"), HardwareError, "3: X1:M is not connected; "),
+        (ConfigError("x_mode: 3, expected one of A, B"), ConfigError, "3, expected one of A, B"),
+    ],
+)
+def test_a_put_that_fails_says_how(error: Exception, kind: type[Exception], says: str) -> None:
+    """Each was said to be a value that did not come in time."""
+    device = GuardedDevice("X1:", name="x")
+
+    def refuse(value: int, timeout: float) -> None:
+        raise error
+
+    signal: Any = SimpleNamespace(setpoint_pvname="X1:M", set=refuse)
+    with pytest.raises(kind, match=says):
+        device._put(signal, 3)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from ophyd import Device
 from ophyd.utils.epics_pvs import AlarmSeverity
 from ophyd.utils.errors import DisconnectedError
 
+from devices.loop import sample_stage
 from devices.loop.sample_stage import SampleStage
 from devices.motion import MARGIN_S, SLOWNESS, MotionLimitError, Motor, move_all
 from skywright.errors import HardwareError
@@ -251,5 +252,37 @@ def test_a_place_that_is_not_three_numbers_is_refused() -> None:
                 part.check_value(place)
             says = f"{part.name}: {place!r}, expected x, y, z in um, all finite"
             assert str(refused.value) == says
-    with pytest.raises(HardwareError, match=r"^sample_x: 'x', expected a number, um$"):
-        stage.x.check_value("x")
+    for value, shown in (("x", "'x'"), (math.nan, "nan"), (math.inf, "inf")):
+        with pytest.raises(HardwareError) as refused:
+            stage.x.check_value(value)
+        assert str(refused.value) == f"sample_x: {shown}, expected a finite number, um"
+
+
+class TravelingMotor(TurningMotor):
+    """A motor that somebody else moves: each reading shows another position."""
+
+    @property
+    def position(self) -> float:
+        self._position += 0.1
+        return self._position
+
+    @position.setter
+    def position(self, position: float) -> None:
+        self._position = position
+
+
+@pytest.mark.parametrize(("part", "value"), [("y", 100.0), ("by", (0.0, 100.0, 0.0))])
+def test_a_stage_without_a_part_in_a_move_of_the_sample_is_left_alone(
+    part: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while somebody else moves it: it was sent back to where it had been a moment ago."""
+    motors: list[Any] = [TravelingMotor(0.0), *(TurningMotor(0.0) for _ in range(3))]
+    for motor in motors:
+        motor.motor_egu = SimpleNamespace(get=lambda: "mm")
+        motor.check_value = lambda position: None
+    gonio: Any = Device("", name="gonio")
+    gonio.stages, gonio.phi, gonio.setup = motors[:3], motors[3], StageSetup()
+    monkeypatch.setattr(sample_stage, "run_ioc_task", lambda _, task: task)
+    monkeypatch.setattr(sample_stage, "move_all", list)
+    move: Any = getattr(SampleStage("", name="sample", parent=gonio), part).set(value)
+    assert move() == [(motors[1], pytest.approx(0.1))]

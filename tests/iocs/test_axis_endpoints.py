@@ -166,7 +166,7 @@ def test_uploads_end_with_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
     for number in range(20):
         pictures.offer(SourceFrame(number, float(number), b"\xff\xd8"))
-    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+    camera: Any = SimpleNamespace(subscribe=lambda depth, runs_source: pictures)
     with scripted(lambda visit: threading.Event().wait(0.1)) as receiver:
         uploader = axis_upload.Uploader(camera, receiver.url)
         uploader.trigger(True)
@@ -199,7 +199,7 @@ def test_pictures_that_wait_are_uploaded_after_the_camera_is_closed() -> None:
 def test_a_picture_whose_connection_the_receiver_has_closed_is_sent_again() -> None:
     pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
     pictures.offer(SourceFrame(0, 0.0, b"\xff\xd8"))
-    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+    camera: Any = SimpleNamespace(subscribe=lambda depth, runs_source: pictures)
 
     def answer(visit: Visit) -> None:
         if visit.number:
@@ -216,7 +216,7 @@ def test_a_picture_whose_connection_the_receiver_has_closed_is_sent_again() -> N
 def test_the_password_of_a_receiver_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
     pictures.offer(SourceFrame(0, 0.0, b"\xff\xd8"))
-    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+    camera: Any = SimpleNamespace(subscribe=lambda depth, runs_source: pictures)
     with scripted(lambda visit: visit.say(b"HTTP/1.1 403 No\r\n\r\n")) as receiver:
         uploader = axis_upload.Uploader(camera, receiver.url.replace("://", "://bl7:secret@"))
         with caplog.at_level("INFO"):
@@ -234,7 +234,7 @@ def test_a_receiver_that_answers_drop_by_drop_does_not_keep_the_trigger_open(
     monkeypatch.setattr(axis_upload, "LAST_S", 0.1)
     pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
     pictures.offer(SourceFrame(0, 0.0, b"\xff\xd8"))
-    camera: Any = SimpleNamespace(subscribe=lambda depth: pictures)
+    camera: Any = SimpleNamespace(subscribe=lambda depth, runs_source: pictures)
     closed = threading.Event()
 
     def drip(visit: Visit) -> None:
@@ -291,7 +291,7 @@ def test_neither_a_source_that_cannot_start_nor_an_odd_value_ends_the_uploads(
 
 
 def test_who_asks_for_the_head_of_the_stream_does_not_start_the_camera() -> None:
-    def refuse() -> NewestQueue[SourceFrame]:
+    def refuse(*, runs_source: bool) -> NewestQueue[SourceFrame]:
         raise HardwareError("no camera")
 
     async def ask() -> list[httpx.Response]:

@@ -100,7 +100,7 @@ def test_silent_until_asked_and_silent_again(camera: Camera, source: HandSource)
 def test_faces_keep_the_source_running_and_get_the_newest(
     camera: Camera, source: HandSource
 ) -> None:
-    one, other = camera.subscribe(), camera.subscribe()
+    one, other = camera.subscribe(runs_source=True), camera.subscribe(runs_source=True)
     for _ in range(3):
         source.send()
     newest = one.get(1.0)
@@ -151,7 +151,7 @@ def test_recording_has_every_picture_with_its_file(
 def test_count_is_exact_and_what_comes_later_is_not_taken(
     camera: Camera, source: HandSource, tmp_path: Path
 ) -> None:
-    face = camera.subscribe()  # keeps the source going
+    face = camera.subscribe(runs_source=True)  # keeps the source going
     camera.start_capture(tmp_path / "a.h5")
     acquisition = camera.acquire(3)
     for _ in range(10):

@@ -96,7 +96,7 @@ def test_stream_of_the_simulated_camera_comes_as_it_left(camera: Camera) -> None
     server = serve_video(camera, Guard("digest", "u", "p"))
     source = StreamedPictures(f"http://127.0.0.1:{server.port}", "u", "p")
     try:
-        left = camera.subscribe(depth=1000)
+        left = camera.subscribe(depth=1000, runs_source=True)
         taken = take(source, 10)
         files = {frame.data for frame in iter(lambda: left.get(0.0), None)}
         left.close()
@@ -406,7 +406,7 @@ def test_triggered_uploads_reach_a_receiver(camera: Camera) -> None:
     taken = Taken()
     try:
         receiver.start(taken.deliver, taken.report)
-        left = camera.subscribe(depth=1000)
+        left = camera.subscribe(depth=1000, runs_source=True)
         uploader.trigger(True)
         uploader.trigger(True)
         taken.until(lambda: len(taken.frames) >= 20)

@@ -286,7 +286,7 @@ def test_what_is_not_applied_is_said(
 def test_pulses_without_a_picture_are_said_when_there_is_none_for_long(
     processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner, "BARE_MAX", 3)
+    monkeypatch.setattr(owner, "NO_PICTURE_MAX", 3)
     said: list[str] = []
     monkeypatch.setattr(processor, "changed", lambda: said.append(processor.state().message))
     processor.start()
@@ -311,7 +311,7 @@ def test_why_pictures_cannot_be_used_is_said_as_long_as_they_cannot(
     processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A source reports it before each of these pulses; their number says nothing better."""
-    monkeypatch.setattr(owner, "BARE_MAX", 3)
+    monkeypatch.setattr(owner, "NO_PICTURE_MAX", 3)
     processor.start()
     source.report("pulse 1: FPICTURE is no picture: compression 'gzip' is unknown")
     for pulse_id in range(8):

@@ -39,7 +39,7 @@ from skywright.store.client import (
 )
 from skywright.store.growing import ClientClasses
 from skywright.store.ingest import IngestState, RunIngest, ingest
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 
 
 def record(journals: Path, **metadata: Any) -> str:
@@ -118,7 +118,7 @@ def test_an_array_is_read_as_it_was_when_its_client_was_made(
 ) -> None:
     monkeypatch.setattr("skywright.store.line_writer.UPDATE_S", (0.0, 0.0))
     recording = Recording(journals).stream("primary", a=array([2]))
-    run = RunIngest(recording.path, Catalog(client))
+    run = RunIngest(recording.path, CatalogServer(client))
     recording.event(a=[1, 2])
     run.step()
     node = client["raw"][recording.uid]["primary"].base["a"]
@@ -299,7 +299,7 @@ def test_reading_a_growing_run_never_fails(journals: Path, client: Any) -> None:
     done = threading.Event()
 
     def produce() -> None:
-        run = RunIngest(recording.path, Catalog(client))
+        run = RunIngest(recording.path, CatalogServer(client))
         for n in range(1, GROWN + 1):
             camera.trigger()
             for name, doc in camera.collect_asset_docs():

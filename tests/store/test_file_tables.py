@@ -26,7 +26,7 @@ from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
 from skywright.store.growing import growing_clients
 from skywright.store.ingest import IngestState, RunIngest, ingest
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.table_adapter import MIMETYPE
 
 IDENTITY = "/entry/identity"
@@ -109,7 +109,7 @@ def test_requests_do_not_grow_with_columns_or_commits(journals: Path, client: An
     made = {}
     for columns, commits in ((1, 1), (60, 12)):
         run = FileRun(journals, columns)
-        catalog = Catalog(client)
+        catalog = CatalogServer(client)
         catalog.container_of({})
         follower = RunIngest(run.recording.path, catalog)
         with counted(client) as requests:
@@ -128,7 +128,7 @@ def test_run_that_is_stored_after_its_end_takes_two_requests(journals: Path, cli
     run = FileRun(journals, 3)
     run.append(4)
     run.tell()
-    catalog = Catalog(client)
+    catalog = CatalogServer(client)
     catalog.container_of({})
     follower = RunIngest(run.stop(), catalog)
     with counted(client) as requests:
@@ -181,7 +181,7 @@ def test_run_of_a_camera_with_events_takes_few_requests(
 
 def test_a_growing_file_needs_no_request(journals: Path, client: Any) -> None:
     run = FileRun(journals, 3)
-    follower = RunIngest(run.recording.path, Catalog(client))
+    follower = RunIngest(run.recording.path, CatalogServer(client))
     run.append(5)
     run.tell()
     follower.step()
@@ -211,7 +211,7 @@ def test_rows_of_a_second_stream_are_not_shown_in_the_first_one(
     """A camera that flies once for each stream, and records one file."""
     monkeypatch.setattr(line_writer, "UPDATE_S", (3600.0, 3600.0))
     run = FileRun(journals, 1)
-    follower = RunIngest(run.recording.path, Catalog(client))
+    follower = RunIngest(run.recording.path, CatalogServer(client))
     run.append(3)
     run.tell()
     follower.step()
@@ -242,7 +242,7 @@ def test_half_a_row_is_never_seen(journals: Path, client: Any) -> None:
     run = FileRun(journals, 2)
     run.append(4)
     run.tell()
-    RunIngest(run.recording.path, Catalog(client)).step()
+    RunIngest(run.recording.path, CatalogServer(client)).step()
     run.writer.append(np.array([4]), {"/entry/c0": [9.0], "/entry/c1": [9.0], "/entry/tag": [b""]})
     for dataset in run.writer._data.values():
         dataset.flush()  # the values are there, their identity is not
@@ -277,7 +277,7 @@ def foreign(stack: Stack) -> Iterator[Any]:
 
 
 def test_server_of_somebody_else_gets_arrays(foreign: Any, journals: Path) -> None:
-    catalog = Catalog(foreign)
+    catalog = CatalogServer(foreign)
     for columns in (3, 2):
         run = FileRun(journals, columns)
         run.append(4)

@@ -16,7 +16,7 @@ from skywright.store import line_writer, run_nodes
 from skywright.store import tail as tail_module
 from skywright.store.client import connect
 from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableError, ingest
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 
 
 def test_same_journal_twice_gives_the_same_run(store: Path, client: Any) -> None:
@@ -45,7 +45,7 @@ def test_a_part_of_a_journal_that_writes_nothing_is_not_its_end(
     recording.event(x=4.0)
     path = recording.stop()
     monkeypatch.setattr(tail_module, "CHUNK_BYTES", 1000)
-    run = RunIngest(path, Catalog(client))
+    run = RunIngest(path, CatalogServer(client))
     run.step()
     assert run.contents.stop is not None  # before the first line is written, all are read
     while run.step() is IngestState.MORE:
@@ -74,9 +74,9 @@ def test_lost_reply_after_an_append_does_not_double_rows(
 ) -> None:
     """The server takes the rows, its answer is lost: a full write, and no row appended twice."""
     recording = record(store)
-    run = RunIngest(recording.path, Catalog(client))
+    run = RunIngest(recording.path, CatalogServer(client))
     assert run.step() is IngestState.MORE
-    real = Catalog.post
+    real = CatalogServer.post
     lost = []
 
     def losing(*args: Any) -> Any:
@@ -86,7 +86,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
             raise httpx.ReadError("the answer is lost")
         return answer
 
-    monkeypatch.setattr(Catalog, "post", losing)
+    monkeypatch.setattr(CatalogServer, "post", losing)
     recording.event(x=4.0)
     with pytest.raises(ServerUnavailableError):
         run.step()
@@ -102,7 +102,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
 def test_a_type_that_widens_in_mid_run_is_written_again(store: Path, client: Any) -> None:
     recording = Recording(store / "journal")
     recording.stream("primary", x=scalar("integer"), a=array([2]))
-    run = RunIngest(recording.path, Catalog(client))
+    run = RunIngest(recording.path, CatalogServer(client))
     for x, a in ((1, [1, 2]), (2, [3, 4])):
         recording.event(x=x, a=a)
         run.step()
@@ -127,7 +127,7 @@ def test_a_full_write_ends_while_each_event_changes_the_rows(
     monkeypatch.setattr(ingest_module, "FULL_WRITE_PAUSE_FACTOR", 0)
     recording = Recording(store / "journal")
     recording.stream("primary", a=array([2]), text=scalar("string"))
-    run = RunIngest(recording.path, Catalog(client))
+    run = RunIngest(recording.path, CatalogServer(client))
     text = "x" * 500_000  # a full write takes several steps
     for length in range(2, 12):
         recording.event(a=list(range(length)), text=text)
@@ -149,7 +149,7 @@ def test_server_away_keeps_the_place(store: Path, client: Any, stack: Stack) -> 
     """Steps fail while nobody answers; the first one after that catches up."""
     recording = record(store)
     fragile = connect(stack.uri, stack.key)
-    run = RunIngest(recording.path, Catalog(fragile))
+    run = RunIngest(recording.path, CatalogServer(fragile))
     run.step()
     real = fragile.context.http_client.send
 
@@ -240,7 +240,7 @@ def test_arrays_of_a_run_that_says_no_more_are_up_to_date(
     """A long wait follows the last event: its array is sent when the period is over."""
     monkeypatch.setattr(line_writer, "UPDATE_S", (3600.0, 3600.0))
     recording = Recording(store / "journal").stream("primary", a=array([2]))
-    run = RunIngest(recording.path, Catalog(client))
+    run = RunIngest(recording.path, CatalogServer(client))
     for n in range(3):  # the first one is sent at once
         recording.event(a=[n, n])
         run.step()
@@ -269,7 +269,7 @@ def test_types_are_those_of_the_events_whatever_comes_first(store: Path, client:
         descriptor=recording._streams["primary"].descriptor_doc,
     )
     recording.journal("stream_datum", datum)
-    run = RunIngest(recording.path, Catalog(client))
+    run = RunIngest(recording.path, CatalogServer(client))
     run.step()
     recording.event(a=[1, 2])
     recording.stop()
@@ -285,7 +285,7 @@ def test_a_container_that_somebody_has_deleted_is_made_again(
 ) -> None:
     name = store.name
     monkeypatch.setattr(run_nodes, "container_name", lambda _: name)
-    server = Catalog(client)
+    server = CatalogServer(client)
     server.routes = routes
     recording = record(store)
     run = RunIngest(recording.path, server)

@@ -26,7 +26,7 @@ from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableErro
 from skywright.store.ingester import Ingester, ingest_lock
 from skywright.store.moves import move_journal
 from skywright.store.recover import recover
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 
 
 def test_second_ingester_is_refused_with_the_pid_of_the_first(store: Path, stack: Stack) -> None:
@@ -104,14 +104,14 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     slow, good = record(store, time=1.0), record(store, time=2.0)
     slow.stop()
     good.stop()
-    post = Catalog.post
+    post = CatalogServer.post
 
     def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if asked == route and slow.uid in str(body):
             raise error
         return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "post", never_answered)
+    monkeypatch.setattr(CatalogServer, "post", never_answered)
     monkeypatch.setattr(ingest_module, "POSTPONED_S", 3600.0)
     ingester = Ingester(store, client)
     for _ in range(ingest_module.ATTEMPTS):
@@ -120,7 +120,7 @@ def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
     sweep_all(ingester)
     assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
     assert slow.path.exists()
-    monkeypatch.setattr(Catalog, "post", post)
+    monkeypatch.setattr(CatalogServer, "post", post)
     assert recover(store, client).finished == (slow.uid,)
 
 
@@ -130,7 +130,7 @@ def test_a_run_is_put_aside_only_if_errors_of_the_server_go_on_while_others_are_
     """As after a conflict of two transactions, or the restart of a database."""
     passing, lasting, good = (record(store, time=float(n)) for n in (1, 2, 3))
     uids = [each.stop().stem for each in (passing, lasting, good)]
-    post, errors = Catalog.post, [uids[0]] * ingest_module.ATTEMPTS + [uids[1]] * 1000
+    post, errors = CatalogServer.post, [uids[0]] * ingest_module.ATTEMPTS + [uids[1]] * 1000
 
     def failing(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         for uid in set(errors):
@@ -141,7 +141,7 @@ def test_a_run_is_put_aside_only_if_errors_of_the_server_go_on_while_others_are_
 
     now = 100.0
     monkeypatch.setattr(ingest_module, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(Catalog, "post", failing)
+    monkeypatch.setattr(CatalogServer, "post", failing)
     ingester = Ingester(store, client)
     sweep_all(ingester)
     assert rows_of(client, uids[2]) == [1.0, 2.0, 3.0]
@@ -166,14 +166,14 @@ def test_a_run_that_the_server_refuses_does_not_hold_up_others(
     refused, good = record(store, time=1.0), record(store, time=2.0)
     refused.stop()
     good.stop()
-    post = Catalog.post
+    post = CatalogServer.post
 
     def policy(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if refused.uid in str(body):
             raise answer(status)
         return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "post", policy)
+    monkeypatch.setattr(CatalogServer, "post", policy)
     with monkeypatch.context() as patch:
         patch.setattr(ingest_module, "takes_writes", lambda _: False)
         with pytest.raises(ServerUnavailableError):

@@ -16,7 +16,7 @@ from tiled.client.utils import ClientError
 
 from skywright.store import line_writer
 from skywright.store.ingest import IngestState, RunIngest
-from skywright.store.run_nodes import WRITE_RUN, Catalog
+from skywright.store.run_nodes import WRITE_RUN, CatalogServer
 
 IMAGE = {"shape": [1, 4, 6], "dtype": "array", "dtype_numpy": "<u2", "external": "STREAM:"}
 OWN = ("uid", "time", "run_start", "start")  # of each run
@@ -75,7 +75,7 @@ def run_of_all_kinds(journals: Path) -> Path:
 
 def store(path: Path, client: Any, *, routes: bool) -> tuple[Any, bool]:
     """Store a run; return its node, and whether the server took our route."""
-    catalog = Catalog(client)
+    catalog = CatalogServer(client)
     catalog.routes = routes
     follower = RunIngest(path, catalog)
     while follower.step() is not IngestState.DONE:
@@ -125,7 +125,7 @@ def test_a_run_that_grows_is_the_same_in_either_way(
     found, told = {}, {}
     for routes in (True, False):
         run = RunOfAllKinds(stack.directory / "assets")
-        catalog = Catalog(client.include_data_sources())
+        catalog = CatalogServer(client.include_data_sources())
         catalog.routes = routes
         follower = RunIngest(run.path, catalog)
         run.grow(2)
@@ -214,8 +214,8 @@ def test_an_error_of_the_server_is_no_run_that_is_there(
     def conflict(*_: Any) -> Any:
         raise ClientError("there", request=Request("POST", "http://x"), response=Response(409))
 
-    monkeypatch.setattr(Catalog, "post", conflict)
-    follower = RunIngest(path, Catalog(client))
+    monkeypatch.setattr(CatalogServer, "post", conflict)
+    follower = RunIngest(path, CatalogServer(client))
     states = [follower.step()]
     while states[-1] is IngestState.MORE and len(states) < 20:
         states.append(follower.step())

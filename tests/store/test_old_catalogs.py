@@ -19,7 +19,7 @@ from skywright.store.ingest import IngestState, RunIngest
 from skywright.store.lookup import RunFilter, find_runs
 from skywright.store.pictures import write_pictures
 from skywright.store.recover import recover
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.show import view_run
 from skywright.store.stored_run import catalog_documents
 
@@ -29,7 +29,7 @@ def old(RE: RunEngine, journals: Path, client: Any) -> Any:
     """A run in the old layout, in which each column of a file is an array node."""
     RE.subscribe(Journal(journals, RE))
     uid = RE(count([StreamingCamera("cam", journals)], 3)).run_start_uids[0]
-    catalog = Catalog(client)
+    catalog = CatalogServer(client)
     catalog.tables = False
     run = RunIngest(journals / f"{uid}.jsonl", catalog)
     while run.step() is not IngestState.DONE:

@@ -20,7 +20,7 @@ from skywright.store.ingest import ServerUnavailableError, ingest
 from skywright.store.ingester import ingest_lock
 from skywright.store.journal_contents import JournalContents
 from skywright.store.recover import recover
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 
 
 def test_recover_restores_what_the_catalog_has_lost(store: Path, client: Any) -> None:
@@ -52,7 +52,7 @@ def test_recover_puts_a_run_aside_that_the_server_always_answers_with_an_error(
     bad, good = record(store, time=1.0), record(store, time=2.0)
     bad.stop()
     good.stop()
-    post = Catalog.post
+    post = CatalogServer.post
 
     def failing(catalog: Any, container: Any, route: str, body: Any) -> Any:
         if bad.uid in str(body):
@@ -61,7 +61,7 @@ def test_recover_puts_a_run_aside_that_the_server_always_answers_with_an_error(
             raise httpx.HTTPStatusError("500", request=request, response=response)
         return post(catalog, container, route, body)
 
-    monkeypatch.setattr(Catalog, "post", failing)
+    monkeypatch.setattr(CatalogServer, "post", failing)
     monkeypatch.setattr(ingest_module, "LONGEST_PAUSE_S", 2.0)
     report = recover(store, client)
     assert (report.finished, report.aside) == ((good.uid,), (bad.uid,))
@@ -207,18 +207,18 @@ def test_a_run_that_is_not_finished_is_said(
     """Its requests are not answered, and it is postponed."""
     slow, living = record(store), record(store)
     slow.stop()
-    post = Catalog.post
+    post = CatalogServer.post
 
     def never_answered(catalog: Any, container: Any, asked: str, body: Any) -> Any:
         if slow.uid in str(body):
             raise httpx.ReadTimeout("timed out")
         return post(catalog, container, asked, body)
 
-    monkeypatch.setattr(Catalog, "post", never_answered)
+    monkeypatch.setattr(CatalogServer, "post", never_answered)
     report = recover(store, client)
     assert report.recording == (living.uid,)
     assert report.failed == (f"{slow.path}: is not finished; try again",)
-    monkeypatch.setattr(Catalog, "post", post)
+    monkeypatch.setattr(CatalogServer, "post", post)
     assert recover(store, client).finished == (slow.uid,)
 
 
@@ -236,7 +236,7 @@ def test_recover_goes_on_after_a_lost_connection(
 ) -> None:
     recording = record(store)
     recording.stop()
-    post, lost = Catalog.post, []
+    post, lost = CatalogServer.post, []
 
     def losing(*args: Any) -> Any:
         if not lost:
@@ -244,7 +244,7 @@ def test_recover_goes_on_after_a_lost_connection(
             raise httpx.RemoteProtocolError("server disconnected")
         return post(*args)
 
-    monkeypatch.setattr(Catalog, "post", losing)
+    monkeypatch.setattr(CatalogServer, "post", losing)
     assert recover(store, client).finished == (recording.uid,)
     monkeypatch.setattr(recover_module, "RETRY_S", 0.3)
     record(store).stop()
@@ -252,6 +252,6 @@ def test_recover_goes_on_after_a_lost_connection(
     def refuse(*_: Any) -> Any:
         raise httpx.ConnectError("nobody there")
 
-    monkeypatch.setattr(Catalog, "post", refuse)
+    monkeypatch.setattr(CatalogServer, "post", refuse)
     with pytest.raises(ServerUnavailableError):
         recover(store, client)

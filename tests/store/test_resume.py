@@ -35,7 +35,7 @@ from skywright.store.journal_contents import (
 )
 from skywright.store.recover import recover
 from skywright.store.rows import stored_data_keys
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.stored_run import catalog_documents
 from skywright.store.tail import Line, Tail
 
@@ -102,7 +102,9 @@ def test_resumed_scan_is_right_at_each_moment(
 
     def follow(name: str, doc: dict[str, Any]) -> None:
         if name == "start":
-            following[doc["uid"]] = RunIngest(journals / f"{doc['uid']}.jsonl", Catalog(client))
+            following[doc["uid"]] = RunIngest(
+                journals / f"{doc['uid']}.jsonl", CatalogServer(client)
+            )
         if name != "stop":
             (ingest_now,) = following.values()
             ingest_now.step()
@@ -327,7 +329,7 @@ def test_a_file_that_is_longer_than_its_documents_say(
         "image": array([2], dtype_numpy="<i4", external="STREAM:"),
     }
     recording.stream("primary", **external)
-    following = RunIngest(recording.path, Catalog(client))
+    following = RunIngest(recording.path, CatalogServer(client))
     for number in range(2):
         path = journals / f"{recording.uid}-{number}.h5"
         values = np.arange(3, dtype="<i4") + 100 * number

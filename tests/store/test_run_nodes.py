@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from skywright.store.run_nodes import WRITE_RUN, Catalog
+from skywright.store.run_nodes import WRITE_RUN, CatalogServer
 from skywright.store.tiled_writer import RunWriter
 
 
@@ -104,11 +104,11 @@ def test_a_run_that_is_there_is_emptied_and_keeps_its_specs() -> None:
     assert calls[1:] == [("made", ("u", "dark"), ["beamline"])]
 
 
-def post(status: int) -> tuple[Any, Catalog]:
+def post(status: int) -> tuple[Any, CatalogServer]:
     """Post to a server that answers with this status."""
     answer = httpx.Response(status, request=httpx.Request("POST", "http://x"))
     context = SimpleNamespace(http_client=SimpleNamespace(post=lambda *_, **__: answer))
-    catalog = Catalog(None)
+    catalog = CatalogServer(None)
     container = SimpleNamespace(context=context, uri="http://x/api/v1/metadata/raw")
     return catalog.post(container, WRITE_RUN, {}), catalog
 

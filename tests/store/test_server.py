@@ -29,7 +29,7 @@ from skywright.errors import ConfigError, DataError
 from skywright.store.client import connect
 from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.probe import check_readable, takes_writes
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.table_pool import separate_connections
 
 READERS = 6
@@ -324,7 +324,7 @@ def test_many_read_a_table_while_it_grows(journals: Path, client: Any) -> None:
     """tiled's own connections would break here: table_pool.py says why."""
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=0.0)
-    follower = RunIngest(recording.path, Catalog(client))
+    follower = RunIngest(recording.path, CatalogServer(client))
     follower.step()
     table = client["raw"][recording.uid].base["primary"].base["internal"]
     written = threading.Event()
@@ -355,7 +355,7 @@ def test_subscribers_get_each_event(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=0.0)
     assert ingest(recording.path, client) is IngestState.IDLE
-    follower = RunIngest(recording.path, Catalog(client))
+    follower = RunIngest(recording.path, CatalogServer(client))
     follower.step()  # a full write: the table that a reader may subscribe to is there
     table = client["raw"][recording.uid].base["primary"].base["internal"]
     got: list[float] = []

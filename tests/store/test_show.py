@@ -28,7 +28,7 @@ from skywright.callbacks.journal import journal_path
 from skywright.errors import DataError
 from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.lookup import JournalListing, find_run
-from skywright.store.pictures import holds_pictures, write_pictures
+from skywright.store.pictures import holds_frames, write_pictures
 from skywright.store.show import RunView, final_results, view_run
 from skywright.words import in_short, local_time
 
@@ -236,7 +236,7 @@ def test_deep_pictures_span_black_to_white() -> None:
 )  # fmt: skip
 def test_what_is_a_picture(shape: tuple[int, ...], expected: bool) -> None:
     column = Column("x", shape, np.dtype("u1"), {}, np.zeros(shape, "u1").__getitem__)
-    assert holds_pictures(column) is expected
+    assert holds_frames(column) is expected
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from store.test_file_tables import FileRun, counted
 
 from skywright.errors import DataError
 from skywright.store.ingest import IngestState, RunIngest, ingest
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.stream_rows import StreamRows
 
 COLUMNS = 30
@@ -49,7 +49,7 @@ def test_all_columns_of_a_page_are_few_requests(run: FileRun, client: Any) -> No
 
 
 def test_a_table_that_grows_between_two_reads(run: FileRun, client: Any) -> None:
-    follower = RunIngest(run.recording.path, Catalog(client))
+    follower = RunIngest(run.recording.path, CatalogServer(client))
     run.append(5)
     run.tell()
     follower.step()

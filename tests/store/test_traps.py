@@ -24,7 +24,7 @@ from skywright.store.ingest import IngestState, RunIngest, ingest
 from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.normalizer import DocumentNormalizer, key_name
 from skywright.store.rows import as_row
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.tail import Line, read_lines, start_time
 from skywright.store.tiled_writer import NOTES_MAX, RunWriter, storable
 
@@ -670,7 +670,7 @@ def test_two_resources_of_one_file(journals: Path, client: Any, live: bool) -> N
     image = {"dtype": "array", "shape": [1, 2, 2], "dtype_numpy": "<u2", "external": "STREAM:"}
     column = scalar("integer", dtype_numpy="<i4", external="STREAM:")
     recording.stream("primary", x=column, image=image)
-    follower = RunIngest(recording.path, Catalog(client))
+    follower = RunIngest(recording.path, CatalogServer(client))
     for first in (0, 3):
         for key in ("x", "image"):
             resource = recording.run.compose_stream_resource(

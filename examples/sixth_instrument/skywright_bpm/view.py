@@ -8,13 +8,13 @@ from starlette.routing import Route
 
 from skywright.store.lookup import RunFilter, find_runs
 
-SHOWN = 20
+RUNS_MAX = 20
 
 
 async def bpm(request: Request) -> Response:
     """Show the newest recordings."""
     site = site_of(request)
-    runs = await site.catalog.ask(find_runs, RunFilter(plan="record_position"), SHOWN)
+    runs = await site.catalog.ask(find_runs, RunFilter(plan="record_position"), RUNS_MAX)
     return render(request, "skywright_bpm:bpm.html", runs=runs)
 
 

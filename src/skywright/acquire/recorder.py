@@ -26,8 +26,9 @@ from skywright.files.columns import DoesNotFitError
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
-"""Time from the first unflushed write to the flush, s. A row is visible at most
-FLUSH_S + 2 * GATHER_S (of `row_queue`) after it was offered."""
+"""Time from the first unflushed write to the flush, s. Once the file is
+created, a row is visible at most FLUSH_S + 2 * GATHER_S (of `row_queue`) and the time of the writes
+after it was offered."""
 HANG_S = 5.0
 """Time of a write, s, after which `Recorder.error` says that it hangs. It is shorter than the
 timeout of a put to ``Capture``, so that a client whose put times out finds the reason."""
@@ -346,7 +347,7 @@ class Recorder(Generic[Result, RowGroup]):
             logger.exception("%s: a callback failed", self.layout.name)
 
     def _pause_s(self) -> float:
-        """Return the longest pause until the next row, s."""
+        """Return the longest time to wait for an entry in the queue, s."""
         # A synchronous recorder has rows to flush that were never in the queue
         is_writing = self._unflushed_since or (self.synchronous and self.path is not None)
         return FLUSH_S if is_writing else IDLE_S

@@ -160,7 +160,7 @@ class Axis:
         return v + a * t
 
     def moving_at(self, time_s: float) -> bool:
-        """Tell whether the axis is between the start and the end of a move."""
+        """Return whether the axis moves: in a move, or while a stop slows it down."""
         return time_s < self.rest_time and bool(
             self.velocity_at(time_s) != 0.0 or self._phase(np.asarray(time_s))[3] != 0.0
         )
@@ -183,7 +183,7 @@ class Axis:
         return Axis(axis.initial, (*axis.commands, move))
 
     def stop(self, time_s: float, acceleration: float = math.inf) -> "Axis":
-        """Return the axis, stopped at `time_s` for good; itself if it rests by then."""
+        """Return the axis with a stop that begins at `time_s`; itself if it rests by then."""
         if time_s >= self.rest_time:
             return self
         return Axis(self.initial, (*self.commands, Stop(time_s, acceleration)))

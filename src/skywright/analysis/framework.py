@@ -44,7 +44,7 @@ BlockKey = tuple[int, int]
 their keys. Without `Analysis.block_setting` the settings number is 0."""
 
 Statistic = TypeVar("Statistic")
-"""Type of the partial result of one block, or of several blocks folded."""
+"""Type of the statistic of one block, or of several blocks folded."""
 
 RESTART_BLOCKS = 10
 """Identities of successive members that differ by more than this number of blocks are a restart of

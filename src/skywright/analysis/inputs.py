@@ -18,7 +18,8 @@ class Batch:
     Parameters
     ----------
     identities
-        (n,) int64, the identity of each member; for an `Analysis` its place (`IdentityOrder`).
+        (n,) int64, the identity of each member. What `Analysis.update` gets has the places here,
+        see `IdentityOrder`.
     times
         (n,) float64, Unix s, to about 0.2 us; NaN where unknown. An analysis that needs exact times
         names a column of int64 ns among its `inputs`, as `panoseti_ph256` does.

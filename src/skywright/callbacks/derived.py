@@ -203,7 +203,9 @@ class DerivedRun:
         self.tick()
 
     def tick(self) -> float | None:
-        """Write and emit what is due; return in how many seconds to call again, None if never.
+        """Write and emit what is due; return after how many seconds to call again.
+
+        None: nothing waits to be written.
 
         Writing a row of many columns takes as long as measuring a picture, so rows are written
         several at a time.

@@ -35,7 +35,7 @@ def attempt(action: Callable[..., T], *arguments: Any) -> T | None:
     try:
         return action(*arguments)
     except Exception:  # whatever an analysis or its reader raises
-        log.exception("pictures are lacking")
+        log.exception("pictures could not be drawn")
         return None
 
 

@@ -14,6 +14,7 @@ from skywright.callbacks.run_ids import RunIds
 from skywright.callbacks.stream_analysis import BacklogLimits
 from skywright.callbacks.worker_supervisor import (
     PARAMETERS,
+    SECOND_STAGES,
     START_LIMIT_S,
     WorkerLimits,
     WorkerSupervisor,
@@ -47,7 +48,7 @@ class LiveAnalysis(Reports):
     journal, assets
         Directories of the store.
     keys
-        Full data keys of inputs, where more than one would fit.
+        Full data keys by required name, see `RequiredKeys`.
     limits
         Limits of the backlog.
     worker_limits
@@ -94,7 +95,6 @@ class LiveAnalysis(Reports):
             name,
             *("--keys", json.dumps(dict(keys or {}))),
             *("--journal", str(journal), "--assets", str(assets)),
-            *("--second", json.dumps(second)),
             *("--max-behind", str(limits.max_behind_s), "--catch-up", str(limits.catch_up_s)),
         ]
         self._supervisor = WorkerSupervisor(
@@ -104,7 +104,7 @@ class LiveAnalysis(Reports):
             worker_limits or WorkerLimits(),
             self.accept_report,
             # All users can read command lines; the address of a service may hold a password
-            {PARAMETERS: json.dumps(given)},
+            {PARAMETERS: json.dumps(given), SECOND_STAGES: json.dumps(second)},
         )
 
     def __repr__(self) -> str:
@@ -158,7 +158,7 @@ class LiveAnalysis(Reports):
             try:
                 keys |= stage.event_keys(start)
             except Exception:  # the first analysis goes on
-                log.exception("analysis %s: run %s: it gets no events", name, start["uid"])
+                log.exception("analysis %s gets no events of run %s", name, start["uid"])
         return frozenset(keys)
 
     def _send(self, name: str, doc: Document, raw: RawRun) -> None:

@@ -24,8 +24,8 @@ class RequiredKeys:
     inputs, identity, time
         As the analysis declares them; ``image`` stands for ``<device>_image``.
     keys
-        Full data key by required name, for inputs that more than one key fits, and for an identity
-        or time of another name.
+        Full data key by required name, for an input that more than one key fits, and for an input,
+        identity or time of another name.
     optional
         Further inputs, used if the stream has them.
     arrays
@@ -209,7 +209,7 @@ class RawStream:
         return self.table.announced() if self.table is not None else 0
 
     def needs(self, name: str, doc: Document) -> bool:
-        """Return whether the analysis needs this event or stream datum."""
+        """Return whether the analysis needs this event, event page or stream datum."""
         if name == "stream_datum":
             return doc["stream_resource"] in self._resources
         return bool(self.event_keys)
@@ -242,7 +242,8 @@ class RawRun:
     streams
         Streams that have all inputs, or an `error`, by name, in the order of their descriptors.
     stop
-        The stop document; None before it. Empty if the run was abandoned: no document comes then.
+        The stop document; None before it. In the worker {} if the run was abandoned: no document
+        comes then.
     """
 
     def __init__(

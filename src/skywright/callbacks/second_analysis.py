@@ -37,7 +37,7 @@ class _FailedRun(SecondRun):
 
 
 def begin_run(stage: SecondStage, start: Mapping[str, Any]) -> SecondRun:
-    """Begin a second-stage analysis of a raw run; if that fails, each result is the error."""
+    """Begin a second-stage analysis of a raw run; if that fails, each result fails so."""
     try:
         return stage.begin_run(start)
     except Exception as error:  # the first analysis goes on
@@ -98,7 +98,7 @@ class SecondAnalysis:
             self._rows.append(rows)
 
     def note_request(self, number: int, frames: int) -> None:
-        """Note a request for the result over the first `frames` frames and all documents."""
+        """Note a request for the result over at least the first `frames` frames."""
         self._requested, self._frames = number, frames
 
     def answer(self, reached: float) -> bool:

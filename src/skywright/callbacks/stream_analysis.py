@@ -112,7 +112,7 @@ class StreamAnalysis:
         self.raw = raw_stream.run
         self.second: Sequence[SecondAnalysis] = ()
         """Second-stage analyses over the rows of this one."""
-        self.position = 0
+        self.reached = 0
         """Number of frames analyzed or skipped."""
         self.derived: DerivedRun | None = None
         self.exit_status = ""
@@ -159,7 +159,7 @@ class StreamAnalysis:
 
     def step(self) -> bool:
         """Analyze a batch, answer second-stage requests; return whether anything was done."""
-        before = self.position
+        before = self.reached
         takes_frames = not self.exit_status and self.derived is not None and self._closing is None
         if takes_frames:
             self._guarded(self._analyze)
@@ -170,7 +170,7 @@ class StreamAnalysis:
         # The derived run may have ended in this step, or in `write_due` after the last step
         has_ended = self.exit_status != self._status_after_step
         self._status_after_step = self.exit_status
-        return self.position > before or has_ended or any(answers)
+        return self.reached > before or has_ended or any(answers)
 
     def close_step(self) -> bool:
         """Continue to close the derived runs; return False if nothing can be done now."""
@@ -183,7 +183,7 @@ class StreamAnalysis:
 
     def _reached(self) -> float:
         """Return the number of frames done; infinity when no more will be analyzed."""
-        return math.inf if self.exit_status else self.position
+        return math.inf if self.exit_status else self.reached
 
     def interrupt(self, reason: str) -> None:
         """End the derived run now, because the session ends or the raw run is abandoned.
@@ -214,7 +214,7 @@ class StreamAnalysis:
         if self._closing is not None:
             times.append(DRAWING_POLL_S)
         # Announced frames that are not complete in their file, or whose event has not come
-        if self._reader.table.announced() > self.position:
+        if self._reader.table.announced() > self.reached:
             times.append(MISSING_FILE_POLL_S if self._unreadable else UNFLUSHED_POLL_S)
         return min(times, default=None)
 
@@ -230,7 +230,7 @@ class StreamAnalysis:
             "raw_uid": self.raw.uid,
             "stream": self.raw_stream.name,
             "derived_uid": derived.uid if derived else None,
-            "reached": self.position,
+            "reached": self.reached,
             "rows": derived.rows if derived else 0,
             "columns_path": str(derived.columns_path) if derived else "",
             "result": self._scalars,
@@ -275,31 +275,31 @@ class StreamAnalysis:
             raise DataError(self.raw_stream.error)
         assert derived is not None
         complete = self._complete_until()
-        if complete <= self.position:
+        if complete <= self.reached:
             return
         stop = self._readable(complete)
-        if stop <= self.position:
+        if stop <= self.reached:
             return
         if self._first_backlog_end is None:
             self._first_backlog_end = complete
         affordable = self._affordable() if derived.analysis.skips else math.inf
-        chosen = choose_positions(self.position, stop, affordable)[: self._pace.batch_frames]
+        chosen = choose_positions(self.reached, stop, affordable)[: self._pace.batch_frames]
         begun = self._busy_since or time.monotonic()
         batch = reader.pick(chosen)
         derived.missing += len(chosen) - len(batch)
-        derived.dropped += chosen[-1] + 1 - self.position - len(chosen)
+        derived.dropped += chosen[-1] + 1 - self.reached - len(chosen)
         rows = derived.add(batch)
         for each in self.second:
             each.add(Batch(batch.identities, batch.times, rows))
-        self.position = chosen[-1] + 1
+        self.reached = chosen[-1] + 1
         self._scalars = derived.scalars()
         # With pictures, `_begin_closing` must read these frames again
         if not derived.analysis.pictures:
-            reader.table.forget(self.position)
+            reader.table.forget(self.reached)
         now = time.monotonic()
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
         # The time between two batches counts too: documents are read and rows are written in it
-        self._busy_since = now if self.position < stop else None
+        self._busy_since = now if self.reached < stop else None
 
     def _complete_until(self) -> int:
         """Return the position up to which the documents of the frames have come.
@@ -308,7 +308,7 @@ class StreamAnalysis:
         """
         table = self._reader.table
         has_stopped = self.raw.stop is not None
-        return table.announced() if has_stopped else table.values_known_until(self.position)
+        return table.announced() if has_stopped else table.values_known_until(self.reached)
 
     def _affordable(self) -> float:
         """Return the number of waiting frames that can be analyzed in time."""
@@ -316,20 +316,20 @@ class StreamAnalysis:
             return self._pace.affordable(self._deadline - time.monotonic())
         if isinstance(limit_s := self.raw.start.get(DECISION_LIMIT), int | float):
             frames, until = self._decision
-            left_s = until - time.monotonic() if self.position < frames else limit_s
+            left_s = until - time.monotonic() if self.reached < frames else limit_s
             return self._pace.affordable(left_s)
-        if self.position < (self._first_backlog_end or 0):
+        if self.reached < (self._first_backlog_end or 0):
             return math.inf
         return self._pace.affordable(self._limits.max_behind_s)
 
     def _readable(self, stop: int) -> int:
         try:
-            readable = self._reader.readable(self.position, stop)
+            readable = self._reader.readable(self.reached, stop)
         except DataError as error:  # it may still appear; `_begin_closing` raises at the deadline
             if self._unreadable != str(error):
                 log.info("run %s, stream %s: %s", self.raw.uid, self.raw_stream.name, error)
             self._unreadable = str(error)
-            return self.position
+            return self.reached
         self._unreadable = ""
         return readable
 
@@ -340,13 +340,13 @@ class StreamAnalysis:
         """Return whether no further frame will be analyzed; call it after the stop document."""
         reader = self._reader
         stop = self._complete_until()
-        if stop <= self.position:
+        if stop <= self.reached:
             return True
         if not self._is_past_deadline():
             return False
         # An analysis that skips no frame goes on with those that are in their file
         assert self.derived is not None
-        return self.derived.analysis.skips or reader.readable(self.position, stop) <= self.position
+        return self.derived.analysis.skips or reader.readable(self.reached, stop) <= self.reached
 
     def _begin_closing(self) -> None:
         """Count the frames that are not analyzed, start the drawing, begin to close the runs."""
@@ -354,12 +354,12 @@ class StreamAnalysis:
         table = reader.table
         assert derived is not None
         announced = table.announced()
-        readable = reader.readable(self.position, announced)
-        skipped = sum(map(table.has_values, table.sequence(self.position, readable)))
+        readable = reader.readable(self.reached, announced)
+        skipped = sum(map(table.has_values, table.sequence(self.reached, readable)))
         derived.dropped += skipped  # there was no time for them
-        derived.missing += announced - self.position - skipped
-        self.position = announced
-        frames = attempt(frames_to_draw, derived.analysis, reader, self.position)
+        derived.missing += announced - self.reached - skipped
+        self.reached = announced
+        frames = attempt(frames_to_draw, derived.analysis, reader, self.reached)
         drawn = (
             None
             if frames is None

@@ -3,10 +3,10 @@
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
 run that has the required data keys, except the stream ``baseline``. The parameters of the analysis
-are in the environment variable `worker_supervisor.PARAMETERS`. Each second-stage analysis
-(``--second``) that fits the raw run writes one more, over the rows of the first usable stream, if
-there are any. A failure of the analysis does not end this process; the stop document of the derived
-run has the reason. `worker_supervisor` describes the lines of both pipes.
+are in the environment variable `worker_supervisor.PARAMETERS`. Each second-stage analysis of
+`worker_supervisor.SECOND_STAGES` that fits the raw run writes one more, over the rows of the first
+usable stream, if there are any. A failure of the analysis does not end this process; the stop
+document of the derived run has the reason. `worker_supervisor` describes the lines of both pipes.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from skywright.callbacks.run_ids import RunIds
 from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
 from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
 from skywright.callbacks.stream_documents import Emit
-from skywright.callbacks.worker_supervisor import PARAMETERS
+from skywright.callbacks.worker_supervisor import PARAMETERS, SECOND_STAGES
 from skywright.errors import SkywrightError
 from skywright.processes.child import keep_stdout
 from skywright.processes.logs import log_to_stderr
@@ -286,7 +286,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keys", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--journal", type=Path, required=True, metavar="DIR")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--second", type=json.loads, default={}, metavar="JSON")
     parser.add_argument(
         "--max-behind", type=float, default=BacklogLimits.max_behind_s, metavar="SECONDS"
     )
@@ -301,9 +300,8 @@ def main(arguments: list[str] | None = None) -> int:
     journal = Journal(options.journal)
     limits = BacklogLimits(options.max_behind, options.catch_up)
     try:
-        stages = {
-            name: make_second_stage(name, parameters) for name, parameters in options.second.items()
-        }
+        second = json.loads(os.environ.get(SECOND_STAGES, "{}"))
+        stages = {name: make_second_stage(name, parameters) for name, parameters in second.items()}
         worker = Worker(
             options.name,
             json.loads(os.environ.get(PARAMETERS, "{}")),

@@ -3,8 +3,8 @@
 The lines between the two processes are JSON. To the worker: ``[name, document]``, or a command
 ``[name, arguments]``:
 
-- ``request`` (raw_uid, number, frames): compute the results of the second stage over the first N
-  frames, and those analyzed meanwhile; the time limit of a decision on these frames starts
+- ``request`` (raw_uid, number, frames): compute the results of the second stage over the first
+  `frames` frames, and those analyzed meanwhile; the time limit of a decision on these frames starts
   (`StreamAnalysis.start_decision`);
 - ``abandon`` (raw_uid, reason): end the derived runs of a raw run;
 - ``done_streams`` (raw_uid, names): streams that an earlier worker has done; before the documents.
@@ -48,6 +48,8 @@ END_LIMIT_S = 10.0
 """Timeout for the worker to end after its stdin is closed, s."""
 PARAMETERS = "ANALYSIS_PARAMETERS"
 """Environment variable of a worker: the parameters of its analysis, JSON."""
+SECOND_STAGES = "ANALYSIS_SECOND_STAGES"
+"""Environment variable of a worker: the parameters of its second-stage analyses by name, JSON."""
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +228,7 @@ class WorkerSupervisor:
         self._thread.start()
 
     def put(self, name: str, doc: Document, raw: RawRun) -> bool:
-        """Queue a document for the worker; does not wait.
+        """Queue a document, or the command ``request``, for the worker; does not wait.
 
         Returns
         -------

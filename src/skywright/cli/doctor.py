@@ -53,7 +53,7 @@ def doctor(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check versions, configuration, analyses, disk, data, clock, keys, PVs; say what to do.
+    """Check the installation, the configuration and the running stack; say what to do.
 
     Exit status 1 when something is wrong.
     """
@@ -148,7 +148,7 @@ def check_versions(settings: Settings | None = None) -> Iterator[Check]:
     own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
     incomplete = (each for each in left_out if not_installed("skywright", {each}))
     if without := ", ".join(sorted(incomplete)):
-        own += f"; not all packages of {without}, which no configured IOC needs"
+        own += f"; packages of {without} are missing, which no configured IOC needs"
     if missing:
         names = ", ".join(missing)
         yield wrong("versions", f"not installed: {names}", "pip install 'skywright[all]'")
@@ -357,7 +357,7 @@ def check_journals(settings: Settings, state: stack.State | None) -> Check:
 
 
 def _age_s(journal: Path) -> float:
-    """Return the time since a journal was written, s; 0 if it was brought in just now."""
+    """Return the time since a journal was written, s; 0 if it has just been moved."""
     with suppress(FileNotFoundError):
         return time.time() - journal.stat().st_mtime
     return 0.0

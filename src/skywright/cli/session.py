@@ -201,7 +201,7 @@ def _stop_beamline(process: PipedProcess) -> None:
     if not wait_with_message(
         partial(_has_ended, process), "the beamline to end", UP_END_LIMIT_S, "Ctrl-C kills it"
     ):
-        process.kill()  # its children end by their lifelines
+        process.kill()  # its children end when their stdin is closed
         process.wait()
 
 

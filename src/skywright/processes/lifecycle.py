@@ -109,7 +109,7 @@ def end_with_parent() -> None:
         pause(STOP_LIMIT_S)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=wait_for_end_of_stdin, name="lifeline", daemon=True).start()
+    threading.Thread(target=wait_for_end_of_stdin, name="end with parent", daemon=True).start()
 
 
 def end_process() -> NoReturn:

@@ -234,7 +234,7 @@ class Supervisor:
                 watching = asyncio.create_task(self._kill_if_silent(service, process))
             try:
                 status = await process.handle.wait()
-            finally:  # also at the stop, which lets the process end by itself
+            finally:  # also if `stop` cancels this task: a server that ends need not answer
                 if watching is not None:
                     watching.cancel()
             why = _ending(status)

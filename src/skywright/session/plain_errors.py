@@ -1,7 +1,7 @@
-"""Errors that skywright raises on purpose say what to do: people read a line, no traceback.
+"""Messages of one line in a session, in place of tracebacks, for errors that say what to do.
 
-These are its own kinds of errors, and the `ValueError` and `TypeError` by which a plan or device
-refuses an argument. A mistake at the prompt is one line too; it says what to type instead.
+These are skywright's own kinds of errors, and the `ValueError` and `TypeError` by which a plan or
+device refuses an argument. A mistake at the prompt is one line too; it says what to type instead.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from skywright.arguments import SHOWN, did_you_mean
+from skywright.arguments import TEXT_MAX, did_you_mean
 from skywright.errors import SkywrightError
 
 ENGINE_LOG = "bluesky"
@@ -76,7 +76,9 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         return ""
     frame = frames[-1]
     where = _raised_in(error), frame.f_code.co_name
-    if where[0] == "IPython" and isinstance(error.__cause__, OSError):  # %run of no file
+    if where[0] == "IPython" and isinstance(
+        error.__cause__, OSError
+    ):  # %run of a file that does not exist
         return "%run looks for the file in the directory of %pwd; %ls lists what is there"
     if where == ("__main__", "<module>"):
         if isinstance(error, TypeError) and str(error).startswith("RunEngine.__call__() "):
@@ -93,7 +95,7 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
     if where == ("bluesky", "normalize_subs_input") or _is_no_message(error):
         return CALL_THE_PLAN
     if where == ("bluesky", "__call__") and isinstance(error, RuntimeError):
-        return "RE.resume() goes on with the plan before; RE.stop() or RE.abort() ends it"
+        return "RE.resume() continues the paused plan; RE.stop() or RE.abort() ends it"
     if (
         where[0] == "bluesky"
         and where[1] in NEED_A_PLAN
@@ -188,7 +190,7 @@ def _hint_on_arguments(error: BaseException) -> str:
     usage = _usage(name, plan.f_globals.get(name)) or name
     md = plan.f_locals.get("md")
     if md is not None and not isinstance(md, Mapping):
-        return f"md = {md!r:.{SHOWN}}, expected a dictionary: {usage}"
+        return f"md = {md!r:.{TEXT_MAX}}, expected a dictionary: {usage}"
     if last.f_code.co_name == "check_supports":
         wanted, device = last.f_locals["protocol"].__name__, last.f_locals["obj"]
         return f"{getattr(device, 'name', device)} is not {wanted}: {usage}"

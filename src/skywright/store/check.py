@@ -27,7 +27,7 @@ def differences(contents: JournalContents, run: Any) -> list[str]:
     found = []
     stored_stop = run.metadata.get("stop") or {}
     if contents.stop is not None and stored_stop.get("uid") != contents.stop["uid"]:
-        found.append("the stop document is missing")
+        found.append("the stop document is missing, or another one")
     present = dict(run.include_data_sources().base.items())
     unreadable = set(run.metadata.get(UNREADABLE_FILES) or {})
     for name in set(present) - set(contents.streams):
@@ -68,7 +68,7 @@ def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list
 
 
 def _starts_at_row_0(node: Any) -> bool:
-    """Return whether an array shows the rows of an HDF5 file, or of a slice, from row 0 on."""
+    """Return whether an array shows an HDF5 file, or its resource's slice of one, from row 0 on."""
     source = node.data_sources()[0]
     return source.mimetype == HDF5 and source.parameters["dataset"] != VIRTUAL_DATASET
 
@@ -92,6 +92,8 @@ def _file_difference(key: str, parts: dict[str, Any], rows: int) -> list[str]:
         if table.structure_family == "table" and key in table.columns:
             source = table.data_sources()[0]
             stored = rows_of(source) if source.mimetype == MIMETYPE else None
+            if stored is None:
+                return [f"{key}: its number of rows is not fixed, expected {rows}"]
             return [] if stored == rows else [f"{key} has {stored} rows instead of {rows}"]
     return _array_difference(key, parts, rows)
 

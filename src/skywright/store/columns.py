@@ -14,12 +14,13 @@ import numpy as np
 INT64 = range(-(2**63), 2**63)
 EXACT_IN_FLOAT = 2**53
 NUMBER_LENGTH = 26
-"""Greatest length of a number as text."""
+"""Length of a text column that holds any float64 or 64-bit integer as text (at most 24)."""
 _MISSING = {"f": np.nan, "c": np.nan, "M": "NaT", "m": "NaT", "U": "", "S": ""}
 """Missing value, by kind of an array's elements. Integers and booleans have none: where a value is
 missing, `widen` makes floats of them, or text if a float cannot hold an integer."""
 _SCALARS = ("boolean", "integer", "number", "string")
-"""Dtypes of scalars in event-model; each can hold the values of those before it."""
+"""Dtypes of scalars in event-model; each can hold the values of those before it, except integers
+beyond `EXACT_IN_FLOAT`, which a number cannot hold."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def data_sources(
 
     All scalar columns of the same rows of the same HDF5 files are one table, each other data key
     is one array. While the run goes on, columns are grouped by first file and first row only, and
-    a table has no last row unless rows of another stream follow in its last file.
+    the end of a table is not stored: it shows all rows that its last file has by then, unless rows
+    of another stream follow in that file.
 
     Parameters
     ----------

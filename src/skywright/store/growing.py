@@ -1,4 +1,4 @@
-"""Client classes of tiled for runs that are still being written.
+"""Client classes in place of tiled's own: reading runs that grow, and columns by path.
 
 `ClientClasses` is the map of client classes of one connection.
 """

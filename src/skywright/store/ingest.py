@@ -21,7 +21,7 @@ from skywright.store.line_writer import LineWriter
 from skywright.store.moves import move_journal
 from skywright.store.normalizer import NormalizedTail
 from skywright.store.probe import REFUSED_STATUS, takes_writes
-from skywright.store.run_nodes import Catalog, RunExistsError
+from skywright.store.run_nodes import CatalogServer, RunExistsError
 from skywright.store.tail import Line, locked_if_dead, start_time
 from skywright.store.tiled_writer import RunWriter
 
@@ -98,7 +98,7 @@ def ingest(path: Path, client: Any) -> IngestState:
     OSError
         As for `RunIngest.step`; call again.
     """
-    run = RunIngest(path, Catalog(client))
+    run = RunIngest(path, CatalogServer(client))
     while (state := run.step()) is IngestState.MORE:
         pass
     return state
@@ -126,7 +126,7 @@ class RunIngest:
         If the journal cannot be read: `FileNotFoundError` if it is not there.
     """
 
-    def __init__(self, path: Path, catalog: Catalog) -> None:
+    def __init__(self, path: Path, catalog: CatalogServer) -> None:
         self.path = path
         self.start_time = start_time(path)
         """Start time of the run, Unix s."""
@@ -334,7 +334,7 @@ class RunIngest:
         return IngestState.ASIDE
 
 
-def _mark_unwritable(catalog: Catalog, contents: JournalContents, reason: str) -> None:
+def _mark_unwritable(catalog: CatalogServer, contents: JournalContents, reason: str) -> None:
     """Close a run that cannot be written, with the reason in its notes."""
     if contents.start is None or "uid" not in contents.start:
         return

@@ -31,7 +31,7 @@ from skywright.processes.supervisor import CONFIGURATION_ERROR
 from skywright.store.client import connect, ensure_containers
 from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableError
 from skywright.store.moves import move_journal
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.tail import Tail, is_locked, locked_if_dead
 from skywright.waiting import pause
 
@@ -112,7 +112,7 @@ class Ingester:
         self.journals.mkdir(parents=True, exist_ok=True)
         self.failures: dict[Path, OSError] = {}
         """Journals that could not be read, written or moved at the last try, with the reason."""
-        self._catalog = Catalog(client)
+        self._catalog = CatalogServer(client)
         self._runs: dict[Path, RunIngest] = {}
         self._open_due = 0.0
         """Monotonic time, s, from which open runs take steps although finished runs are queued."""

@@ -10,15 +10,15 @@ from skywright.errors import DataError
 from skywright.store.file_nodes import data_sources
 from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
-from skywright.store.run_nodes import Catalog
+from skywright.store.run_nodes import CatalogServer
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tail import Line
 from skywright.store.tiled_writer import RunWriter, StreamWriter
 
 UPDATE_S = (1.0, 5.0)
 """Shortest and longest time between updates of the nodes of arrays and files in tiled, s: updates
-are 1, 2, 4 and 8 s after the beginning of a full write, then every 5 s. Rows of events are sent at
-each step."""
+are at the beginning of a full write, 1, 2, 4 and 8 s after it, then every 5 s. Rows of events are
+sent at each step."""
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class LineWriter:
     """
 
     def __init__(
-        self, run_writer: RunWriter, catalog: Catalog, contents: JournalContents, assets: Path
+        self, run_writer: RunWriter, catalog: CatalogServer, contents: JournalContents, assets: Path
     ) -> None:
         self._run_writer = run_writer
         self._catalog = catalog

@@ -31,12 +31,14 @@ def write_pictures(
     directory
         Where to write; made when missing. Files of the same names are replaced.
     count
-        Frames of each camera, evenly spread over the run, and on its contact sheet.
+        Number of frames of each camera, evenly spread over the run. Each is a file, and a part of
+        the contact sheet.
 
     Returns
     -------
     list of Path
-        The files, contact sheets first.
+        The files: copies of the annotated pictures that are on this machine, then contact sheets,
+        then frames.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def write_pictures(
         sheets, frames = [], []
         for stream in read_contents(run).streams:
             for column in stream.columns:
-                if holds_pictures(column):
+                if holds_frames(column):
                     stem = directory / f"{view.summary.uid[:8]}-{stream.name}-{column.name}"
                     sheet, *singles = _write_frames(column, stem, count)
                     sheets.append(sheet)
@@ -63,8 +65,8 @@ def write_pictures(
     return [*copies, *sheets, *frames]
 
 
-def holds_pictures(column: Column | ColumnView) -> bool:
-    """Return whether rows are pictures: grey or RGB, and not a small matrix or a long table."""
+def holds_frames(column: Column | ColumnView) -> bool:
+    """Return whether rows are frames: grey or RGB, and not a small matrix or a long table."""
     shape = column.shape[1:]
     is_gray, is_rgb = len(shape) == 2, len(shape) == 3 and shape[2] == 3
     if not (is_gray or is_rgb) or column.shape[0] == 0:

@@ -38,7 +38,7 @@ class RunExistsError(SkywrightError):
     """The catalog has a run of this uid, which this writer has not made."""
 
 
-class Catalog:
+class CatalogServer:
     """The server's containers of runs, and what it has refused until now.
 
     Parameters
@@ -136,7 +136,7 @@ class RunNodes:
         Access tags of all nodes.
     """
 
-    def __init__(self, catalog: Catalog, start: Mapping[str, Any], tags: Any) -> None:
+    def __init__(self, catalog: CatalogServer, start: Mapping[str, Any], tags: Any) -> None:
         self._catalog = catalog
         self._container = catalog.container_of(start)
         self._tags = tags

@@ -14,7 +14,7 @@ The rows of a file become a node that refers to the file:
 
 All that is queued is sent together:
 
-- `RunWriter.send` calls `RunNodes.send`, which sends it with `Catalog.post`;
+- `RunWriter.send` calls `RunNodes.send`, which sends it with `CatalogServer.post`;
 - `routes.write_run`, in the server, writes it. A server without this route gets one request for
   each node (`RunNodes._send_singly`).
 
@@ -33,7 +33,7 @@ from tiled.structures.data_source import DataSource
 from tiled.structures.table import TableStructure
 
 from skywright.errors import DataError
-from skywright.store.run_nodes import Catalog, QueuedNode, RunNodes
+from skywright.store.run_nodes import CatalogServer, QueuedNode, RunNodes
 
 JSON_INTEGERS = range(1 - 2**53, 2**53)
 """Integers that a JSON reader with 64-bit floats reads exactly."""
@@ -75,7 +75,7 @@ class RunWriter:
         The start document; its ``tiled_specs`` and ``tiled_access_tags`` are used, not stored.
     """
 
-    def __init__(self, catalog: Catalog, start: Mapping[str, Any]) -> None:
+    def __init__(self, catalog: CatalogServer, start: Mapping[str, Any]) -> None:
         doc = dict(start)
         tags = doc.pop("tiled_access_tags", None)
         extra = doc.pop("tiled_specs", None) or []

@@ -36,7 +36,7 @@ class Upload:
     name
         File name that the sender gave, or empty.
     time
-        Unix s at which the request began; what a long body adds is not in it.
+        Unix time, s, at which the request began, before the transfer of its body.
     """
 
     data: bytes
@@ -126,7 +126,7 @@ class PushConnection:
             except httptools.HttpParserError as error:
                 if not self.closing:
                     self._refuse(HTTPStatus.BAD_REQUEST, f"not HTTP: {error}")
-            # With an upload that ended in it, most of `data` may be that upload's.
+            # If an upload has ended in `data`, most of it may be the upload, which is no header.
             if self._request.begun and not self._request.in_body and not self._events:
                 self._request.header_bytes += len(data)
                 if self._request.header_bytes > HEADER_BYTES_MAX:
@@ -161,7 +161,7 @@ class PushConnection:
         self._request.headers[name.decode("latin-1")] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Refuse before the body comes what can be refused then."""
+        """Refuse a request before its body comes, if its headers are reason enough."""
         if self.closing:
             return
         request = self._request
@@ -199,7 +199,7 @@ class PushConnection:
             self._answer(HTTPStatus.OK, keep)
         self.closing = not keep
 
-    # ---- judgment
+    # ---- checks and answers
 
     def _refusal(self) -> tuple[HTTPStatus, str] | None:
         """Return status and reason when headers alone forbid a request."""

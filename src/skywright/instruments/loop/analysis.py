@@ -264,6 +264,7 @@ class LoopDetection(Analysis[Votes]):
         from skywright.instruments.loop.picture import encode_jpeg, encode_png
 
         pictures = map(without_padding, batch["image"])
+        # Detected anew, because what is drawn comes without its rows
         drawn = {
             number: annotate(picture, self.detector(picture), str(number))
             for number, picture in zip(batch.identities.tolist(), pictures, strict=True)

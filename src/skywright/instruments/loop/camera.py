@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.acquisition import Acquisition, OwnerState, RefusedError
-from skywright.acquire.newest import NewestQueue
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
@@ -59,7 +58,7 @@ class CameraState(OwnerState[SourceFrame]):
     rows_readable: int = 0
     """Number of rows of this or the last recording that readers can see."""
     write_error: str = ""
-    """Why the last picture could not be written; empty when it was."""
+    """The last error of the recording, see `Recorder.error`."""
     truth: Mapping[str, Any] | None = None
     """What a simulator says of the last picture; for scoring only."""
 
@@ -185,32 +184,15 @@ class Camera(Owner[SourceFrame, SourceFrame]):
         requested: int = 0,
         on_item: Callable[[SourceFrame], None] | None = None,
         *,
-        may_join: bool = True,
+        may_join: bool = False,
     ) -> Acquisition:
-        """Start an acquisition; without `on_item`, return the one that is in progress, if any.
+        """Start an acquisition; see `Owner.acquire`.
 
         Its event `done` is set when the pictures are in the file and visible there.
-
-        Parameters
-        ----------
-        requested
-            Number of pictures that are decoded and, during a recording, stored; 0: until
-            `stop_acquisition`.
-        on_item
-            Called with each picture as it comes, on the source's thread; must return at once.
-        may_join
-            False: never return an acquisition that is in progress.
-
-        Raises
-        ------
-        HardwareError
-            If an acquisition is in progress, and `on_item` is given or `may_join` is False.
-        SkywrightError
-            What the source raises when it cannot start.
         """
         if self.acquisition is None:
             self.report("taking pictures", alarm=False)  # clears an old alarm
-        return super().acquire(requested, on_item, may_join=may_join and on_item is None)
+        return super().acquire(requested, on_item, may_join=may_join)
 
     def start_capture(self, path: Path, count: int = 0, lazy: bool = False) -> str:
         """Start a recording; an open one is closed first.
@@ -245,24 +227,6 @@ class Camera(Owner[SourceFrame, SourceFrame]):
             self.color = color
         self.changed()
         return self.color
-
-    def subscribe(self, depth: int = 1, *, runs_source: bool = True) -> NewestQueue[SourceFrame]:
-        """Return a queue of pictures as they come; close it to end the subscription.
-
-        Parameters
-        ----------
-        depth
-            Maximum number of pictures that wait; a further one replaces the oldest.
-        runs_source
-            True: the source runs while this queue is open. False: the queue gets pictures only
-            while the source runs for another reason.
-
-        Raises
-        ------
-        SkywrightError
-            With `runs_source`: if the camera is closed, or the source cannot start.
-        """
-        return super().subscribe(depth, runs_source=runs_source)
 
     def latest(self) -> tuple[SourceFrame, NDArray[np.uint8]] | None:
         """Return the newest picture with its pixels; None before the first or if undecodable."""

@@ -114,8 +114,8 @@ class SpectrumStatistics(Analysis[Pulses]):
         File with the settings of each number, beside the file of the spectra. Each pulse is
         processed with the settings of the time when it was taken, the mean spectrum with the
         newest ones. Means of figures and spikes include only the pulses whose unit is that of
-        the newest settings: pixels also if the axis of these fits no spectrum. Empty: all pulses
-        have the same settings.
+        the newest settings. That unit is pixels, too, if the axis of these settings fits no
+        spectrum of the run. Empty: all pulses have the same settings.
     **given
         smoothing, fit, weighting, signal_per_row, saturation, as in
         `skywright.instruments.psss.settings.Settings`. They and the axis replace those of the file.

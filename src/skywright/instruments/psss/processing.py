@@ -1,4 +1,6 @@
-"""Makes a spectrum of a picture of the spectrometer camera, with its fit and direct figures.
+"""Makes a spectrum of a picture of the spectrometer camera, with its figures, fitted or direct.
+
+Those that need no fit are center of mass, standard deviation and quantile width.
 
 The mathematics, the accuracy and the differences from the older services are in
 ``docs/reference/psss_processing.md``.

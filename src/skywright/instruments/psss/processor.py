@@ -28,7 +28,7 @@ WARM_LIMIT_S = 60.0
 """Timeout of a start that waits for the compiler, s."""
 AHEAD = 2
 """Maximum number of pulses per thread that are queued or processed, with several threads."""
-BARE_MAX = 100
+NO_PICTURE_MAX = 100
 """Number of consecutive pulses without a picture above which the message says so. Fewer are normal,
 because a camera may run at a fraction of the machine's rate."""
 NOT_PROCESSED = "pictures cannot be processed; the log has the reason"
@@ -72,7 +72,7 @@ class Processor(Owner[Pulse, Result]):
         self._notes: dict[str, str] = {}
         self._notes_lock = threading.Lock()
         self._shape, self._dtype = (0, 0), ""
-        self._bare = 0
+        self._without_picture = 0
         """Number of pulses without a picture since the last one with a picture."""
         self._last_failed = False
         """Whether the last picture could not be processed."""
@@ -226,16 +226,16 @@ class Processor(Owner[Pulse, Result]):
         self.statistics.processed(result.duration_ms, result.begun_s)
         image = picture_of(result)
         if image is not None:
-            self._bare, self._shape, self._dtype = 0, image.shape, image.dtype.name
+            self._without_picture, self._shape, self._dtype = 0, image.shape, image.dtype.name
         elif result.pulse.has_unusable_picture:
-            self._bare = 0
+            self._without_picture = 0
         else:
-            self._bare += 1
+            self._without_picture += 1
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
         """Return the message after a result: why it is not recorded, or of its picture.
 
-        None, so that the message stays, for one of the first `BARE_MAX` pulses in a row without a
+        None, so that the message stays, for the first `NO_PICTURE_MAX` pulses in a row without a
         picture.
         """
         for recorder in self.recorders:
@@ -247,7 +247,7 @@ class Processor(Owner[Pulse, Result]):
             return remark(result, image)
         if self._last_failed:
             return NOT_PROCESSED, True
-        if self._bare > BARE_MAX:
+        if self._without_picture > NO_PICTURE_MAX:
             return "pulses come without a picture", True
         return None
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skywright.arguments import SHOWN
+from skywright.arguments import TEXT_MAX
 from skywright.errors import ConfigError
 
 BackgroundMode = Literal["clipped", "signed", "none"]
@@ -282,6 +282,6 @@ def axis_of(
             return _axis(np.polynomial.polynomial.polyval(np.arange(float(columns)), powers))
     except (ConfigError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"energy axis: coefficients {list(coefficients)!r:.{SHOWN}}: expected finite energies "
-            "that rise, or fall, throughout the picture"
+            f"energy axis: coefficients {list(coefficients)!r:.{TEXT_MAX}}: expected finite "
+            "energies that rise, or fall, throughout the picture"
         ) from error

@@ -64,8 +64,9 @@ def export_run(
     Raises
     ------
     DataError
-        If `output` exists (with `overwrite`: and is no export of ours, or a file that stays is in
-        the way), its directory does not, it cannot be written, or data of the run cannot be read.
+        If the format is unknown or cannot link, `output` exists (with `overwrite`: and is no export
+        of ours, or a file that stays is in the way), its directory does not, it cannot be written,
+        or data of the run cannot be read.
     """
     if format not in FORMATS:
         raise DataError(f"format {format!r}: expected one of {', '.join(FORMATS)}")

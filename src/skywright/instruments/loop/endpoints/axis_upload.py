@@ -58,7 +58,10 @@ class Uploader:
         """
         with self._lock:
             if opened and self._pictures is None:
-                pictures, closed = self._camera.subscribe(WAITING), threading.Event()
+                pictures, closed = (
+                    self._camera.subscribe(WAITING, runs_source=True),
+                    threading.Event(),
+                )
                 self._pictures, self._closed = pictures, closed
                 self._threads = [
                     threading.Thread(

@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import anyio
@@ -87,13 +88,14 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
     Without a `guard` everybody may look. If the camera does not start, or has just been closed, the
     answer is 503 with the reason.
     """
+    watch = partial(camera.subscribe, runs_source=True)
 
     async def hello(request: Request) -> Response:
         return PlainTextResponse("skywright camera\n")
 
     async def image(request: Request) -> Response:
         form = _form(request)
-        subscription = await anyio.to_thread.run_sync(camera.subscribe)
+        subscription = await anyio.to_thread.run_sync(watch)
         try:
             frame = await anyio.to_thread.run_sync(subscription.get, SILENCE_S)
         finally:
@@ -107,7 +109,7 @@ def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
         form = _form(request)
         if request.method == "HEAD":  # the stream has no end: the next request would wait for it
             return Response(media_type=STREAM_TYPE)
-        return _Video(camera, await anyio.to_thread.run_sync(camera.subscribe), form)
+        return _Video(camera, await anyio.to_thread.run_sync(watch), form)
 
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:

@@ -57,7 +57,7 @@ def serve_arguments(given: Sequence[str]) -> argparse.Namespace:
 
 
 SERVE = (
-    "Take the camera's pictures, make a spectrum of each, and hand all on. Stopped until "
+    "Take the camera's pictures, make a spectrum of each, and publish both. Stopped until "
     "POST /start or --auto-start. Prints one JSON line with the ports when it serves; ends on "
     "SIGTERM."
 )

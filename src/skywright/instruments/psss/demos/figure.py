@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from skywright.instruments.psss.demos.spectra import Acquired
 
-SHOWN = 300
+SPECTRA_MAX = 300
 """Number of pulses in the waterfall."""
 FWHM_PER_SIGMA = 2.3548200450309493
 DATA, FIT, TRUTH = "#9aa5b1", "#d1495b", "#1d3557"
@@ -38,7 +38,7 @@ def draw(found: "Acquired", path: Path) -> Path:
 
 
 def _waterfall(figure: Any, axes: Any, found: "Acquired") -> None:
-    spectra = found.spectra[:SHOWN] / 1e3
+    spectra = found.spectra[:SPECTRA_MAX] / 1e3
     energies = found.axis_ev
     top = float(np.percentile(spectra, 99.7))
     image = axes.imshow(
@@ -51,10 +51,10 @@ def _waterfall(figure: Any, axes: Any, found: "Acquired") -> None:
         extent=(energies[0], energies[-1], 0, len(spectra)),
         interpolation="antialiased",
     )
-    shown = found.good[:SHOWN]
+    shown = found.good[:SPECTRA_MAX]
     rows = np.arange(len(spectra))[shown] + 0.5
     axes.plot(
-        found.center[:SHOWN][shown], rows, ".", ms=2.2, color="#4cc9f0", label="fitted center"
+        found.center[:SPECTRA_MAX][shown], rows, ".", ms=2.2, color="#4cc9f0", label="fitted center"
     )
     axes.set(
         xlim=(energies[0], energies[-1]),

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from skywright.arguments import SHOWN
+from skywright.arguments import TEXT_MAX
 from skywright.errors import ConfigError
 from skywright.instruments.psss.background import Background, History
 from skywright.instruments.psss.processor import Processor
@@ -70,7 +70,7 @@ class Parameters:
             kept = self._kept | others
             if others and len(orjson.dumps(kept)) > KEPT_BYTES_MAX:
                 raise ConfigError(
-                    f"{', '.join(others):.{SHOWN}}: all values that are only stored may have "
+                    f"{', '.join(others):.{TEXT_MAX}}: all values that are only stored may have "
                     f"{KEPT_BYTES_MAX} bytes together; set those of no use to null"
                 )
             if changes:

@@ -116,7 +116,8 @@ class Service:
         try:
             warm_up()
             if isinstance(processor.source, SimSource):
-                processor.source.prepare()  # a start has a second only
+                # Now: a source must open within `PolledSource.start_limit_s`
+                processor.source.prepare()
         except Exception as error:  # it may succeed later; if not, each pulse reports it
             logger.exception("psss: kernels are not compiled")
             message, alarm = f"kernels are not compiled: {error}", True

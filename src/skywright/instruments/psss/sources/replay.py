@@ -34,6 +34,7 @@ SECONDS_MAX = 9 * 10**9
 class ReplaySource(PacedSource[Pulse]):
     """Plays the pictures of an HDF5 file as pulses, again and again; pulse ids go on to grow.
 
+    The times of the file are those of the first turn; later pulses have no time.
     Pictures that are not taken in time count as lost, ``late``. A pulse whose picture cannot be
     read comes without it, and is reported.
 
