@@ -27,7 +27,6 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import (
-    COLOR_MODES,
     IMAGE_BYTES_MAX,
     YES_NO,
     ArrayCounters,
@@ -155,14 +154,17 @@ class AxisIOC(OwnerGroup):
             return
         await self._array_counters.count_to(state.acquired)
         await self._post_camera(state)
-        await self._post_plugins(state)
+        await self._post_hdf(state)
         await self._post_truth(state)
         await self._post_recording(state)
+        if not state.acquiring and self.image.blocking_callbacks.readback.raw_value:
+            await self._post_image(state)  # before the end of the acquisition is posted
         await self.cam.post_acquiring(state.acquiring, lambda: self.camera.state().acquiring)
         self._posted = state
 
     async def _after_post(self) -> None:
-        if self._posted is not None:
+        now = asyncio.get_running_loop().time()
+        if self._posted is not None and now >= self._image_posted + IMAGE_PERIOD_S:
             await self._post_image(self._posted)
         await self._apply_sim_settings()
 
@@ -190,15 +192,8 @@ class AxisIOC(OwnerGroup):
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
             await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)
 
-    async def _post_plugins(self, state: CameraState) -> None:
-        sizes = [*state.shape[2:], state.shape[1], state.shape[0], 0][:3]
-        for plugin in (self.image, self.hdf):
-            for channel, size in zip(
-                (plugin.array_size_0, plugin.array_size_1, plugin.array_size_2), sizes, strict=True
-            ):
-                await post(channel, size)
-            await post(plugin.n_dimensions, len(state.shape) if state.shape[0] else 0)
-            await post(plugin.color_mode, COLOR_MODES.index("RGB1" if sizes[2] else "Mono"))
+    async def _post_hdf(self, state: CameraState) -> None:
+        await self.hdf.post_shape(state.shape)
         await post(self.hdf.unique_id, state.frame_number)
         await post(self.hdf.time_stamp, state.frame_time)
 
@@ -226,18 +221,16 @@ class AxisIOC(OwnerGroup):
         await post(self.sim.truth, json.dumps(of_frame))
 
     async def _post_image(self, state: CameraState) -> None:
-        now = asyncio.get_running_loop().time()
-        if (
-            now < self._image_posted + IMAGE_PERIOD_S
-            or not self.image.enable.readback.raw_value
-            or state.frame_number == self._counted_at_image
-        ):
+        is_posted = state.frame_number == self._counted_at_image
+        if is_posted or not self.image.enable.readback.raw_value:
             return
         newest = await self.in_thread(self.camera.latest)
         if newest is None or newest[1].size > IMAGE_BYTES_MAX:
             return
         frame, pixels = newest
-        self._image_posted, self._counted_at_image = now, state.frame_number
+        self._image_posted = asyncio.get_running_loop().time()
+        self._counted_at_image = state.frame_number
+        await self.image.post_shape(pixels.shape)
         await self.image.array_data.write(pixels.ravel())
         await post(self.image.unique_id, frame.frame_number)
         await post(self.image.time_stamp, frame.time)
