@@ -81,6 +81,7 @@ class PsssIOC(OwnerGroup):
         self._posted: tuple[Any, ...] = ()
         self._put_error_until = float("inf")
         self._averages_due = 0.0
+        self._averages_behind = False
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
         plugins = (self.cam, self.picture_recording, self.spectrum_recording)
@@ -199,6 +200,10 @@ class PsssIOC(OwnerGroup):
         # The rate falls while no pulse comes.
         await post(self.spectra.rate, round(self.processor.statistics.rate_hz, 2))
         state = self.processor.state()
+        now = asyncio.get_running_loop().time()
+        if self._averages_behind and now > self._averages_due:
+            self._averages_behind, self._averages_due = False, now + AVERAGE_PERIOD_S
+            await post_averages(self.spectra, self.service.averages.get())
         recorded = [
             (each.path, each.rows_readable, each.error, each.lost) for each in self._recorders
         ]
@@ -211,10 +216,7 @@ class PsssIOC(OwnerGroup):
             await post_result(self.spectra, newest)
             await self._post_truth(newest)
             self._newest_posted = newest
-            now = asyncio.get_running_loop().time()
-            if now > self._averages_due:
-                self._averages_due = now + AVERAGE_PERIOD_S
-                await post_averages(self.spectra, self.service.averages.get())
+            self._averages_behind = True
         await post_settings(self.spectra, state)
         await post_counts(self, state)
         for part in (self.picture_recording, self.spectrum_recording):

@@ -318,3 +318,17 @@ def test_the_two_recordings_have_file_names_of_their_own(
     assert acquisition.done.wait(90)
     assert [plugin.recorder.rows_readable for plugin in plugins] == [1, 2]
     assert service.processor.state().failures == service.processor.lost == {}
+
+
+def test_averages_follow_the_last_pulse(
+    ioc: PsssIOC, service: Service, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psss_ioc, "AVERAGE_PERIOD_S", 1000.0)
+    for pulse_id in (1, 2):
+        taken(service, source, pulse_id, PICTURE)
+        for _ in range(2):
+            asyncio.run(ioc._post())
+    assert ioc.spectra.average_pulses.value == 1
+    ioc._averages_due = 0.0  # the period is over, and no other pulse has come
+    asyncio.run(ioc._post())
+    assert ioc.spectra.average_pulses.value == 2
