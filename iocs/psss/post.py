@@ -63,8 +63,10 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
     await post(pvs.average_center, averages.center, severity)
     await post(pvs.average_fwhm, averages.fwhm, severity)
     await post(pvs.average_pulses, averages.pulses)
-    if averages.block is not None and pvs.block_pulse_id.value != averages.block_pulse_id:
-        await pvs.block_y.write(averages.block, verify_value=False)
+    block = averages.block
+    is_new = pvs.block_pulse_id.value != averages.block_pulse_id
+    if block is not None and len(block) <= COLUMNS_MAX and is_new:
+        await pvs.block_y.write(block, verify_value=False)
         await post(pvs.block_pulse_id, float(averages.block_pulse_id))
 
 

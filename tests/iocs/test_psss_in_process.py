@@ -19,10 +19,11 @@ from iocs.common import _never_hang, _own_alarm, decode_char_array, post
 from iocs.owner import OwnerGroup
 from iocs.psss import ioc as psss_ioc
 from iocs.psss.ioc import PsssIOC
-from iocs.psss.post import post_counts, post_plugin, post_result
+from iocs.psss.post import post_averages, post_counts, post_plugin, post_result
 from iocs.psss.pvs import COLUMNS_MAX, Spectra
 from skywright.errors import HardwareError
 from skywright.instruments.psss import service_statistics
+from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.background import PULSES_MAX, record_limit_s
 from skywright.instruments.psss.endpoints.service import Service
 
@@ -332,3 +333,13 @@ def test_averages_follow_the_last_pulse(
     ioc._averages_due = 0.0  # the period is over, and no other pulse has come
     asyncio.run(ioc._post())
     assert ioc.spectra.average_pulses.value == 2
+
+
+def test_a_block_wider_than_its_pv_is_left_out(ioc: PsssIOC) -> None:
+    nan = float("nan")
+    asyncio.run(
+        post_averages(ioc.spectra, Averages(None, 3, nan, nan, 0, np.ones(COLUMNS_MAX + 1), 7))
+    )
+    assert ioc.spectra.block_pulse_id.value == -1  # that of the block which is posted
+    asyncio.run(post_averages(ioc.spectra, Averages(None, 3, nan, nan, 0, np.ones(5), 8)))
+    assert (ioc.spectra.block_pulse_id.value, len(ioc.spectra.block_y.value)) == (8, 5)
