@@ -91,13 +91,13 @@ async def post_settings(pvs: Spectra, state: ProcessorState) -> None:
 
 
 async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
-    """Post the axis of the settings before a pulse uses it, if it fits the pictures.
+    """Post the axis of the settings before a pulse uses it, if it fits the pictures and the PV.
 
     `post_result` posts the axis that was used, which is the numbers of the columns without an axis.
     """
     shown, axis = pvs.spectrum_x.value, state.settings.axis
     width = 0 if state.newest is None else len(state.newest.spectrum.spectrum)
-    if axis is not None and width not in (0, len(axis)):
+    if axis is not None and (width not in (0, len(axis)) or len(axis) > COLUMNS_MAX):
         return
     wanted = np.arange(float(len(shown))) if axis is None else axis
     if not np.array_equal(shown, wanted):

@@ -343,3 +343,10 @@ def test_a_block_wider_than_its_pv_is_left_out(ioc: PsssIOC) -> None:
     assert ioc.spectra.block_pulse_id.value == -1  # that of the block which is posted
     asyncio.run(post_averages(ioc.spectra, Averages(None, 3, nan, nan, 0, np.ones(5), 8)))
     assert (ioc.spectra.block_pulse_id.value, len(ioc.spectra.block_y.value)) == (8, 5)
+
+
+def test_an_axis_wider_than_its_pv_is_left_out(ioc: PsssIOC, service: Service) -> None:
+    service.processor.change(axis=np.arange(1.0, COLUMNS_MAX + 2))
+    asyncio.run(ioc._post())
+    assert len(ioc.spectra.spectrum_x.value) == 1
+    assert ioc.spectra.settings_number.value == 1  # all else is posted
