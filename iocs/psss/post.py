@@ -125,9 +125,10 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
         (pvs.lost, pvs.lost_causes, state.lost),
         (pvs.failures, pvs.failure_causes, state.failures),
     ):
-        if total.value != sum(counts.values()):
-            await post(total, sum(counts.values()), AlarmSeverity.MINOR_ALARM)
-            await post(causes, orjson.dumps(counts).decode())
+        number = sum(counts.values())
+        severity = AlarmSeverity.MINOR_ALARM if number else AlarmSeverity.NO_ALARM
+        await post(total, number, severity)
+        await post(causes, orjson.dumps(counts).decode())
     newest = state.newest
     await ioc.array_counters.count_to(state.acquired)
     await post(cam.num_images_counter, state.acquisition_items)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -350,3 +351,18 @@ def test_an_axis_wider_than_its_pv_is_left_out(ioc: PsssIOC, service: Service) -
     asyncio.run(ioc._post())
     assert len(ioc.spectra.spectrum_x.value) == 1
     assert ioc.spectra.settings_number.value == 1  # all else is posted
+
+
+def test_lost_pulses_may_become_fewer_and_change_their_cause(
+    ioc: PsssIOC, service: Service
+) -> None:
+    """The gaps that a wrong step made are counted again."""
+
+    def post_lost(**lost: int) -> tuple[int, str, int]:
+        asyncio.run(post_counts(ioc, replace(service.processor.state(), lost=lost)))
+        pvs = ioc.spectra
+        return pvs.lost.value, pvs.lost_causes.value, pvs.lost.alarm.severity
+
+    assert post_lost(gap=2) == (2, '{"gap":2}', AlarmSeverity.MINOR_ALARM)
+    assert post_lost(garbage=2) == (2, '{"garbage":2}', AlarmSeverity.MINOR_ALARM)
+    assert post_lost() == (0, "{}", AlarmSeverity.NO_ALARM)
