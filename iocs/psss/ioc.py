@@ -20,7 +20,7 @@ from typing import Any
 from caproto import AlarmSeverity, AlarmStatus
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, ArrayCounters, choice, readback
+from iocs.areadetector import YES_NO, ArrayCounters, choice, on_source, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss.camera import PicturePlugin, PsssCam, SpectrumPlugin
@@ -52,8 +52,8 @@ class Sim(PVGroup):
     fwhm = readback(float("nan"), units="eV", precision=4, name="Fwhm_RBV")
     pulse_energy = readback(float("nan"), units="uJ", precision=3, name="PulseEnergy_RBV")
     pulse_id = readback(-1.0, precision=0, name="PulseId_RBV")
-    beam = choice(["Off", "On"], 1, name="Beam")
-    silent = choice(YES_NO, name="Silent")
+    beam = choice(["Off", "On"], 1, put=on_source("beam"), name="Beam")
+    silent = choice(YES_NO, put=on_source("silent"), name="Silent")
 
 
 class PsssIOC(OwnerGroup):
@@ -233,12 +233,6 @@ class PsssIOC(OwnerGroup):
         await post(self.sim.fwhm, truth.fwhm_ev)
         await post(self.sim.pulse_energy, truth.pulse_energy_uj)
         await post(self.sim.pulse_id, float(result.pulse.pulse_id))
-
-    async def _after_post(self) -> None:
-        source = self.processor.source
-        for name, pair in (("beam", self.sim.beam), ("silent", self.sim.silent)):
-            if hasattr(source, name):
-                setattr(source, name, bool(pair.readback.raw_value))
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:

@@ -366,3 +366,15 @@ def test_lost_pulses_may_become_fewer_and_change_their_cause(
     assert post_lost(gap=2) == (2, '{"gap":2}', AlarmSeverity.MINOR_ALARM)
     assert post_lost(garbage=2) == (2, '{"garbage":2}', AlarmSeverity.MINOR_ALARM)
     assert post_lost() == (0, "{}", AlarmSeverity.NO_ALARM)
+
+
+def test_a_put_of_the_beam_completes_when_the_beam_is_off(
+    ioc: PsssIOC, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, put, value in (("beam", "Off", False), ("silent", "Yes", True)):
+        pair = getattr(ioc.sim, name)
+        asyncio.run(pair.setpoint.write(put))  # this source has no such switch
+        monkeypatch.setattr(source, name, not value, raising=False)
+        asyncio.run(pair.setpoint.write(put))
+        assert getattr(source, name) is value
+        assert pair.readback.value == put
