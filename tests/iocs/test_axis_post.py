@@ -261,3 +261,20 @@ def test_a_text_that_a_client_may_have_cut_is_refused(text: str | bytes) -> None
         return str(texts.text.readback.value)
 
     assert asyncio.run(put()) == "a" * 14
+
+
+def test_a_put_of_a_fault_completes_when_the_source_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ioc = AxisIOC("TEST:", PushedPictures())
+    source = ioc.camera.source
+    try:
+        for name, attribute, value in (
+            *(("silent", "silent", 1), ("lose", "lose", 0.25), ("damage", "damage", 0.5)),
+            ("latency", "latency_s", 0.125),
+        ):
+            pair = getattr(ioc.sim, name)
+            asyncio.run(pair.setpoint.write(value))  # this source has no such fault
+            monkeypatch.setattr(source, attribute, type(value)(0), raising=False)
+            asyncio.run(pair.setpoint.write(value))
+            assert getattr(source, attribute) == value
+    finally:
+        ioc.close()
