@@ -419,3 +419,9 @@ def test_a_run_without_numbers_has_no_plot() -> None:
     view = RunView.__new__(RunView)
     object.__setattr__(view, "streams", (stream,))
     assert choose(view, {}) is None
+
+
+def test_rows_of_numbers_are_read_of_the_first_run_only(overlay: Callable[..., Plot]) -> None:
+    others = [run_of_pulses(f"b2c3d4e{k}", 1, column=(2000,)) for k in range(5)]
+    drawn = overlay(run_of_pulses("a1b2c3d4", 1, column=(5,)), *others)
+    assert drawn.notes[1:] == ("rows of numbers are drawn of the first run only",)
