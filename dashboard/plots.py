@@ -187,10 +187,15 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         notes.append(_image_note(first))
         notes += ["rows of numbers are drawn of the first run only"] if choice.others else []
         return Plot(_image(first), (*notes, *offsets))
-    series = [each for each in series if np.isfinite(each.x + each.y).any()]
-    if not series:
+    drawn = []
+    for each in series:
+        if np.isfinite(each.x + each.y).any():
+            drawn.append(each)
+        else:
+            notes.append(f"run {each.uid}: {choice.y} has no value that can be drawn")
+    if not drawn:
         return nothing
-    series, offsets = _subtract_first_values(series)
+    series, offsets = _subtract_first_values(drawn)
     return Plot(_chart(series, choice), (*notes, *offsets))
 
 
