@@ -427,3 +427,12 @@ def test_unknown_compressions_are_refused_before_anything_is_sent():
         Encoder("zip")
     with pytest.raises(ConfigError, match="compression"):
         Encoder(header_compression="zip")
+
+
+@pytest.mark.parametrize("more", [{}, {"hash": None}])
+def test_a_message_of_a_header_that_never_came(more):
+    decoder = Decoder()
+    decoder.decode(message([], data_header=b"{}", hash=None))
+    with pytest.raises(DataError, match="no data header, and no earlier message had one with its"):
+        decoder.decode(message([], **more)[:1])
+    assert not decoder._data_headers  # one without a hash takes no place

@@ -213,17 +213,21 @@ class Decoder:
         self, hash_: str, compression: Any, frames: Sequence[Any], pulse_id: int
     ) -> Mapping[str, Channel]:
         """Return the channels of the data header."""
-        channels = self._data_headers.get(hash_) if hash_ else None
+        channels = self._data_headers.get(hash_)
         if channels is not None:
             return channels
         if len(frames) < 2:
-            raise DataError(f"bsread: pulse {pulse_id}: no data header, and its hash is a new one")
+            raise DataError(
+                f"bsread: pulse {pulse_id}: no data header, and no earlier message had one with "
+                "its hash"
+            )
         channels = _parse_data_header(frames[1], compression)
         if not channels:
             logger.warning("bsread: pulse %d: a data header without channels", pulse_id)
-        self._data_headers[hash_] = channels
-        if len(self._data_headers) > HEADERS_KEPT:
-            self._data_headers.popitem(last=False)
+        if hash_:
+            self._data_headers[hash_] = channels
+            if len(self._data_headers) > HEADERS_KEPT:
+                self._data_headers.popitem(last=False)
         return channels
 
 
