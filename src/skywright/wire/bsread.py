@@ -90,9 +90,6 @@ class Message:
         Global timestamp, ns since 1970; None if the message has none.
     hash
         Hash of the data header that the sender wrote into the main header; empty if there is none.
-    format_changed
-        True if the hash is not that of the message before, if the message has no hash, or if it is
-        the decoder's first.
     channels
         Channels by name, in the order of the data header.
     frames
@@ -104,7 +101,6 @@ class Message:
     pulse_id: int
     time_ns: int | None
     hash: str
-    format_changed: bool
     channels: Mapping[str, Channel]
     frames: Sequence[Any] = field(repr=False)
     _values: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -173,7 +169,6 @@ class Decoder:
 
     def __init__(self) -> None:
         self._data_headers: OrderedDict[str, Mapping[str, Channel]] = OrderedDict()
-        self._last_hash: str | None = None
 
     def decode(self, frames: Sequence[Any]) -> Message:
         """Return the message that multipart frames hold.
@@ -205,9 +200,7 @@ class Decoder:
         hash_ = hash_ if isinstance(hash_, str) else ""
         compression = header.get("dh_compression")
         channels = self._channels(hash_, compression, frames, pulse_id)
-        changed, self._last_hash = hash_ != self._last_hash or not hash_, hash_
-        time_ns = _global_time(header)
-        return Message(pulse_id, time_ns, hash_, changed, channels, frames)
+        return Message(pulse_id, _global_time(header), hash_, channels, frames)
 
     def _channels(
         self, hash_: str, compression: Any, frames: Sequence[Any], pulse_id: int
