@@ -106,6 +106,26 @@ def only(*allowed: Any) -> Any:
     return put
 
 
+def on_source(name: str, put: Any = None) -> Any:
+    """Return a putter that sets an attribute of the source of the IOC's `Cam`.
+
+    It has no effect on a source without the attribute. `put`, if given, is a putter that may refuse
+    the value.
+    """
+
+    async def put_on_source(obj: Any, instance: Any, value: Any) -> None:
+        if put is None:
+            await obj.readback.write(value)
+        else:
+            await put(obj, instance, value)
+        source = obj.parent.parent.cam.control.source
+        if hasattr(source, name):
+            kind = type(getattr(source, name))  # a switch is a bool, and its PV has an index
+            setattr(source, name, kind(value))
+
+    return put_on_source
+
+
 class ArrayCounters:
     """ArrayCounter PVs as in areaDetector: a client may set one, and it counts on from there."""
 

@@ -37,6 +37,7 @@ from iocs.areadetector import (
     choice,
     long_text,
     number,
+    on_source,
     readback,
 )
 from iocs.common import argument_parser, post, post_pair, run, write_pair
@@ -66,10 +67,12 @@ class Sim(PVGroup):
     tip_x = readback(float("nan"), units="px", name="TipX_RBV")
     tip_y = readback(float("nan"), units="px", name="TipY_RBV")
     phi = readback(float("nan"), units="deg", name="Phi_RBV")
-    silent = choice(YES_NO, name="Silent")
-    lose = number(0.0, checked(0.0, 1.0), name="Lose")
-    damage = number(0.0, checked(0.0, 1.0), name="Damage")
-    latency = number(0.0, checked(0.0, 10.0), units="s", precision=4, name="Latency")
+    silent = choice(YES_NO, put=on_source("silent"), name="Silent")
+    lose = number(0.0, on_source("lose", checked(0.0, 1.0)), name="Lose")
+    damage = number(0.0, on_source("damage", checked(0.0, 1.0)), name="Damage")
+    latency = number(
+        0.0, on_source("latency_s", checked(0.0, 10.0)), units="s", precision=4, name="Latency"
+    )
 
 
 class AxisCam(Cam):
@@ -166,7 +169,6 @@ class AxisIOC(OwnerGroup):
         now = asyncio.get_running_loop().time()
         if self._posted is not None and now >= self._image_posted + IMAGE_PERIOD_S:
             await self._post_image(self._posted)
-        await self._apply_sim_settings()
 
     async def _post_camera(self, state: CameraState) -> None:
         cam = self.cam
@@ -235,17 +237,6 @@ class AxisIOC(OwnerGroup):
         await post(self.image.unique_id, frame.frame_number)
         await post(self.image.time_stamp, frame.time)
         await post(self.image.array_counter.readback, self.image.array_counter.readback.value + 1)
-
-    async def _apply_sim_settings(self) -> None:
-        source = self.camera.source
-        for name, value in (
-            ("silent", bool(self.sim.silent.readback.raw_value)),
-            ("lose", self.sim.lose.readback.value),
-            ("damage", self.sim.damage.readback.value),
-            ("latency_s", self.sim.latency.readback.value),
-        ):
-            if hasattr(source, name):
-                setattr(source, name, value)
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Any
 from caproto import AlarmSeverity, AlarmStatus, ChannelData
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, ArrayCounters, choice, readback
+from iocs.areadetector import YES_NO, ArrayCounters, choice, on_source, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss.camera import PicturePlugin, PsssCam, SpectrumPlugin
@@ -50,8 +50,8 @@ class Sim(PVGroup):
     fwhm = readback(float("nan"), units="eV", precision=4, name="Fwhm_RBV")
     pulse_energy = readback(float("nan"), units="uJ", precision=3, name="PulseEnergy_RBV")
     pulse_id = readback(-1.0, precision=0, name="PulseId_RBV")
-    beam = choice(["Off", "On"], 1, name="Beam")
-    silent = choice(YES_NO, name="Silent")
+    beam = choice(["Off", "On"], 1, put=on_source("beam"), name="Beam")
+    silent = choice(YES_NO, put=on_source("silent"), name="Silent")
 
 
 class PsssIOC(OwnerGroup):
@@ -78,6 +78,7 @@ class PsssIOC(OwnerGroup):
         self._auto_start = auto_start
         self._posted: tuple[Any, ...] = ()
         self._averages_due = 0.0
+        self._averages_behind = False
         self._newest_posted: Result | None = None
         plugins = (self.cam, self.picture_recording, self.spectrum_recording)
         self.array_counters = ArrayCounters(*(each.array_counter for each in plugins))
@@ -188,6 +189,10 @@ class PsssIOC(OwnerGroup):
         state = self.processor.state()
         alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
         await self.post_message(state.message, alarm)
+        now = asyncio.get_running_loop().time()
+        if self._averages_behind and now > self._averages_due:
+            self._averages_behind, self._averages_due = False, now + AVERAGE_PERIOD_S
+            await post_averages(self.spectra, self.service.averages.get())
         recorded = [
             (each.path, each.rows_readable, each.error, each.lost) for each in self._recorders
         ]
@@ -200,10 +205,7 @@ class PsssIOC(OwnerGroup):
             await post_result(self.spectra, newest)
             await self._post_truth(newest)
             self._newest_posted = newest
-            now = asyncio.get_running_loop().time()
-            if now > self._averages_due:
-                self._averages_due = now + AVERAGE_PERIOD_S
-                await post_averages(self.spectra, self.service.averages.get())
+            self._averages_behind = True
         await post_settings(self.spectra, state)
         await post_counts(self, state)
         for part in (self.picture_recording, self.spectrum_recording):
@@ -220,12 +222,6 @@ class PsssIOC(OwnerGroup):
         await post(self.sim.fwhm, truth.fwhm_ev)
         await post(self.sim.pulse_energy, truth.pulse_energy_uj)
         await post(self.sim.pulse_id, float(result.pulse.pulse_id))
-
-    async def _after_post(self) -> None:
-        source = self.processor.source
-        for name, pair in (("beam", self.sim.beam), ("silent", self.sim.silent)):
-            if hasattr(source, name):
-                setattr(source, name, bool(pair.readback.raw_value))
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:

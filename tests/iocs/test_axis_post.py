@@ -334,3 +334,20 @@ def test_callbacks_that_block_hold_up_the_end_of_an_acquisition() -> None:
             ioc.close()
 
     assert asyncio.run(asyncio.wait_for(shown(), 60)) == [(1, 1), (2, 2)]
+
+
+def test_a_put_of_a_fault_completes_when_the_source_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ioc = AxisIOC("TEST:", PushedPictures())
+    source = ioc.camera.source
+    try:
+        for name, attribute, value in (
+            *(("silent", "silent", 1), ("lose", "lose", 0.25), ("damage", "damage", 0.5)),
+            ("latency", "latency_s", 0.125),
+        ):
+            pair = getattr(ioc.sim, name)
+            asyncio.run(pair.setpoint.write(value))  # this source has no such fault
+            monkeypatch.setattr(source, attribute, type(value)(0), raising=False)
+            asyncio.run(pair.setpoint.write(value))
+            assert getattr(source, attribute) == value
+    finally:
+        ioc.close()

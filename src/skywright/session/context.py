@@ -78,11 +78,12 @@ def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
             with _left_out_if_it_fails(instrument, f"analysis {name}"):
                 # An import error leaves it out; `LiveAnalysis` would raise it as a ConfigError
                 resolve(analysis.kind)
-                second = {
-                    each: configured_parameters(each, settings)
-                    for each, later in instrument.analyses.items()
-                    if later.live and later.after == name
-                }
+                second: dict[str, dict[str, Any]] = {}
+                for each, later in instrument.analyses.items():
+                    if later.live and later.after == name:
+                        with _left_out_if_it_fails(instrument, f"analysis {each}"):
+                            resolve(later.stage)
+                            second[each] = configured_parameters(each, settings)
                 live = LiveAnalysis(
                     name,
                     configured_parameters(name, settings),
