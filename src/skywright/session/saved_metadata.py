@@ -40,7 +40,7 @@ class SavedMetadata(MutableMapping[str, Any]):
         for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
             key, packed = unquote(file.name.partition("#")[0]), file.read_bytes()
             try:
-                # `msgpack` packs dictionaries with numbers as keys; strict, it would refuse them here
+                # msgpack packs keys that are numbers; if it is strict it refuses them here
                 value = msgpack.unpackb(
                     packed, object_hook=msgpack_numpy.decode, strict_map_key=False
                 )
