@@ -287,7 +287,7 @@ class Watcher:
         return min(pause, self._rescan or pause)
 
     def _add_atlases_beside(self, now: float) -> None:
-        """Add changed atlases of sessions to the backlog that are not below the directory."""
+        """Add to the backlog what has changed of the atlases that are not below the directory."""
         memory = self._ingest.memory
         for candidates in memory.candidates.values():
             for path in candidates:
