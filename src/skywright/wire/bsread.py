@@ -157,7 +157,7 @@ class Message:
 
     def _pair(self, name: str) -> tuple[Any, Any]:
         """Return value and timestamp frames, both empty when they cannot be this channel's."""
-        at = self.channels[name].frame
+        at = self.channels[name].frame_index
         value, timestamp = [*self.frames[at : at + 2], EMPTY, EMPTY][:2]
         if len(timestamp) not in (0, 16):  # a frame before was lost: these are of another channel
             return EMPTY, EMPTY
