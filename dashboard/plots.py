@@ -162,9 +162,8 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         Without a drawing if the columns of `uid` cannot be read; the notes say so.
     """
     series: list[_Series] = []
-    shown, left_out = choice.others[: RUNS_MAX - 1], choice.others[RUNS_MAX - 1 :]
-    notes = [f"only {RUNS_MAX} runs are drawn, without {' '.join(left_out)}"] if left_out else []
-    for name in (uid, *shown):
+    notes: list[str] = []
+    for name in (uid, *choice.others[: RUNS_MAX - 1]):
         try:
             read = _read(read_contents(find_run(client, name)), choice)
             if series and series[0].y.ndim < read.y.ndim:
@@ -176,16 +175,28 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
         else:
             series.append(read)
             notes += [read.thinned] if read.thinned else []
+            if read.y.ndim == 2:
+                break  # the rows of one run are the image
+    left_out = choice.others[RUNS_MAX - 1 :]
+    if left_out and series[0].y.ndim == 1:
+        notes.insert(0, f"only {RUNS_MAX} runs are drawn, without {' '.join(left_out)}")
     nothing = Plot(None, (*notes, f"{choice.y} has no value that can be drawn"))
     if series[0].y.ndim == 2:
         if not np.isfinite(series[0].y).any():
             return nothing
-        (first,), offsets = _subtract_first_values(series[:1])
-        return Plot(_image(first), (*notes, *_image_notes(first, len(series)), *offsets))
-    series = [each for each in series if np.isfinite(each.x + each.y).any()]
-    if not series:
+        (first,), offsets = _subtract_first_values(series)
+        notes.append(_image_note(first))
+        notes += ["rows of numbers are drawn of the first run only"] if choice.others else []
+        return Plot(_image(first), (*notes, *offsets))
+    drawn = []
+    for each in series:
+        if np.isfinite(each.x + each.y).any():
+            drawn.append(each)
+        else:
+            notes.append(f"run {each.uid}: {choice.y} has no value that can be drawn")
+    if not drawn:
         return nothing
-    series, offsets = _subtract_first_values(series)
+    series, offsets = _subtract_first_values(drawn)
     return Plot(_chart(series, choice), (*notes, *offsets))
 
 
@@ -326,10 +337,9 @@ def _image(series: _Series) -> Markup:
     )
 
 
-def _image_notes(series: _Series, runs: int) -> tuple[str, ...]:
+def _image_note(series: _Series) -> str:
     low, high = color_limits(series.y)
-    lines = (
+    return (
         f"{series.y_label}: from the top {series.x_label} {series.x[0]:.6g} to {series.x[-1]:.6g}, "
         f"colors from {low:.4g} to {high:.4g} (1st and 99.5th percentile)"
     )
-    return (lines, "rows of numbers are drawn of the first run only") if runs > 1 else (lines,)

@@ -47,17 +47,17 @@ def is_same_origin(connection: HTTPConnection) -> bool:
 
 
 def check_may_operate(request: Request) -> None:
-    """Refuse a request that puts something, unless this page may, and asks itself.
+    """Refuse a request that puts settings, unless this page sends it and was started to do so.
 
     Raises
     ------
     HTTPException
-        403.
+        403, also for programs, whose requests do not say that this page sends them.
     """
     if not site_of(request).operate:
         raise HTTPException(403, "this page only shows; start it with --operate to put settings")
     if request.headers.get("origin") is None or not is_same_origin(request):
-        raise HTTPException(403, "another site may not put settings")
+        raise HTTPException(403, "only this page may put settings, no other site or program")
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -17,8 +17,8 @@ from skywright.waiting import pause
 CONNECT_S = 4.0
 PUT_S = 8.0
 SET_S = 4.0
-"""Longest time until a setting has a value that a plan gives it, s. It is shorter than the 5 s for
-which the IOC of the spectrometer shows why it refused a value."""
+"""Longest time until a setting has a value that a plan gives it, s. It and `PUT_S` are shorter than
+the 10 s for which an IOC shows why it refused a value (`iocs.owner.ERROR_S`)."""
 IOC_LOST = (
     DisconnectedError,
     TimeoutError,

@@ -233,9 +233,13 @@ class Motor(EpicsMotor):
                 return False
         return True
 
+    @property
+    def allowance(self) -> float:
+        """Largest distance from the target at the end of a move: `tolerance`, or RDBD if larger."""
+        return max(self.tolerance, float(self.deadband.get()))
+
     def _is_at(self, target: float) -> bool:
-        allowed = max(self.tolerance, float(self.deadband.get()))
-        return abs(float(self.user_readback.get(use_monitor=False)) - target) <= allowed
+        return abs(float(self.user_readback.get(use_monitor=False)) - target) <= self.allowance
 
     def time_limit(self, position: float) -> float:
         """Return after how many seconds a move to `position` is given up."""

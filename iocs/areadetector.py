@@ -106,6 +106,26 @@ def only(*allowed: Any) -> Any:
     return put
 
 
+def on_source(name: str, put: Any = None) -> Any:
+    """Return a putter that sets an attribute of the source of the IOC's `Cam`.
+
+    It has no effect on a source without the attribute. `put`, if given, is a putter that may refuse
+    the value.
+    """
+
+    async def put_on_source(obj: Any, instance: Any, value: Any) -> None:
+        if put is None:
+            await obj.readback.write(value)
+        else:
+            await put(obj, instance, value)
+        source = obj.parent.parent.cam.control.source
+        if hasattr(source, name):
+            kind = type(getattr(source, name))  # a switch is a bool, and its PV has an index
+            setattr(source, name, kind(value))
+
+    return put_on_source
+
+
 class ArrayCounters:
     """ArrayCounter PVs as in areaDetector: a client may set one, and it counts on from there."""
 
@@ -291,6 +311,17 @@ class Plugin(PVGroup):
     data_type = enum_readback(CAMERA_DATA_TYPES, 1, name="DataType_RBV")
     unique_id = readback(-1, name="UniqueId_RBV")
     time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
+
+    async def post_shape(self, shape: tuple[int, ...]) -> None:
+        """Post the shape of its picture, (H, W) or (H, W, 3); (0, 0) while it is not known."""
+        height, width, *channels = shape
+        sizes = (*channels, width, height, 0)[:3]
+        for channel, size in zip(
+            (self.array_size_0, self.array_size_1, self.array_size_2), sizes, strict=True
+        ):
+            await post(channel, size)
+        await post(self.n_dimensions, len(shape) if height else 0)
+        await post(self.color_mode, COLOR_MODES.index("RGB1" if channels else "Mono"))
 
 
 class Image(Plugin):

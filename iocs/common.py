@@ -295,7 +295,7 @@ def _reason(channel: ChannelData, error: Exception, data: Any, data_type: Channe
         reason = message_of(error)
     else:  # caproto says nothing of the value
         is_text = data_type == ChannelType.STRING
-        reason = repr(b" ".join(data).decode("latin-1") if is_text else data)
+        reason = repr(b" ".join(data).decode("latin-1")) if is_text else str(np.squeeze(data))
         if channel.data_type in (ChannelType.INT, ChannelType.LONG):
             reason += ", expected a whole number"
         elif channel.data_type in (ChannelType.FLOAT, ChannelType.DOUBLE):

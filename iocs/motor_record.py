@@ -145,8 +145,8 @@ class MotorRecord(PVGroup):
 
     @property
     def max_velocity(self) -> float:
-        """VMAX in simulated time, EGU/s."""
-        return float(self.get("VMAX")) * self.speed
+        """VMAX in simulated time, EGU/s; infinite where VMAX is 0, which is no limit."""
+        return float(self.get("VMAX")) * self.speed or math.inf
 
     @property
     def acceleration(self) -> float:
@@ -161,8 +161,7 @@ class MotorRecord(PVGroup):
             raise ValueError(f"{dial}, expected a finite position")
         low, high = self.get("DLLM"), self.get("DHLM")
         if low != high and not low - 1e-9 <= dial <= high + 1e-9:
-            await self.post("LVIO", 1)
-            await self.refuse(REFUSED)
+            await self.refuse_limit()
             return
         if self.move_refusal:
             await self.refuse(REFUSED)
@@ -186,7 +185,7 @@ class MotorRecord(PVGroup):
     async def follow_axis(self, forward: bool) -> None:
         """Show a motion that somebody else has started; returns when the motor rests."""
         async with self._lock:
-            self._alarm = NORMAL
+            self._alarm, self._drops_target = NORMAL, True  # VAL is not where it goes
             await self._begin(forward)
         await self.commanded()
         await self._rest.wait()
@@ -208,6 +207,11 @@ class MotorRecord(PVGroup):
             if self._rest.is_set():
                 await self.post("DMOV", 1)
 
+    async def refuse_limit(self) -> None:
+        """Show a move beyond a soft limit, which is not made."""
+        await self.post("LVIO", 1)
+        await self.refuse(REFUSED)
+
     async def jog(self, way: int) -> None:
         """Move towards a limit at JVEL until stopped; `way` is 1 or -1, in user coordinates."""
         if self.move_refusal or self.silent:
@@ -216,8 +220,12 @@ class MotorRecord(PVGroup):
         low, high = self.get("DLLM"), self.get("DHLM")
         low, high = (low, high) if low != high else (-FAR, FAR)
         forward = way * self.sign > 0
-        speed = self.get("JVEL") * self.speed
-        self.axis.move_to(time.time(), high if forward else low, speed, self.acceleration)
+        end, sense = (high, 1) if forward else (low, -1)
+        if sense * (end - self.axis.position(time.time())) <= 0.0:
+            await self.refuse_limit()
+            return
+        await self.post("LVIO", 0)
+        self.axis.move_to(time.time(), end, self.get("JVEL") * self.speed, self.acceleration)
         self.jogging = way
         await self.follow_axis(forward)
 
@@ -240,7 +248,7 @@ class MotorRecord(PVGroup):
         """
         now = time.time()
         if not self.silent:
-            self._drops_target = not pause
+            self._drops_target |= not pause
             if self.axis.moving(now):
                 self.axis.stop(now, self.acceleration)
                 await self.commanded()

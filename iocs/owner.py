@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from caproto import AlarmSeverity
+from caproto import AlarmSeverity, ChannelData
 from caproto.server import PVGroup, pvproperty
 
 from iocs.common import post, wait_at_most
@@ -15,6 +15,9 @@ from iocs.common import post, wait_at_most
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
+ERROR_S = 10.0
+"""Time for which the message PV has the reason of a refused put, s. A device asks for it when its
+put has timed out, after `devices.guarded.PUT_S` and half a second at most."""
 
 
 class OwnerGroup(PVGroup):
@@ -22,7 +25,7 @@ class OwnerGroup(PVGroup):
 
     Subclasses hand `wake_posting` to the owner, post its state in `_post`, and may do more after
     that in `_after_post`. Their `serving` awaits `_post_forever`. They have a PV `message`, or
-    override `post_error`.
+    override `message_channels`.
     """
 
     heartbeat = pvproperty(
@@ -39,6 +42,10 @@ class OwnerGroup(PVGroup):
         self._waiting: list[tuple[threading.Event, asyncio.Future[None]]] = []
         self._failing: dict[str, str] = {}
         """Error of the last posting, by the method that failed."""
+        self._error_until = 0.0
+        """Time of the loop until which the message PV has the last error."""
+        self._message_posted: tuple[str, int] = ("", 0)
+        """Argument of the last `post_message` that was posted."""
 
     def wake_posting(self) -> None:
         """Wake the posting, if it has begun; may be called from any thread."""
@@ -70,9 +77,26 @@ class OwnerGroup(PVGroup):
     async def _after_post(self) -> None:
         """Do work after the posts, for which no client waits."""
 
+    @property
+    def message_channels(self) -> Sequence[ChannelData]:
+        """PVs that show the message for the operator."""
+        return (self.message,)
+
     async def post_error(self, message: str) -> None:
-        """Post an error, such as why a put was refused, on the message PV."""
-        await post(self.message, message, AlarmSeverity.MINOR_ALARM)
+        """Post an error, such as why a put was refused; it stays for `ERROR_S`."""
+        self._error_until = asyncio.get_running_loop().time() + ERROR_S
+        for channel in self.message_channels:
+            await post(channel, message, AlarmSeverity.MINOR_ALARM)
+
+    async def post_message(self, message: str, severity: int) -> None:
+        """Post the message of the owner; while an error is shown, only if it is a new alarm."""
+        new = message, int(severity)
+        shows_error = asyncio.get_running_loop().time() < self._error_until
+        if shows_error and (not severity or new == self._message_posted):
+            return
+        self._message_posted = new
+        for channel in self.message_channels:
+            await post(channel, message, severity)
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
         """Post changes, at most every `period_s`, at least every `period_s + idle_s`."""

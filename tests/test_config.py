@@ -261,6 +261,11 @@ def test_a_histogram_may_be_of_a_region_that_only_the_device_knows(tmp_path: Pat
         ),
         ("SKYWRIGHT_STORE", "here", r"^SKYWRIGHT_STORE: expected a table as JSON.*\(got 'here'\)"),
         (
+            "SKYWRIGHT_STORE__READABLE",
+            "/data",
+            r"^SKYWRIGHT_STORE__READABLE: expected JSON.*'/data'",
+        ),
+        (
             "SKYWRIGHT_STOR__DIRECTORY",
             "/data",
             r"^SKYWRIGHT_STOR__DIRECTORY: there is no section \[stor\]; did you mean store\?",
@@ -333,6 +338,12 @@ def test_each_instrument_has_its_section(tmp_path: Path, monkeypatch: pytest.Mon
     assert settings.psss.spectra == {"smoothing": "none"}
     with pytest.raises(ConfigError, match=r"loop\.goniometer\.spindle: no such key"):
         settings_of(tmp_path, '[loop.goniometer]\nspindle = "omega"\n')
+
+
+def test_a_variable_sets_one_parameter_of_an_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYWRIGHT_PSSS__SPECTRA__SATURATION", "4000")
+    monkeypatch.setenv("SKYWRIGHT_PSSS__SPECTRA__SMOOTHING", "none")
+    assert load_settings().psss.spectra == {"saturation": 4000, "smoothing": "none"}
 
 
 def test_a_faulty_ioc_of_a_stranger_is_left_out(

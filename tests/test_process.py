@@ -172,6 +172,17 @@ def test_a_second_signal_ends_what_hangs_at_the_first(name: str) -> None:
     assert "interrupted" in done.stdout
 
 
+def test_a_closed_terminal_does_not_end_what_nohup_has_started() -> None:
+    code = "import asyncio, signal\n"
+    code += "from skywright.processes.lifecycle import stop_event\n"
+    code += "async def main(): stop_event()\n"
+    code += "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    code += "asyncio.run(main())\n"
+    code += "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:
     code = "from skywright.processes.lifecycle import end_with_parent; import threading\n"
     code += "end_with_parent()\n"

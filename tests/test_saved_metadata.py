@@ -194,6 +194,13 @@ def test_a_directory_beside_the_files_is_no_value(tmp_path: Path) -> None:
     assert saved(tmp_path) == {"sample": "s1"}
 
 
+def test_the_keys_of_a_dictionary_may_be_numbers(tmp_path: Path) -> None:
+    engine = start_engine(tmp_path)
+    engine.md["magazine"] = [{1: "lysozyme", 2.5: None}]
+    assert engine(bp.count([SynAxis(name="motor")])).exit_status == "success"
+    assert start_document(tmp_path)["magazine"] == [{1: "lysozyme", 2.5: None}]
+
+
 CHANGES = """
 import sys
 from pathlib import Path

@@ -56,7 +56,7 @@ def test_its_demo_runs_and_its_command_reads_the_file(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     done = run(environment, "demo", "--only", "bpm", "--json", directory=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     (result,) = json.loads(done.stdout)
     assert result["ok"]
     assert result["plan"] == "record_position"

@@ -4,7 +4,7 @@ import asyncio
 import io
 import os
 import shutil
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from dashboard.site import render, site_of
 from dashboard.views import View
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError
+from skywright.processes.scratch import scratch
 from skywright.store.client import connect
 from skywright.store.export import FORMATS, SUFFIXES, export_run
 from skywright.store.lookup import JournalListing, find_run
@@ -89,16 +90,13 @@ async def export(request: Request) -> Response:
     site, asked = site_of(request), request.path_params
     if asked["format"] not in FORMATS:
         raise DataError(f"export {asked['format']}: expected one of {', '.join(FORMATS)}")
-    directory = Path(tempfile.mkdtemp(prefix="skywright-export-"))
-    try:
+    with ExitStack() as directories:
+        directory = directories.enter_context(scratch("export"))
         async with _exporting:
             file = await asyncio.to_thread(
                 exported_file, site.settings, asked["name"], asked["format"], directory
             )
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    return _RemovedFile(file, filename=file.name)
+        return _RemovedFile(file, directories.pop_all())
 
 
 class _RemovedFile(FileResponse):
@@ -107,11 +105,13 @@ class _RemovedFile(FileResponse):
     A background task would not run where the request asks for a part that the file does not have.
     """
 
+    def __init__(self, file: Path, directories: ExitStack) -> None:
+        super().__init__(file, filename=file.name)
+        self._directories = directories
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with self._directories:
             await super().__call__(scope, receive, send)
-        finally:
-            shutil.rmtree(Path(self.path).parent, ignore_errors=True)
 
 
 def find_view(client: Container, name: str, journals: Path) -> RunView:

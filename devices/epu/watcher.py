@@ -258,4 +258,4 @@ class EpuWatcher(GuardedDevice):
             raise HardwareError(f"{self.name}: the IOC {self.prefix} does not answer")
 
     def check_size(self) -> None:
-        """Rows have one size."""
+        """Do nothing: all rows of a kind have one size."""

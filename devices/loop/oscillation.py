@@ -342,6 +342,7 @@ class MotorOscillation(OscillationFlyer):
         spindle = self.spindle
         start, lead = self._places(sweep)
         end = start + sweep.delta_deg
+        allowance = spindle.allowance
         readings: list[tuple[float, float]] = []
 
         def note(value: float, timestamp: float, **_: Any) -> None:
@@ -358,7 +359,7 @@ class MotorOscillation(OscillationFlyer):
         finally:
             if token is not None:
                 spindle.user_readback.unsubscribe(token)
-            self.last = traced(readings, start, end)
+            self.last = traced(readings, start, end, allowance)
             if spindle.connected:
                 self._set_velocity(velocity)
         if lead:
@@ -381,9 +382,10 @@ class MotorOscillation(OscillationFlyer):
         signal.put(velocity, wait=True, timeout=PUT_S, use_complete=True)
         seen = signal.get(use_monitor=False)
         if not math.isclose(seen, velocity, rel_tol=1e-3):
+            limit = "fast, take more" if seen < velocity else "slowly (VBAS), take less"
             raise HardwareError(
                 f"{self.name}: {signal.pvname} is {seen:g} and not {velocity:g} deg/s; the motor "
-                "does not turn so fast, take more time"
+                f"does not turn so {limit} time"
             )
 
     def stop(self, *, success: bool = False) -> None:
@@ -393,8 +395,13 @@ class MotorOscillation(OscillationFlyer):
             self.spindle.stop(success=success)
 
 
-def traced(readings: list[tuple[float, float]], start: float, end: float) -> SweepTrace:
-    """Return readings as a trace; the window opens and closes where start and end are crossed."""
+def traced(
+    readings: list[tuple[float, float]], start: float, end: float, allowance: float
+) -> SweepTrace:
+    """Return readings as a trace; the window opens and closes where start and end are crossed.
+
+    A motor may rest off its target by `allowance`.
+    """
     rows = np.array(sorted(set(readings)), dtype=np.float64).reshape(-1, 2)
     time, angle = rows[:, 0], rows[:, 1]
     sense = 1.0 if end >= start else -1.0
@@ -404,7 +411,8 @@ def traced(readings: list[tuple[float, float]], start: float, end: float) -> Swe
         # A record posts changes alone: the first reading has the time at which the spindle came
         # to rest, and the spindle still rested one polling period before the second.
         time, angle = np.insert(time, 1, time[1] - period), np.insert(angle, 1, angle[0])
-    opened, closed = np.interp(
-        [sense * start, sense * end], sense * angle, time, left=math.nan, right=math.nan
-    )
+    seen, edges = sense * angle, sense * np.array([start, end])
+    reached = np.clip(edges, seen[0], seen[-1])
+    is_reached = np.abs(edges - reached) <= allowance
+    opened, closed = np.where(is_reached, np.interp(reached, seen, time), math.nan)
     return SweepTrace(time, angle, float(opened), float(closed))

@@ -192,7 +192,7 @@ class EpuIOC(OwnerGroup):
         await self._post_decisions(owner)
         alarm = owner.alarm()
         severity = AlarmSeverity.MAJOR_ALARM if alarm else AlarmSeverity.NO_ALARM
-        await post(self.message, alarm or "watching", severity)
+        await self.post_message(alarm or "watching", severity)
         await post(self.state, 2 if state.scanned else 1)
 
     async def _post_decisions(self, owner: EpuOwner) -> None:

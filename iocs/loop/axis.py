@@ -27,7 +27,6 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import (
-    COLOR_MODES,
     IMAGE_BYTES_MAX,
     YES_NO,
     ArrayCounters,
@@ -38,6 +37,7 @@ from iocs.areadetector import (
     choice,
     long_text,
     number,
+    on_source,
     readback,
 )
 from iocs.common import argument_parser, post, post_pair, run, write_pair
@@ -67,10 +67,12 @@ class Sim(PVGroup):
     tip_x = readback(float("nan"), units="px", name="TipX_RBV")
     tip_y = readback(float("nan"), units="px", name="TipY_RBV")
     phi = readback(float("nan"), units="deg", name="Phi_RBV")
-    silent = choice(YES_NO, name="Silent")
-    lose = number(0.0, checked(0.0, 1.0), name="Lose")
-    damage = number(0.0, checked(0.0, 1.0), name="Damage")
-    latency = number(0.0, checked(0.0, 10.0), units="s", precision=4, name="Latency")
+    silent = choice(YES_NO, put=on_source("silent"), name="Silent")
+    lose = number(0.0, on_source("lose", checked(0.0, 1.0)), name="Lose")
+    damage = number(0.0, on_source("damage", checked(0.0, 1.0)), name="Damage")
+    latency = number(
+        0.0, on_source("latency_s", checked(0.0, 10.0)), units="s", precision=4, name="Latency"
+    )
 
 
 class AxisCam(Cam):
@@ -155,16 +157,18 @@ class AxisIOC(OwnerGroup):
             return
         await self._array_counters.count_to(state.acquired)
         await self._post_camera(state)
-        await self._post_plugins(state)
+        await self._post_hdf(state)
         await self._post_truth(state)
         await self._post_recording(state)
+        if not state.acquiring and self.image.blocking_callbacks.readback.raw_value:
+            await self._post_image(state)  # before the end of the acquisition is posted
         await self.cam.post_acquiring(state.acquiring, lambda: self.camera.state().acquiring)
         self._posted = state
 
     async def _after_post(self) -> None:
-        if self._posted is not None:
+        now = asyncio.get_running_loop().time()
+        if self._posted is not None and now >= self._image_posted + IMAGE_PERIOD_S:
             await self._post_image(self._posted)
-        await self._apply_sim_settings()
 
     async def _post_camera(self, state: CameraState) -> None:
         cam = self.cam
@@ -190,15 +194,8 @@ class AxisIOC(OwnerGroup):
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
             await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)
 
-    async def _post_plugins(self, state: CameraState) -> None:
-        sizes = [*state.shape[2:], state.shape[1], state.shape[0], 0][:3]
-        for plugin in (self.image, self.hdf):
-            for channel, size in zip(
-                (plugin.array_size_0, plugin.array_size_1, plugin.array_size_2), sizes, strict=True
-            ):
-                await post(channel, size)
-            await post(plugin.n_dimensions, len(state.shape) if state.shape[0] else 0)
-            await post(plugin.color_mode, COLOR_MODES.index("RGB1" if sizes[2] else "Mono"))
+    async def _post_hdf(self, state: CameraState) -> None:
+        await self.hdf.post_shape(state.shape)
         await post(self.hdf.unique_id, state.frame_number)
         await post(self.hdf.time_stamp, state.frame_time)
 
@@ -226,33 +223,20 @@ class AxisIOC(OwnerGroup):
         await post(self.sim.truth, json.dumps(of_frame))
 
     async def _post_image(self, state: CameraState) -> None:
-        now = asyncio.get_running_loop().time()
-        if (
-            now < self._image_posted + IMAGE_PERIOD_S
-            or not self.image.enable.readback.raw_value
-            or state.frame_number == self._counted_at_image
-        ):
+        is_posted = state.frame_number == self._counted_at_image
+        if is_posted or not self.image.enable.readback.raw_value:
             return
         newest = await self.in_thread(self.camera.latest)
         if newest is None or newest[1].size > IMAGE_BYTES_MAX:
             return
         frame, pixels = newest
-        self._image_posted, self._counted_at_image = now, state.frame_number
+        self._image_posted = asyncio.get_running_loop().time()
+        self._counted_at_image = state.frame_number
+        await self.image.post_shape(pixels.shape)
         await self.image.array_data.write(pixels.ravel())
         await post(self.image.unique_id, frame.frame_number)
         await post(self.image.time_stamp, frame.time)
         await post(self.image.array_counter.readback, self.image.array_counter.readback.value + 1)
-
-    async def _apply_sim_settings(self) -> None:
-        source = self.camera.source
-        for name, value in (
-            ("silent", bool(self.sim.silent.readback.raw_value)),
-            ("lose", self.sim.lose.readback.value),
-            ("damage", self.sim.damage.readback.value),
-            ("latency_s", self.sim.latency.readback.value),
-        ):
-            if hasattr(source, name):
-                setattr(source, name, value)
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:

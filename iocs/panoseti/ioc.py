@@ -326,7 +326,7 @@ class PanosetiBase(OwnerGroup):
         trouble = error or tracker.error
         alarm = state.alarm or bool(trouble)
         severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
-        await post(self.message, trouble or state.message, severity)
+        await self.post_message(trouble or state.message, severity)
         source = tracker.source
         name, ended = await self.in_thread(
             lambda: (source.run, state.acquiring and source.has_ended)

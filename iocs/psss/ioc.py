@@ -17,10 +17,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus
+from caproto import AlarmSeverity, AlarmStatus, ChannelData
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, ArrayCounters, choice, readback
+from iocs.areadetector import YES_NO, ArrayCounters, choice, on_source, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss.camera import PicturePlugin, PsssCam, SpectrumPlugin
@@ -38,8 +38,6 @@ from skywright.processes.lifecycle import default_signal_handling
 POST_PERIOD_S = 0.03
 """Least time between two posts of PVs, s; the newest pulse is posted well within 100 ms."""
 AVERAGE_PERIOD_S = 0.2
-PUT_ERROR_S = 5.0
-"""Time, s, for which the message PVs have the reason of a refused put."""
 
 
 class Sim(PVGroup):
@@ -52,8 +50,8 @@ class Sim(PVGroup):
     fwhm = readback(float("nan"), units="eV", precision=4, name="Fwhm_RBV")
     pulse_energy = readback(float("nan"), units="uJ", precision=3, name="PulseEnergy_RBV")
     pulse_id = readback(-1.0, precision=0, name="PulseId_RBV")
-    beam = choice(["Off", "On"], 1, name="Beam")
-    silent = choice(YES_NO, name="Silent")
+    beam = choice(["Off", "On"], 1, put=on_source("beam"), name="Beam")
+    silent = choice(YES_NO, put=on_source("silent"), name="Silent")
 
 
 class PsssIOC(OwnerGroup):
@@ -79,9 +77,8 @@ class PsssIOC(OwnerGroup):
         super().__init__(prefix)
         self._auto_start = auto_start
         self._posted: tuple[Any, ...] = ()
-        self._put_error_until = float("inf")
         self._averages_due = 0.0
-        self.message_posted: tuple[str, Any] = ("", None)
+        self._averages_behind = False
         self._newest_posted: Result | None = None
         plugins = (self.cam, self.picture_recording, self.spectrum_recording)
         self.array_counters = ArrayCounters(*(each.array_counter for each in plugins))
@@ -107,15 +104,9 @@ class PsssIOC(OwnerGroup):
         return [self.picture_recording.recorder, self.spectrum_recording.recorder]
 
     @property
-    def shows_put_error(self) -> bool:
-        """Whether the message PVs still have the reason of a refused put."""
-        return self._put_error_until < float("inf")
-
-    async def post_error(self, message: str) -> None:
-        """Post on the message PVs why a put was refused."""
-        for channel in (self.spectra.message, self.cam.status_message):
-            await post(channel, message, AlarmSeverity.MINOR_ALARM)
-        self._put_error_until = asyncio.get_running_loop().time() + PUT_ERROR_S
+    def message_channels(self) -> tuple[ChannelData, ...]:
+        """PVs that show the message for the operator."""
+        return self.spectra.message, self.cam.status_message
 
     def close(self) -> None:
         """Close endpoints, files and source."""
@@ -192,13 +183,16 @@ class PsssIOC(OwnerGroup):
         await self._post_forever(POST_PERIOD_S, POST_PERIOD_S)
 
     async def _post(self) -> None:
-        if self._put_error_until < asyncio.get_running_loop().time():
-            self._put_error_until = float("inf")
-            self._posted, self.message_posted = (), ("", None)
         await self._mark_roi()
         # The rate falls while no pulse comes.
         await post(self.spectra.rate, round(self.processor.statistics.rate_hz, 2))
         state = self.processor.state()
+        alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+        await self.post_message(state.message, alarm)
+        now = asyncio.get_running_loop().time()
+        if self._averages_behind and now > self._averages_due:
+            self._averages_behind, self._averages_due = False, now + AVERAGE_PERIOD_S
+            await post_averages(self.spectra, self.service.averages.get())
         recorded = [
             (each.path, each.rows_readable, each.error, each.lost) for each in self._recorders
         ]
@@ -211,10 +205,7 @@ class PsssIOC(OwnerGroup):
             await post_result(self.spectra, newest)
             await self._post_truth(newest)
             self._newest_posted = newest
-            now = asyncio.get_running_loop().time()
-            if now > self._averages_due:
-                self._averages_due = now + AVERAGE_PERIOD_S
-                await post_averages(self.spectra, self.service.averages.get())
+            self._averages_behind = True
         await post_settings(self.spectra, state)
         await post_counts(self, state)
         for part in (self.picture_recording, self.spectrum_recording):
@@ -231,12 +222,6 @@ class PsssIOC(OwnerGroup):
         await post(self.sim.fwhm, truth.fwhm_ev)
         await post(self.sim.pulse_energy, truth.pulse_energy_uj)
         await post(self.sim.pulse_id, float(result.pulse.pulse_id))
-
-    async def _after_post(self) -> None:
-        source = self.processor.source
-        for name, pair in (("beam", self.sim.beam), ("silent", self.sim.silent)):
-            if hasattr(source, name):
-                setattr(source, name, bool(pair.readback.raw_value))
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:

@@ -63,8 +63,10 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
     await post(pvs.average_center, averages.center, severity)
     await post(pvs.average_fwhm, averages.fwhm, severity)
     await post(pvs.average_pulses, averages.pulses)
-    if averages.block is not None and pvs.block_pulse_id.value != averages.block_pulse_id:
-        await pvs.block_y.write(averages.block, verify_value=False)
+    block = averages.block
+    is_new = pvs.block_pulse_id.value != averages.block_pulse_id
+    if block is not None and len(block) <= COLUMNS_MAX and is_new:
+        await pvs.block_y.write(block, verify_value=False)
         await post(pvs.block_pulse_id, float(averages.block_pulse_id))
 
 
@@ -89,13 +91,13 @@ async def post_settings(pvs: Spectra, state: ProcessorState) -> None:
 
 
 async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
-    """Post the axis of the settings before a pulse uses it, if it fits the pictures.
+    """Post the axis of the settings before a pulse uses it, if it fits the pictures and the PV.
 
     `post_result` posts the axis that was used, which is the numbers of the columns without an axis.
     """
     shown, axis = pvs.spectrum_x.value, state.settings.axis
     width = 0 if state.newest is None else len(state.newest.spectrum.spectrum)
-    if axis is not None and width not in (0, len(axis)):
+    if axis is not None and (width not in (0, len(axis)) or len(axis) > COLUMNS_MAX):
         return
     wanted = np.arange(float(len(shown))) if axis is None else axis
     if not np.array_equal(shown, wanted):
@@ -104,15 +106,10 @@ async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
 
 
 async def post_counts(ioc: Any, state: ProcessorState) -> None:
-    """Post state, counts and messages."""
+    """Post state and counts."""
     pvs, cam = ioc.spectra, ioc.cam
-    alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
     await post(pvs.state, int(state.running))
     await post_pair(pvs.processing, int(state.running))
-    if (state.message, alarm) != ioc.message_posted and (state.alarm or not ioc.shows_put_error):
-        ioc.message_posted = (state.message, alarm)
-        await post(pvs.message, state.message, alarm)
-        await post(cam.status_message, state.message, alarm)
     statistics = ioc.processor.statistics
     processed, sent = statistics.counts
     await post(pvs.pulses, float(state.items))  # a year at 100 Hz is more than 2^31
@@ -123,9 +120,10 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
         (pvs.lost, pvs.lost_causes, state.lost),
         (pvs.failures, pvs.failure_causes, state.failures),
     ):
-        if total.value != sum(counts.values()):
-            await post(total, sum(counts.values()), AlarmSeverity.MINOR_ALARM)
-            await post(causes, orjson.dumps(counts).decode())
+        number = sum(counts.values())
+        severity = AlarmSeverity.MINOR_ALARM if number else AlarmSeverity.NO_ALARM
+        await post(total, number, severity)
+        await post(causes, orjson.dumps(counts).decode())
     newest = state.newest
     await ioc.array_counters.count_to(state.acquired)
     await post(cam.num_images_counter, state.acquisition_items)

@@ -21,6 +21,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.pv_names import OLD_PUT_NAMES
 from skywright.instruments.psss.results import ProcessorState, Result
 from skywright.instruments.psss.service_statistics import ServiceStatistics
 
@@ -32,8 +33,6 @@ CLOSE_LIMIT_S = 3.0
 SEARCH_S = 3.0
 """Time after which PVs that do not answer are reported, s."""
 INPUTS = ("ymin", "ymax", "axis")
-EXPECTED = ("output", "center", "fwhm", *INPUTS)
-"""Keys of the PVs that the old service had; an IOC need not have the others."""
 
 
 class TextOrCode(NamedTuple):
@@ -182,9 +181,9 @@ class Puts:
                     put_before[key] = value
 
     def _report_absent(self, *, late: bool) -> None:
-        """Report absent PVs: those of `EXPECTED` in the message, the others once in the log."""
+        """Report absent PVs: of `OLD_PUT_NAMES` in the message, the others once in the log."""
         absent = set(self.names.values()) - self.connected
-        expected = sorted(absent & {self.names[key] for key in EXPECTED})
+        expected = sorted(absent & {self.names[key] for key in OLD_PUT_NAMES})
         if not expected or late:
             self.processor.note("pvs", f"PVs not there: {', '.join(expected)}" if expected else "")
         if late and not self._absence_logged:
@@ -195,7 +194,7 @@ class Puts:
     async def _put(self, key: str, pv: Any, value: Any) -> bool:
         """Put a value; return whether it was put."""
         if pv.name not in self.connected:
-            if key in EXPECTED:
+            if key in OLD_PUT_NAMES:
                 self.counters.add(f"{pv.name} is not there")
             return False
         try:

@@ -55,7 +55,6 @@ SHOWN_PERIOD_S = 1.0
 """Time between two updates of images and of recent shots, s."""
 BLOCK_WAIT_S = 0.5
 """Longest time that an update of images waits for the next block of shots, s."""
-PUT_ERROR_S = 10.0
 RUN = ["Stop", "Run"]
 FRAMES_EVERY_MAX = 1_000_000
 REGIONS_TEXT = 16_384
@@ -195,7 +194,6 @@ class SaclaIOC(OwnerGroup):
         """Settings of the twin; None: nothing is simulated."""
         self._measured_run: Any = None
         """`RunInfo` of the run that the PV `measuring` describes."""
-        self._put_error_until = 0.0
 
     async def prepare(self, axis: SimulatedAxis, speed: float) -> None:
         """Attach the delay stage, before anybody sees its record."""
@@ -205,11 +203,6 @@ class SaclaIOC(OwnerGroup):
 
         clock = MotorsClock(epoch=time.time())
         await self.delay.attach(axis, STAGE, lambda: clock, commanded, speed)
-
-    async def post_error(self, message: str) -> None:
-        """Post why a put was refused, for some time."""
-        self._put_error_until = asyncio.get_running_loop().time() + PUT_ERROR_S
-        await super().post_error(message)
 
     async def serving(self) -> None:
         """Take shots and post them until the end."""
@@ -262,8 +255,7 @@ class SaclaIOC(OwnerGroup):
         lost = sum(state.lost.values())
         await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-        if asyncio.get_running_loop().time() > self._put_error_until:
-            await post(self.message, state.message, severity)
+        await self.post_message(state.message, severity)
         # Files are posted before the number of rows: a client that knows of a row finds its file.
         # `capturing` is read before the number of rows: when it is False, that number is final.
         capturing = shots.is_recording

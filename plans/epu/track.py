@@ -39,7 +39,7 @@ def track_epu(
     watcher
         The device, with the methods of `devices.epu.watcher.EpuWatcher`.
     idle
-        Seconds without a new entity after which the plan ends; 0: only a stop request ends it.
+        Seconds without a new row after which the plan ends; 0: only a stop request ends it.
     md
         Metadata of all runs.
 

@@ -258,11 +258,6 @@ def _measure_scale(
     """Move the tip over a grid and fit pixels to um."""
     shape = tools.camera.describe_collect()[f"{tools.camera.name}_image"]["shape"]
     height, width = shape[:2]
-    if target_px is not None and not 0.0 <= target_px < max(width, height):
-        raise ConfigError(
-            f"calibrate_camera: target_px = {target_px:g}, expected a place in pictures of {width} "
-            f"x {height} px"
-        )
     home = yield from stubs.place(tools)
     phi = yield from stubs.position(tools.goniometer.phi)
     phi_sign = 1
@@ -289,6 +284,12 @@ def _measure_scale(
     start = yield from see(0.0, 0.0)
     if not np.isfinite(start).all():
         raise SampleError("calibrate_camera: no tip is in view; bring one there, then repeat")
+    along_px = height if sides[0] in ("top", "bottom") else width
+    if target_px is not None and not 0.0 <= target_px < along_px:
+        raise ConfigError(
+            f"calibrate_camera: target_px = {target_px:g}, expected a place in pictures of {width} "
+            f"x {height} px with the pin from the {sides[0]}, 0 to {along_px - 1}"
+        )
     reach = []
     for direction in np.eye(2):
         step = FIRST_STEP_UM

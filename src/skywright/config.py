@@ -18,8 +18,10 @@ from pydantic import (
     create_model,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -145,6 +147,19 @@ def offered_services() -> dict[str, ServiceOffer]:
     return declared(lambda instrument: instrument.services)
 
 
+class _Variables(EnvSettingsSource):
+    """Environment variables; those of keys in a table of any values are JSON, or else text."""
+
+    def next_field(
+        self, field: Any, key: str, case_sensitive: bool | None = None
+    ) -> FieldInfo | None:
+        """Return the field of a key, such as that of a parameter of an analysis."""
+        found = super().next_field(field, key, case_sensitive)
+        if found is None and get_args(getattr(field, "annotation", None))[1:] == (JsonValue,):
+            return FieldInfo(annotation=str | dict[str, Any])
+        return found
+
+
 class CommonSettings(BaseSettings):
     """Everything that differs between beamlines.
 
@@ -189,7 +204,8 @@ class CommonSettings(BaseSettings):
         named = file.toml_data.get("iocs", DEFAULT_IOCS)
         present = [name for name in DEFAULT_IOCS if isinstance(named, dict) and name in named]
         defaults = {"iocs": {name: DEFAULT_IOCS[name].model_dump() for name in present}}
-        return init_settings, env_settings, file, InitSettingsSource(settings_cls, defaults)
+        variables = _Variables(settings_cls)
+        return init_settings, variables, file, InitSettingsSource(settings_cls, defaults)
 
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> Self:
@@ -375,13 +391,18 @@ def _refuse_unknown_sections() -> None:
 
 
 def _explain_variable(error: SettingsError) -> str:
-    """Name the variable whose value is no table, what was expected, and what was seen."""
+    """Name the variable whose value is no list or table, what was expected, and what was seen."""
     found = re.search(r'field "(\w+)"', str(error))
     name = f"{ENV_PREFIX}{found[1]}".upper() if found else f"{ENV_PREFIX}*"
-    seen = next((value for key, value in os.environ.items() if key.upper() == name), "")
+    seen = getattr(error.__cause__, "doc", "")  # of the JSONDecodeError
+    got = f"(got {seen!r:.{TEXT_MAX}})"
+    below = (key for key, value in os.environ.items() if value == seen)
+    variable = next((key for key in below if key.upper().startswith(f"{name}__")), "")
+    if variable:
+        return f'{variable}: expected JSON, ["a", "b"] or {{"key": "value"}} {got}'
     return (
         f'{name}: expected a table as JSON, {{"key": "value"}}, or a variable {name}__KEY for each '
-        f"key (got {seen!r:.{TEXT_MAX}})"
+        f"key {got}"
     )
 
 

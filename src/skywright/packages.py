@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,19 +18,32 @@ def installed_version(package: str) -> str:
 
 
 def requirements_of(package: str, extras: Iterable[str]) -> "list[Requirement]":
-    """Return what an installed package requires with these of its extras."""
+    """Return what a package requires with these of its extras; nothing if it is not installed.
+
+    What the extras of required packages bring, such as those of ``tiled[server]``, is included.
+    """
     from packaging.requirements import Requirement
 
-    found = map(Requirement, requires(package) or [])
+    try:
+        found = map(Requirement, requires(package) or [])
+    except PackageNotFoundError:
+        return []
     environments = [{"extra": extra} for extra in extras]
-    return [
+    direct = [
         each
         for each in found
         if each.marker is None or any(map(each.marker.evaluate, environments))
     ]
+    brought = (requirements_of(each.name, each.extras) for each in direct if each.extras)
+    return [*direct, *chain.from_iterable(brought)]
 
 
-def not_installed(package: str, extras: Iterable[str]) -> list[str]:
-    """Return the packages of these extras that are not installed, each once."""
-    names = dict.fromkeys(each.name for each in requirements_of(package, extras))
+def not_installed(requirements: "Iterable[Requirement]") -> list[str]:
+    """Return the names of the required packages that are not installed, each once."""
+    names = dict.fromkeys(each.name for each in requirements)
     return [name for name in names if not installed_version(name)]
+
+
+def with_extra(package: str, extra: str) -> str:
+    """Return a package with one of its extras as pip takes it; without if `extra` is empty."""
+    return f"{package}[{extra}]" if extra else package

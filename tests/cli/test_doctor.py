@@ -28,6 +28,7 @@ from skywright.config import (
     Settings,
     StoreSettings,
 )
+from skywright.instruments import Instrument
 from skywright.processes.locks import hold_lock
 from skywright.processes.stack import SESSION_LOCK, UP_LOCK, Child, State
 
@@ -474,6 +475,24 @@ def test_a_missing_package_of_two_extras_is_named_once(monkeypatch: pytest.Monke
     assert check.found == "not installed: inotify-simple"
 
 
+def test_a_missing_package_of_an_instrument_from_elsewhere_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from importlib import metadata
+
+    def requires(name: str) -> list[str] | None:
+        own = ["skywright", "absent-package; extra == 'it'"]
+        return own if name == "elsewhere" else metadata.requires(name)
+
+    elsewhere = Instrument("polarimeter", "", extra="it", package="elsewhere")
+    monkeypatch.setattr("skywright.packages.requires", requires)
+    for module in ("skywright.cli.doctor", "skywright.session.context"):
+        monkeypatch.setattr(f"{module}.instruments", lambda: {"polarimeter": elsewhere})
+    (check,) = doctor.check_versions()
+    assert check.found == "not installed: absent-package"
+    assert check.todo == "pip install 'skywright[all]' 'elsewhere[it]'"
+
+
 def test_an_extra_of_an_instrument_that_is_not_configured_may_be_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -492,7 +511,7 @@ def test_an_extra_of_an_instrument_that_is_not_configured_may_be_left_out(
     (check,) = doctor.check_versions(camera)
     assert check.status is Status.ok
     assert check.found.endswith(
-        "; not all packages of epu, panoseti, which no configured IOC needs"
+        "; packages of epu, panoseti are missing, which no configured IOC needs"
     )
 
 

@@ -72,6 +72,14 @@ def test_services_start_with_the_iocs_and_come_back(tmp_path: Path) -> None:
         assert up.left() == []
 
 
+def test_a_closed_terminal_ends_programs_that_do_not_watch_their_stdin(tmp_path: Path) -> None:
+    environment = write_beamline(tmp_path, SERVICES)
+    with running_up("--only", "silent", **environment) as up:
+        sleep = psutil.Process(state_of(tmp_path).processes["silent"].pid)
+        assert up.end(signal.SIGHUP) == 0
+        assert not sleep.is_running()
+
+
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     text = '[services.other]\ncommand = ["no-such-program"]\n'
     done = run("up", "--only", "other", **write_beamline(tmp_path, text))

@@ -3,13 +3,16 @@
 import asyncio
 import itertools
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 from store.stack import running_stack
-from support.page import fake_checks, settings_of
+from support.page import fake_checks, running_page, settings_of
+from support.scripted_http import Visit, scripted
 
 from dashboard import catalog as catalog_module
 from dashboard.app import make_app
@@ -117,3 +120,34 @@ def test_frames_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     frames = [page.get("/runs/a/frames/primary/b/7.jpg").content for _ in range(2)]
     assert (frames, catalog._answers) == ([b"0", b"1"], {})
     catalog.close()
+
+
+@pytest.mark.parametrize("exports", [False, True])
+def test_the_page_ends_while_its_threads_wait_for_tiled(tmp_path: Path, exports: bool) -> None:
+    """A byte of the answer comes now and then, so that the request does not end by its timeout."""
+    config, ended = tmp_path / "skywright.toml", threading.Event()
+    asked = threading.Semaphore(0)
+
+    def answer_slowly(visit: Visit) -> None:
+        visit.say(b"HTTP/1.1 200 OK\r\nX: ")
+        asked.release()
+        while not ended.wait(1.0):
+            visit.say(b"x")
+
+    with scripted(answer_slowly) as tiled:
+        store = f'directory = "{tmp_path}"\ntiled_uri = "{tiled.url}"\napi_key = "secret"\n'
+        config.write_text(f"[store]\n{store}")
+        try:
+            with running_page(config) as page:
+                asked.acquire()  # by the reader of the catalog
+                if exports:
+                    address = f"{page.uri}/runs/-1/export/nexus"
+                    threading.Thread(target=_get, args=(address,), daemon=True).start()
+                    asked.acquire()
+        finally:
+            ended.set()
+
+
+def _get(uri: str) -> None:
+    with suppress(httpx.HTTPError):
+        httpx.get(uri, timeout=LIMIT_S, trust_env=False)

@@ -186,7 +186,8 @@ def test_what_people_wrote_is_never_markup(page: TestClient) -> None:
     "path", ["/runs/ffffffff", "/runs/no such run", f"{FRAME}/5.jpg", f"{PICTURE}/1", "/nowhere",
              f"/runs/{SCAN}/frames/primary/omega_x/0.jpg", f"/runs/{SCAN}/frames/none/x/0.jpg",
              f"/runs/{SCAN}/export/pdf", f"/runs/{SCAN}/pictures/{SCAN}/0",
-             f"/runs/{SCAN}/frames/%00/x/0.jpg"],
+             f"/runs/{SCAN}/frames/%00/x/0.jpg", f"/runs/{SCAN}/frames/primary/internal/0.jpg",
+             f"{FRAME}/99999999999999999999.jpg"],
 )  # fmt: skip
 def test_what_is_not_there_is_said(page: TestClient, path: str) -> None:
     answer = page.get(path)

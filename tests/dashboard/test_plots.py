@@ -419,3 +419,20 @@ def test_a_run_without_numbers_has_no_plot() -> None:
     view = RunView.__new__(RunView)
     object.__setattr__(view, "streams", (stream,))
     assert choose(view, {}) is None
+
+
+def test_rows_of_numbers_are_read_of_the_first_run_only(overlay: Callable[..., Plot]) -> None:
+    others = [run_of_pulses(f"b2c3d4e{k}", 1, column=(2000,)) for k in range(5)]
+    drawn = overlay(run_of_pulses("a1b2c3d4", 1, column=(5,)), *others)
+    assert drawn.notes[1:] == ("rows of numbers are drawn of the first run only",)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_without_a_value_is_a_note(overlay: Callable[..., Plot], first: bool) -> None:
+    run, empty = run_of_pulses("a1b2c3d4", 1), run_of_pulses("b2c3d4e5", 1)
+    pulses, signal = empty.streams[0].columns
+    nothing = replace(signal, read=np.full(8, np.nan).__getitem__)
+    empty = replace(empty, streams=(replace(empty.streams[0], columns=(pulses, nothing)),))
+    drawn = overlay(*((empty, run) if first else (run, empty)))
+    assert drawn.drawing is not None
+    assert drawn.notes == ("run b2c3d4e5: signal has no value that can be drawn",)

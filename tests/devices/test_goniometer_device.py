@@ -544,12 +544,55 @@ def test_the_window_of_a_record_that_posts_changes_alone_opens_with_the_motion()
     rest, begin, period_s, rate_deg_s = 0.0, 100.0, 0.1, 10.0
     polled = np.arange(1, 11)
     moving = zip(begin + period_s * polled, 10.0 + rate_deg_s * period_s * polled, strict=True)
-    trace = traced([(rest, 10.0), *moving], 10.0, 20.0)
+    trace = traced([(rest, 10.0), *moving], 10.0, 20.0, 0.01)
     assert trace.window_start == pytest.approx(begin)
     assert trace.window_end == pytest.approx(begin + 1.0)
     angles, known = angles_at(Trace(trace.time, trace.angle), np.array([50.0, begin + 0.05]))
     assert known.all()
     assert angles == pytest.approx([10.0, 10.5], abs=0.2)
+
+
+@pytest.mark.parametrize("off", [0.0002, -0.0002])
+def test_the_window_of_a_motor_that_rests_a_little_off_is_known(off: float) -> None:
+    moving = [(100.0 + second, 10.0 + second) for second in range(1, 10)]
+    readings = [(0.0, 10.0 + off), *moving, (110.0, 20.0 + off)]
+    trace = traced(readings, 10.0, 20.0, 0.01)
+    assert (trace.window_start, trace.window_end) == pytest.approx((100.0, 110.0), abs=0.01)
+    cut = traced(readings[:-1], 10.0, 20.0, 0.01)
+    assert cut.window_start == pytest.approx(100.0, abs=0.01)
+    assert np.isnan(cut.window_end)
+
+
+def test_a_sweep_of_a_motor_with_an_offset_has_a_window(
+    ioc: IocProcess, tmp_path: Path, RE: Any, documents: Documents, gonio: MotorGoniometer
+) -> None:
+    """In floating point it rests beside where it was to go."""
+    goniometer = device(MotorGoniometer, ioc.prefix, tmp_path)
+    goniometer.phi.user_offset.set(1.1).wait(LIMIT_S)
+    try:
+        RE(turn(goniometer.oscillation, Sweep(20.0, 0.4, 0.3, run_up=False)))
+        assert columns(documents)["open"].sum() > 5
+    finally:
+        goniometer.phi.user_offset.set(0.0).wait(LIMIT_S)
+
+
+def test_a_motor_that_cannot_turn_so_slowly_says_so(
+    ioc: IocProcess, tmp_path: Path, gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A motor record raises VELO to VBAS."""
+    goniometer = device(MotorGoniometer, ioc.prefix, tmp_path)
+    put_velocity = goniometer.phi.velocity.put
+
+    def put_raised(velocity: float, **options: Any) -> None:
+        put_velocity(max(velocity, 30.0), **options)
+
+    monkeypatch.setattr(goniometer.phi.velocity, "put", put_raised)
+    oscillation = goniometer.oscillation
+    with staged(oscillation):
+        oscillation.prepare(Sweep(1.0, 10.0)).wait(LIMIT_S)
+        oscillation.kickoff().wait(LIMIT_S)
+        assert "does not turn so slowly (VBAS), take less time" in reason(oscillation.complete())
+    assert goniometer.phi.velocity.get() == 120.0
 
 
 def test_a_motor_that_cannot_turn_so_fast_keeps_its_velocity(

@@ -85,6 +85,7 @@ class RestingMotor:
     check_connected = LooseMotor.check_connected
     tolerated_alarm = Motor.tolerated_alarm
     _alarm, _check_arrival, _is_at = Motor._alarm, Motor._check_arrival, Motor._is_at
+    allowance = Motor.allowance
     time_limit, check_value = Motor.time_limit, Motor.check_value
 
     def __init__(self, **fields: float) -> None:

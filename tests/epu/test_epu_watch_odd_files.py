@@ -18,7 +18,7 @@ from watching import Following, check, recorded
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.watch.changes import InotifySource, changed_files
-from skywright.instruments.epu.watch.final import database_chunks
+from skywright.instruments.epu.watch.database_document import database_chunks
 from skywright.instruments.epu.watch.watcher import Watcher
 
 

@@ -10,7 +10,7 @@ from support.waiting import until
 
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.watch.changes import changed_files
-from skywright.instruments.epu.watch.final import database_chunks
+from skywright.instruments.epu.watch.database_document import database_chunks
 from skywright.instruments.epu.watch.watcher import Watcher
 
 LIMIT_S = 120.0

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,20 @@ def test_packages_of_the_extra_that_are_absent_are_named(install: Install) -> No
     )
     install("polarimeter", DECLARED.format("name='polarimeter', title='', extra='it'"), requires)
     assert missing_packages(module.instruments()["polarimeter"]) == ["absent-package"]
+
+
+def test_packages_of_an_extra_of_skywright_that_are_absent_are_named(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name == "grpcio":
+            raise metadata.PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr("skywright.packages.version", version)
+    requires = "Provides-Extra: it\nRequires-Dist: skywright[panoseti]; extra == 'it'\n"
+    install("polarimeter", DECLARED.format("name='polarimeter', title='', extra='it'"), requires)
+    assert missing_packages(module.instruments()["polarimeter"]) == ["grpcio"]
 
 
 def test_resolve_imports_an_attribute() -> None:

@@ -2,10 +2,12 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.config import Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.instruments import Instrument, NamedAnalysis
@@ -81,3 +83,19 @@ def test_an_instrument_is_used_if_an_ioc_has_its_name_or_its_module(
     file = tmp_path / "skywright.toml"
     file.write_text(iocs)
     assert list(configured_instruments(load_settings(file))) == used
+
+
+def test_a_second_stage_analysis_that_cannot_be_imported_is_left_out(
+    context: SessionContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, stage = "picture_statistics", "no_such_module:Stage"
+    later = NamedAnalysis(stage, live=True, after=first, stage=stage)
+    kind = f"{PictureStatistics.__module__}:{PictureStatistics.__name__}"
+    analyses = {first: NamedAnalysis(kind, live=True), stage: later}
+    monkeypatch.setattr(
+        module, "instruments", lambda: {"half": Instrument("half", "", analyses=analyses)}
+    )
+    engine = SimpleNamespace(subscribe=lambda live: None)
+    assert list(make_analyses(context.settings, engine)) == [first]
+    (message,) = caplog.messages
+    assert message.startswith(f"instrument half: analysis {stage} is left out: ModuleNotFound")

@@ -8,18 +8,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup
+from support.hand_source import HandSource
 
 from iocs import areadetector
 from iocs.common import post
 from iocs.loop import axis
 from iocs.loop.axis import AxisIOC
 from skywright.errors import HardwareError
+from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.sources.push import PushedPictures
 
 LIMIT_S = 5.0
+
+
+class SentPictures(HandSource):
+    """A camera whose pictures a test sends."""
+
+    size = (64, 48)
+    period_s = 0.0
+
+    def take(self, number: int, shape: tuple[int, ...]) -> None:
+        self.send(SourceFrame(number, float(number), image=np.full(shape, number, np.uint8)))
 
 
 @pytest.mark.parametrize("opened", [True, False])
@@ -261,3 +274,80 @@ def test_a_text_that_a_client_may_have_cut_is_refused(text: str | bytes) -> None
         return str(texts.text.readback.value)
 
     assert asyncio.run(put()) == "a" * 14
+
+
+def test_sizes_of_the_image_are_those_of_its_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the next pictures will be in color, and of a picture smaller than others."""
+    monkeypatch.setattr(axis, "IMAGE_PERIOD_S", 0.0)
+
+    async def shown() -> list[tuple[int, ...]]:
+        source = SentPictures()
+        ioc = AxisIOC("TEST:", source)
+        image, seen = ioc.image, []
+        sizes = (image.array_size_0, image.array_size_1, image.array_size_2)
+
+        async def post_all() -> None:
+            await ioc._post()
+            await ioc._after_post()
+            seen.append((len(image.array_data.value), *(size.value for size in sizes)))
+
+        try:
+            for number, color in enumerate((False, True), 1):
+                acquisition = ioc.camera.acquire(1)
+                source.take(number, (40, 60))
+                assert await asyncio.to_thread(acquisition.done.wait, LIMIT_S)
+                await post_all()
+                ioc.camera.set_color(not color)
+                await post_all()
+            return seen
+        finally:
+            ioc.close()
+
+    grey, color = (40 * 60, 60, 40, 0), (40 * 60 * 3, 3, 60, 40)
+    assert asyncio.run(shown()) == [grey, grey, color, color]
+
+
+def test_callbacks_that_block_hold_up_the_end_of_an_acquisition() -> None:
+    """ophyd's plugins set them so: who has triggered the camera reads its picture from the image.
+
+    The second picture comes when the image was posted just before.
+    """
+
+    async def shown() -> list[tuple[int, int]]:
+        source = SentPictures()
+        ioc = AxisIOC("TEST:", source)
+        await ioc.image.blocking_callbacks.setpoint.write("Yes")
+        await ioc.cam.image_mode.setpoint.write("Single")
+        posting = asyncio.create_task(ioc._post_forever(0.0, 0.2))
+        seen = []
+        try:
+            for number in (1, 2):
+                put = asyncio.create_task(ioc.cam.acquire.setpoint.write("Acquire"))
+                while not ioc._waiting:  # then the camera takes pictures
+                    await asyncio.sleep(0)
+                source.take(number, (48, 64))
+                await put
+                seen.append((ioc.image.unique_id.value, ioc.image.array_data.value[0]))
+            return seen
+        finally:
+            posting.cancel()
+            ioc.close()
+
+    assert asyncio.run(asyncio.wait_for(shown(), 60)) == [(1, 1), (2, 2)]
+
+
+def test_a_put_of_a_fault_completes_when_the_source_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ioc = AxisIOC("TEST:", PushedPictures())
+    source = ioc.camera.source
+    try:
+        for name, attribute, value in (
+            *(("silent", "silent", 1), ("lose", "lose", 0.25), ("damage", "damage", 0.5)),
+            ("latency", "latency_s", 0.125),
+        ):
+            pair = getattr(ioc.sim, name)
+            asyncio.run(pair.setpoint.write(value))  # this source has no such fault
+            monkeypatch.setattr(source, attribute, type(value)(0), raising=False)
+            asyncio.run(pair.setpoint.write(value))
+            assert getattr(source, attribute) == value
+    finally:
+        ioc.close()

@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 import pytest
-from caproto import get_beacon_address_list
+from caproto import ChannelType, get_beacon_address_list
+from caproto.server import pvproperty
 
 from iocs import common
 from iocs.common import _keep_beacons_local, argument_parser, run, wait_at_most
@@ -119,6 +120,28 @@ def test_who_waits_for_the_counts_waits_until_they_are_posted() -> None:
 
     assert asyncio.run(left()) == 0
     assert heartbeats[:3] == [0, 0, 0]
+
+
+class Speaking(OwnerGroup):
+    message = pvproperty(value="", max_length=100, dtype=ChannelType.CHAR, name="MESSAGE")
+
+
+def test_the_reason_of_a_refused_put_stays_until_a_device_asks_for_it() -> None:
+    async def shown() -> list[str]:
+        group, seen = Speaking("T:"), []
+        for message, severity in (("idle", 0), ("the cable is out", 2)):
+            await group.post_message(message, severity)
+            await group.post_error("Length: 3, expected 8 to 4096")
+            await group.post_message(message, severity)
+            seen.append(group.message.value)
+        await group.post_message("the disk is full", 2)
+        seen.append(group.message.value)
+        group._error_until = 0.0
+        await group.post_message("idle", 0)
+        return [*seen, group.message.value]
+
+    refused = "Length: 3, expected 8 to 4096"
+    assert asyncio.run(shown()) == [refused, refused, "the disk is full", "idle"]
 
 
 def test_an_event_that_does_not_come_is_waited_for_no_longer_than_that() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +20,11 @@ from iocs.common import _never_hang, _own_alarm, decode_char_array, post
 from iocs.owner import OwnerGroup
 from iocs.psss import ioc as psss_ioc
 from iocs.psss.ioc import PsssIOC
-from iocs.psss.post import post_counts, post_plugin, post_result
+from iocs.psss.post import post_averages, post_counts, post_plugin, post_result
 from iocs.psss.pvs import COLUMNS_MAX, Spectra
 from skywright.errors import HardwareError
 from skywright.instruments.psss import service_statistics
+from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.background import PULSES_MAX, record_limit_s
 from skywright.instruments.psss.endpoints.service import Service
 
@@ -243,10 +245,15 @@ def test_a_number_of_another_type_is_put(
     until(lambda: service.averages.get().pulses == 1)
 
 
-def test_an_index_that_is_none_is_named_as_it_was_put(ioc: PsssIOC) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "data_type"), [(">i4", ChannelType.LONG), (">u2", ChannelType.ENUM)]
+)
+def test_an_index_that_is_none_is_named_as_it_was_put(
+    ioc: PsssIOC, dtype: str, data_type: ChannelType
+) -> None:
     smoothing = ioc.spectra.smoothing.setpoint
     _never_hang(smoothing, "TEST:SMOOTHING", ioc.post_error)
-    asyncio.run(smoothing.write_from_dbr(np.array([7], ">i4"), ChannelType.LONG, None))
+    asyncio.run(smoothing.write_from_dbr(np.array([7], dtype), data_type, None))
     message = decode_char_array(ioc.spectra.message.value)
     assert message == "TEST:SMOOTHING: 7; expected one of savgol, none"
 
@@ -318,3 +325,61 @@ def test_the_two_recordings_have_file_names_of_their_own(
     assert acquisition.done.wait(90)
     assert [plugin.recorder.rows_readable for plugin in plugins] == [1, 2]
     assert service.processor.state().failures == service.processor.lost == {}
+
+
+def test_averages_follow_the_last_pulse(
+    ioc: PsssIOC, service: Service, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psss_ioc, "AVERAGE_PERIOD_S", 1000.0)
+    for pulse_id in (1, 2):
+        taken(service, source, pulse_id, PICTURE)
+        for _ in range(2):
+            asyncio.run(ioc._post())
+    assert ioc.spectra.average_pulses.value == 1
+    ioc._averages_due = 0.0  # the period is over, and no other pulse has come
+    asyncio.run(ioc._post())
+    assert ioc.spectra.average_pulses.value == 2
+
+
+def test_a_block_wider_than_its_pv_is_left_out(ioc: PsssIOC) -> None:
+    nan = float("nan")
+    asyncio.run(
+        post_averages(ioc.spectra, Averages(None, 3, nan, nan, 0, np.ones(COLUMNS_MAX + 1), 7))
+    )
+    assert ioc.spectra.block_pulse_id.value == -1  # that of the block which is posted
+    asyncio.run(post_averages(ioc.spectra, Averages(None, 3, nan, nan, 0, np.ones(5), 8)))
+    assert (ioc.spectra.block_pulse_id.value, len(ioc.spectra.block_y.value)) == (8, 5)
+
+
+def test_an_axis_wider_than_its_pv_is_left_out(ioc: PsssIOC, service: Service) -> None:
+    service.processor.change(axis=np.arange(1.0, COLUMNS_MAX + 2))
+    asyncio.run(ioc._post())
+    assert len(ioc.spectra.spectrum_x.value) == 1
+    assert ioc.spectra.settings_number.value == 1  # all else is posted
+
+
+def test_lost_pulses_may_become_fewer_and_change_their_cause(
+    ioc: PsssIOC, service: Service
+) -> None:
+    """The gaps that a wrong step made are counted again."""
+
+    def post_lost(**lost: int) -> tuple[int, str, int]:
+        asyncio.run(post_counts(ioc, replace(service.processor.state(), lost=lost)))
+        pvs = ioc.spectra
+        return pvs.lost.value, pvs.lost_causes.value, pvs.lost.alarm.severity
+
+    assert post_lost(gap=2) == (2, '{"gap":2}', AlarmSeverity.MINOR_ALARM)
+    assert post_lost(garbage=2) == (2, '{"garbage":2}', AlarmSeverity.MINOR_ALARM)
+    assert post_lost() == (0, "{}", AlarmSeverity.NO_ALARM)
+
+
+def test_a_put_of_the_beam_completes_when_the_beam_is_off(
+    ioc: PsssIOC, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, put, value in (("beam", "Off", False), ("silent", "Yes", True)):
+        pair = getattr(ioc.sim, name)
+        asyncio.run(pair.setpoint.write(put))  # this source has no such switch
+        monkeypatch.setattr(source, name, not value, raising=False)
+        asyncio.run(pair.setpoint.write(put))
+        assert getattr(source, name) is value
+        assert pair.readback.value == put

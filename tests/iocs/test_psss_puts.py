@@ -19,10 +19,10 @@ from support.waiting import until
 
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import DTYPES
-from iocs.psss.puts import EXPECTED, PUT_PERIOD_S, Puts, _as_its_type
+from iocs.psss.puts import PUT_PERIOD_S, Puts, _as_its_type
 from skywright.instruments.psss.averages import AverageEndpoint
-from skywright.instruments.psss.cli.app import OLD_PUT_NAMES, PUT_NAMES
 from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.pv_names import OLD_PUT_NAMES, PUT_NAMES
 
 TESTS = str(Path(__file__).parents[1])
 SITE_HAS_TOO = (
@@ -57,7 +57,6 @@ def names(prefix: str) -> dict[str, str]:
 
 def test_what_is_put_has_the_names_of_what_is_hosted() -> None:
     assert set(names("X:").values()) <= set(PsssIOC("X:", None).pvdb)
-    assert set(EXPECTED) == set(OLD_PUT_NAMES)
 
 
 def test_counts_that_go_on_for_years_are_doubles() -> None:
@@ -114,7 +113,7 @@ def test_results_are_put_and_settings_followed(
     averages = AverageEndpoint()
     processor.endpoints.append(averages)
     puts = Puts(processor, names(site.prefix), averages.get)
-    pvs = {name: channel(puts.names[name]) for name in (*EXPECTED, *SITE_HAS_TOO)}
+    pvs = {name: channel(puts.names[name]) for name in (*OLD_PUT_NAMES, *SITE_HAS_TOO)}
     try:
         until(lambda: len(puts.connected) == len(pvs))
         pvs["axis"].put(AXIS, wait=True)

@@ -58,12 +58,16 @@ def test_the_camera_is_calibrated_from_motion_alone(
         list(center_loop(**devices, zoom=3.0))
 
 
-def test_a_beam_outside_of_the_picture_is_refused(session: Session) -> None:
-    world = make_world()
+@pytest.mark.parametrize(("side", "target_px"), [("left", 900.0), ("top", 600.0)])
+def test_a_beam_outside_of_the_picture_is_refused(
+    session: Session, side: str, target_px: float
+) -> None:
+    world = make_world(side=side)
     devices = session.mount(world, calibrated=False)
     before = world.pose()
-    with pytest.raises(ConfigError, match="target_px = 900, expected a place in pictures of 704"):
-        session.run(calibrate_camera(**devices, target_px=900.0))
+    wrong = f"target_px = {target_px:g}, expected a place in pictures of 704 x 480 px"
+    with pytest.raises(ConfigError, match=wrong):
+        session.run(calibrate_camera(**devices, target_px=target_px))
     assert world.pose() == before
 
 

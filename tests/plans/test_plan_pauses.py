@@ -3,7 +3,9 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -219,6 +221,18 @@ class FakeWatcher(FakeDevice):
             stream.end()
 
 
+def _imported(path: Path) -> ModuleType:
+    """Return a module that is in no package."""
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+example = _imported(Path(__file__).parents[2] / "examples/sixth_instrument/skywright_bpm/plans.py")
+
 PLANS: dict[str, Callable[[], MsgGenerator[Any]]] = {
     "watch_camera": lambda: watch_camera(FakeRows("camera"), 0.003),
     "acquire_spectra": lambda: acquire_spectra(FakePsss(), 9),
@@ -226,12 +240,13 @@ PLANS: dict[str, Callable[[], MsgGenerator[Any]]] = {
     "track_run": lambda: runs.track_run(FakeArray()),
     "observe": lambda: runs.observe(FakeArray(), 0.003),
     "track_epu": lambda: track_epu(FakeWatcher(), idle=0),
+    "example": lambda: example.record_position(FakeRows("bpm"), 0.003),
 }
 
 
 @pytest.fixture(autouse=True)
 def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pictures, psss_stubs, sacla_stubs, runs):
+    for module in (pictures, psss_stubs, sacla_stubs, runs, example):
         monkeypatch.setattr(module, "COLLECT_S", 0.001)
     # As many messages on any computer: the engine cannot be suspended by the last one of a plan.
     monkeypatch.setattr(run_stubs, "time", SimpleNamespace(monotonic=lambda: 0.0))

@@ -596,6 +596,8 @@ def test_replay_says_what_is_missing(tmp_path):
         file["a"], file["b"] = IMAGES.astype(bool), IMAGES.astype(np.float16)
     with pytest.raises(ConfigError, match="0 datasets"):
         ReplaySource(path).open()
+    with pytest.raises(ConfigError, match="N > 0, of integers, float32 or float64"):
+        ReplaySource(path, "/b").open()
     with pytest.raises(ConfigError, match="rate"):
         ReplaySource(path, rate_hz=-1.0)
     with h5py.File(path, "w") as file:

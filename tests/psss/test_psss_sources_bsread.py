@@ -194,15 +194,19 @@ def test_a_stop_of_the_dispatching_layer_is_no_loss(wire):
     assert source.lost == {}
 
 
-def test_a_reconnect_of_the_dispatching_layer_changes_the_sender(wire, caplog):
+def test_a_reconnect_of_the_dispatching_layer_changes_the_sender(wire, monkeypatch):
     sender, source = wire
+    reported = []
+    monkeypatch.setattr(source, "report", reported.append)
+    first = source.address
     second = Sender("tcp://127.0.0.1:0")
     address = f"tcp://127.0.0.1:{second.port}"
     for refused in ("nonsense", None):
         assert sender.send(control("bsr_reconnect-1.0", address=refused))
     assert sender.send(frames(1))
     assert source.next(LIMIT_S).pulse_id == 1  # it stays where it is
-    assert "nonsense: " in caplog.text
+    assert [text.partition(": asked to reconnect: ")[0] for text in reported] == [first] * 2
+    assert "nonsense: " in reported[0]
     assert sender.send(control("bsr_reconnect-1.0", address=address))
     until(lambda: source.next(0.01) is None and second.readers)
     assert not sender.readers

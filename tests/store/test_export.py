@@ -1,7 +1,9 @@
 """Each export is read back and compared, value for value, with what went into the run."""
 
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -530,6 +532,34 @@ def test_a_directory_is_named_by_a_dot(
         report = export_run(find_run(store.client, SCAN), Path(), "csv", overwrite=True)
         assert {path.name for path in tmp_path.iterdir()} == {path.name for path in report.files}
         assert all(path.is_file() for path in report.files)
+
+
+@pytest.mark.parametrize("format", ["csv", "zarr"])
+def test_a_directory_may_be_all_of_a_disk(
+    store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    """As a memory stick is: nothing can be moved there from the directory above."""
+    output, rename = tmp_path / "stick", Path.rename
+
+    def on_one_disk(path: Path, target: Path) -> Path:
+        if path.is_relative_to(output) != target.is_relative_to(output):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", on_one_disk)
+    (output / ".skywright-export-of-a-killed-process").mkdir(parents=True)
+    for _ in range(2):
+        report = export_run(find_run(store.client, SCAN), output, format, overwrite=True)
+        assert {*output.iterdir()} == {*report.files}
+    assert [*tmp_path.iterdir()] == [output]
+
+
+def test_the_name_of_an_output_may_be_as_long_as_that_of_any_file(
+    store: SampleStore, tmp_path: Path
+) -> None:
+    output = tmp_path / f"{'n' * 251}.nxs"
+    export_run(find_run(store.client, SCAN), output, "nexus")
+    assert output.is_file()
 
 
 def test_stream_named_like_a_field_of_the_entry(tmp_path: Path) -> None:

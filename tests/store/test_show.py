@@ -3,15 +3,18 @@
 import fcntl
 import math
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_run
 from PIL import Image
+from store.stack import Stack
 from support.sample_runs import (
     DEAD,
     DERIVED_V1,
@@ -19,7 +22,10 @@ from support.sample_runs import (
     FLY,
     FRAMES,
     SCAN,
+    T0,
+    RunMaker,
     SampleStore,
+    key,
     shared_sample_store,
 )
 
@@ -189,6 +195,28 @@ def test_a_run_of_which_more_will_be_stored(
         seen = view_run(store.client, find_run(store.client, DEAD), JournalListing(tmp_path))
     assert seen.summary.status == status
     assert seen.notes == (note, "primary/diode_current: no value stored yet")
+
+
+def test_a_run_that_is_written_anew_while_it_is_read(
+    client: Any, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ingester deletes the streams of the run, and makes them again."""
+    uid = str(uuid.uuid4())
+    run = RunMaker(TiledWriter(client["raw"]), tmp_path, uid, T0, {})
+    run.stream("primary", {"diode_current": key("number", "<f8", "diode")})
+    run.event("primary", 1, diode_current=0.5)
+    run.stop()
+    stored, other = find_run(client, uid), stack.client()
+    http_client = client.context.http_client
+
+    def delete_streams(request: httpx.Request) -> None:
+        if request.url.path.endswith(f"/metadata/raw/{uid}/primary"):
+            other["raw"][uid].delete_contents(recursive=True, external_only=False)
+
+    hooks = http_client.event_hooks
+    hooks = hooks | {"request": [*hooks["request"], delete_streams]}
+    monkeypatch.setattr(http_client, "event_hooks", hooks)
+    assert [stream.name for stream in view_run(client, stored).streams] == ["primary"]
 
 
 def test_pictures_are_the_frames(store: SampleStore, tmp_path: Path) -> None:

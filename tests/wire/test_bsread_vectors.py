@@ -315,16 +315,16 @@ def test_the_data_header_is_parsed_once_per_hash():
     frames = message([{"name": "A", "type": "uint8"}], b"\x01", STAMP)
     first = decoder.decode(frames)
     again = decoder.decode([frames[0], b"not looked at", b"\x02", STAMP])
-    assert (first.format_changed, again.format_changed) == (True, False)
+    assert first.hash == again.hash
     assert again.value("A") == 2
     other = message([{"name": "B", "type": "uint8"}], b"\x03", STAMP)
-    assert decoder.decode(other).format_changed
+    assert decoder.decode(other).hash != first.hash
     assert decoder.decode(frames).value("A") == 1
     # Without a hash there is nothing to remember it by.
     for name in "CD":
         frames = message([{"name": name, "type": "uint8"}], b"\x01", STAMP, hash=None)
         assert (got := decoder.decode(frames)).value(name) == 1
-        assert got.format_changed
+        assert got.hash == ""
 
 
 def test_the_newest_data_headers_are_remembered():
@@ -399,9 +399,9 @@ def test_a_missing_value_can_keep_the_data_header_as_it_is(compression):
     second = encoder.encode(2, 1, {"A": hole})
     assert bytes(first[1]) == bytes(second[1])
     decoder = Decoder()
-    decoder.decode(first)
+    before = decoder.decode(first)
     got = decoder.decode(second)
-    assert not got.format_changed
+    assert got.hash == before.hash
     assert got.value("A") is None
     assert (got.channels["A"].modulo, got.channels["A"].offset) == (2, 1)
     scalar = encoder.encode(3, 1, {"A": 1.5})
@@ -427,3 +427,12 @@ def test_unknown_compressions_are_refused_before_anything_is_sent():
         Encoder("zip")
     with pytest.raises(ConfigError, match="compression"):
         Encoder(header_compression="zip")
+
+
+@pytest.mark.parametrize("more", [{}, {"hash": None}])
+def test_a_message_of_a_header_that_never_came(more):
+    decoder = Decoder()
+    decoder.decode(message([], data_header=b"{}", hash=None))
+    with pytest.raises(DataError, match="no data header, and no earlier message had one with its"):
+        decoder.decode(message([], **more)[:1])
+    assert not decoder._data_headers  # one without a hash takes no place

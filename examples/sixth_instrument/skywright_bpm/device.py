@@ -1,7 +1,5 @@
 """The beam position monitor as an ophyd device that flies."""
 
-import threading
-import time
 import uuid
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +10,9 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 from skywright.devices.file_stream import FileStream, OneStream
-from skywright.devices.guarded import GuardedDevice
+from skywright.devices.file_stream_device import FileStreamDevice
 from skywright.devices.live_result import LiveResult
 
-from skywright.errors import HardwareError
 from skywright.files.stream_columns import StreamColumn
 from skywright.session.context import SessionContext
 from skywright_bpm.source import CURRENTS, NUMBER, TIME
@@ -24,7 +21,7 @@ SILENCE_S = 4.0
 """Longest time without a sample before a recording fails."""
 
 
-class BeamPositionMonitor(OneStream, GuardedDevice):
+class BeamPositionMonitor(FileStreamDevice, OneStream):
     """The monitor behind the PVs of `skywright_bpm.ioc`.
 
     Data keys, all external (``STREAM:``): ``NAME_currents`` (4,), uA; ``NAME_sample_number``;
@@ -40,6 +37,12 @@ class BeamPositionMonitor(OneStream, GuardedDevice):
         Name of the device.
     """
 
+    row_name = "sample"
+
+    # Samples come all the time, so they take the place of a heartbeat
+    heartbeat = None
+    heartbeat_limit = None
+
     record = Cpt(EpicsSignalWithRBV, "Record", kind=Kind.omitted)
     file = Cpt(EpicsSignal, "FullFileName", kind=Kind.omitted, string=True, put_complete=True)
     samples = Cpt(EpicsSignalRO, "Samples_RBV", kind=Kind.omitted, auto_monitor=True)
@@ -48,67 +51,45 @@ class BeamPositionMonitor(OneStream, GuardedDevice):
     message = Cpt(EpicsSignalRO, "StatusMessage_RBV", kind=Kind.omitted, string=True)
 
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
-        super().__init__(prefix, name=name, **kwargs)
-        self.assets = assets
-        self.stream = FileStream(self, f"{name}_samples", self, _columns)  # type: ignore[arg-type]
-        self._changed = threading.Condition()
-        self._last_sample = time.monotonic()
-        self._flying = False
-        self.samples.subscribe(self._on_samples, run=False)
+        super().__init__(prefix, assets=assets, name=name, **kwargs)
+        self.stream = FileStream(self, f"{name}_samples", self, _columns)
+        self._follow(self.stream, self.samples)
 
-    def _on_samples(self, value: int, **_: Any) -> None:
-        with self._changed:
-            self.stream.rows = int(value)
-            self._last_sample = time.monotonic()
-            self._changed.notify_all()
+    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
+        return (self.message,)
 
-    def stage(self) -> list[Any]:
-        """Name the file of the next recording."""
-        self.connect()
-        staged = super().stage()
+    def _on_rows(self, stream: FileStream, rows: int) -> None:
+        self._restart_timeout()
+        super()._on_rows(stream, rows)
+
+    def _check_silence(self) -> None:
+        self._raise_after(SILENCE_S, "no sample in the file")
+
+    def _open(self) -> None:
+        """Start a recording, in a file of its own."""
         path = f"{self.assets}/{datetime.now():%Y/%m/%d}/{self.name}-{uuid.uuid4()}.h5"
-        self._put(self.record, 0)
         self._put(self.file, path)
+        before = self._count_before(self.stream, self.samples)
+        self._put(self.record, 1)
+        self._await_new_count(self.stream, self.samples, before)
         self.stream.begin(path)
-        self.stream.rows = 0
-        return staged
 
-    def unstage(self) -> list[Any]:
-        """Stop recording."""
-        self.stream.end()
-        self._flying = False
-        if self.connected:
-            self._put(self.record, 0)
-        return super().unstage()
+    def _stop_recording(self) -> None:
+        self._put(self.record, 0)
 
     def kickoff(self) -> DeviceStatus:
-        """Start to record; done when the IOC does."""
-        return self.in_background(self._start)
-
-    def _start(self) -> None:
-        self._put(self.record, 1)
-        self._last_sample, self._flying = time.monotonic(), True
+        """Expect samples from now on."""
+        return self.in_background(self.start_flying)
 
     def complete(self) -> DeviceStatus:
         """Stop; done when all samples are visible in the file."""
-        return self.in_background(self._finish)
+        return self.in_background(self.finish_flying)
 
-    def _finish(self) -> None:
-        self._flying = False
-        self._put(self.record, 0)
-        rows = int(self._read_now(self.samples))
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.stream.rows >= rows, SILENCE_S):
-                raise HardwareError(f"{self.name}: {rows} samples are not announced")
-
-    def _reason(self) -> str:
-        return f"the IOC reports: {self.message.get()}" if self.connected else super()._reason()
-
-    def raise_if_silent(self) -> None:
-        """Raise `HardwareError` if samples should come and none does; `FileStream` calls it."""
-        silence = time.monotonic() - self._last_sample
-        if self._flying and (silence > SILENCE_S or not self.connected):
-            raise HardwareError(f"{self.name}: no sample in the file for {silence:.1f} s")
+    def finish_flying(self) -> None:
+        """Stop the recording; return when all samples are visible in the file."""
+        self._check_fault()
+        self._stop_recording()
+        super().finish_flying()
 
 
 def _columns() -> tuple[StreamColumn, ...]:

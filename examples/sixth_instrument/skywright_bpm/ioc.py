@@ -95,7 +95,7 @@ class BpmIOC(OwnerGroup):
         await post(
             self.lost, sum(state.lost.values()), AlarmSeverity.MINOR_ALARM * bool(state.lost)
         )
-        await post(self.message, self.recorder.error or state.message, 2 * int(state.alarm))
+        await self.post_message(self.recorder.error or state.message, 2 * int(state.alarm))
 
     def close(self) -> None:
         """Close source and file; nothing that was taken is lost."""

@@ -1,12 +1,12 @@
 """Plans of the beam position monitor."""
 
-import math
 from typing import Any
 
 import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
 from bluesky.protocols import Flyable
 from bluesky.utils import MsgGenerator
+from skywright.plans.checks import finite
+from skywright.plans.run_stubs import collect_for, collect_new_rows, staged_run, start_metadata
 
 COLLECT_S = 0.25
 
@@ -30,21 +30,16 @@ def record_position(
     str
         The uid of the run.
     """
-    if not seconds > 0:
-        raise ValueError(f"record_position: seconds = {seconds!r}, expected more than 0")
-    about = {"plan_name": "record_position", "plan_args": {"bpm": bpm.name, "seconds": seconds}}
-    periods = math.ceil(seconds / COLLECT_S)
+    seconds = finite("record_position", "seconds", seconds, 0.0)
 
-    @bpp.stage_decorator([bpm])
-    @bpp.run_decorator(md={**about, "detectors": [bpm.name], **(md or {})})
-    def inner() -> MsgGenerator[None]:
+    def body() -> MsgGenerator[None]:
         yield from bps.declare_stream(bpm, name="primary", collect=True)
         yield from bps.kickoff(bpm, wait=True)
-        for _ in range(periods):
-            yield from bps.checkpoint()
-            yield from bps.sleep(seconds / periods)
-            yield from bps.collect(bpm, name="primary")
+        # The monitor records in a pause too; these samples are collected after it
+        yield from collect_for(seconds, COLLECT_S, lambda: collect_new_rows(bpm, "primary"))
         yield from bps.complete(bpm, wait=True)
-        yield from bps.collect(bpm, name="primary")
+        yield from collect_new_rows(bpm, "primary")
 
-    return (yield from inner())
+    _md = start_metadata("record_position", {"bpm": bpm}, {"seconds": seconds}, md)
+    uid, _ = yield from staged_run(bpm, body, _md)
+    return uid

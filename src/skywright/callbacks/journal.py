@@ -108,6 +108,11 @@ def journal_path(directory: Path, start_uid: str) -> Path:
     return directory / (urllib.parse.quote(start_uid, safe="") + SUFFIX)
 
 
+def uid_of(journal: Path) -> str:
+    """Return the uid of the run of a journal, which may still have `TEMPORARY_SUFFIX`."""
+    return urllib.parse.unquote(journal.name.partition(SUFFIX)[0])
+
+
 def fsync_directory(directory: Path) -> None:
     """Make renames in `directory` survive a power cut."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -224,7 +224,11 @@ class StreamAnalysis:
         return self.raw.stop is not None and bool(self.exit_status)
 
     def take_progress(self) -> dict[str, Any]:
-        """Return fields of `reports.Progress`; ``second`` has new ones of second-stage analyses."""
+        """Return fields of `reports.Progress`, and ``second``.
+
+        That has, for each second-stage analysis by name, the fields that are new since the last
+        call.
+        """
         derived = self.derived
         return {
             "raw_uid": self.raw.uid,

@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.instruments import instruments, resolve
+from skywright.packages import with_extra
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
 from skywright.rooms import PACKAGES
@@ -206,9 +207,9 @@ class LazyGroup(TyperGroup):
 
 def _to_install(command: str) -> str:
     """Return what brings the packages that a command needs, as pip takes it."""
-    package = "skywright" if command in COMMANDS else instruments()[command].package
-    extra = commands()[command].extra
-    return f"{package}[{extra}]" if extra else package
+    if command in COMMANDS:
+        return with_extra("skywright", COMMANDS[command].extra)
+    return instruments()[command].to_install
 
 
 app = typer.Typer(

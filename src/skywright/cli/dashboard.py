@@ -9,7 +9,12 @@ import typer
 from skywright.cli.doctor import examine, quick_checks
 from skywright.cli.output import ConfigOption, share_configuration
 from skywright.config import load_settings
-from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
+from skywright.processes.lifecycle import (
+    SUPERVISED,
+    announce_ready,
+    end_process,
+    end_with_parent,
+)
 from skywright.processes.ports import http_url
 
 
@@ -58,3 +63,4 @@ def dashboard(
         operate=operate,
     )
     serve(app, host, port, ready, **SERVER_OPTIONS)
+    end_process()

@@ -8,9 +8,10 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -34,12 +35,15 @@ from skywright.cli.up import (
 )
 from skywright.config import FILE_NAME, Settings, configuration_file, load_settings
 from skywright.errors import ConfigError, SkywrightError
-from skywright.instruments import instruments
+from skywright.instruments import Instrument, instruments, missing_packages
 from skywright.packages import installed_version, not_installed, requirements_of
 from skywright.processes import locks, stack
 from skywright.processes.ports import port_is_free
 from skywright.store.tail import is_locked, journals_in, waiting_journals
 from skywright.words import counted
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 LOW_DISK_BYTES = 5_000_000_000
 STALE_JOURNAL_S = 10.0
@@ -129,35 +133,41 @@ def _source() -> str:
 
 
 def check_versions(settings: Settings | None = None) -> Iterator[Check]:
-    """Compare the installed packages with what pyproject.toml asks for.
+    """Compare the installed packages with what skywright and the instruments' packages ask for.
 
     Extras of instruments that are not configured may be left out. Without settings, all
     instruments count as configured.
     """
     from skywright.session.context import configured_instruments
 
-    extras = {each.extra for each in instruments().values()}
     used = configured_instruments(settings) if settings is not None else instruments()
-    left_out = extras.difference(EXTRAS, (each.extra for each in used.values()))
-    missing = not_installed("skywright", {*EXTRAS, *extras} - left_out)
-    old = []
-    for requirement in requirements_of("skywright", {*EXTRAS, *extras}):
+    old: dict[str, str] = {}
+    for requirement in _requirements(instruments()):
         installed = installed_version(requirement.name)
         if installed and not requirement.specifier.contains(installed, prereleases=True):
-            old.append(f"{requirement.name} {installed} (needs {requirement.specifier})")
-    own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
-    incomplete = (each for each in left_out if not_installed("skywright", {each}))
-    if without := ", ".join(sorted(incomplete)):
-        own += f"; packages of {without} are missing, which no configured IOC needs"
+            needed = f"{requirement.name} {installed} (needs {requirement.specifier})"
+            old.setdefault(requirement.name, needed)
+    of_others = [f" '{each.to_install}'" for each in used.values() if each.package != "skywright"]
+    targets = "'skywright[all]'" + "".join(of_others)
+    missing = not_installed(_requirements(used))
     if missing:
-        names = ", ".join(missing)
-        yield wrong("versions", f"not installed: {names}", "pip install 'skywright[all]'")
+        yield wrong("versions", f"not installed: {', '.join(missing)}", f"pip install {targets}")
     if old:
-        yield wrong(
-            "versions", ", ".join(dict.fromkeys(old)), "pip install --upgrade 'skywright[all]'"
-        )
+        found = ", ".join(old.values())
+        yield wrong("versions", found, f"pip install --upgrade {targets}")
     if not missing and not old:
+        own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
+        incomplete = (name for name, each in instruments().items() if missing_packages(each))
+        if without := ", ".join(incomplete):
+            own += f"; packages of {without} are missing, which no configured IOC needs"
         yield good("versions", own)
+
+
+def _requirements(chosen: Mapping[str, Instrument]) -> "Iterator[Requirement]":
+    """Yield what a session with these instruments requires."""
+    yield from requirements_of("skywright", EXTRAS)
+    for each in chosen.values():
+        yield from requirements_of(each.package, [each.extra])
 
 
 def check_analyses(settings: Settings) -> Iterator[Check]:

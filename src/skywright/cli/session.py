@@ -305,7 +305,7 @@ def _compile_source(name: str, source: str | bytes) -> CodeType:
 
 
 def _run_code(program: CodeType, name: str) -> None:
-    """Run a program in the profile's namespace; `name` is the path of its script.
+    """Run a program in the profile's namespace; `name` is the path of its script, or ``-c``.
 
     Raises
     ------

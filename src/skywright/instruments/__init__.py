@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from skywright.packages import not_installed
+from skywright.packages import not_installed, requirements_of, with_extra
 from skywright.rooms import importable
 
 ENTRY_POINTS = "skywright.instruments"
@@ -171,6 +171,11 @@ class Instrument:
     services: Mapping[str, ServiceOffer] = field(default_factory=dict)
     package: str = "skywright"
 
+    @property
+    def to_install(self) -> str:
+        """What pip installs for it: its package with its extra."""
+        return with_extra(self.package, self.extra)
+
 
 @cache
 def instruments() -> Mapping[str, Instrument]:
@@ -224,7 +229,7 @@ def resolve(target: str) -> Any:
 
 def missing_packages(instrument: Instrument) -> list[str]:
     """Return the names of packages of the instrument's extra that are not installed."""
-    return not_installed(instrument.package, [instrument.extra])
+    return not_installed(requirements_of(instrument.package, [instrument.extra]))
 
 
 def _candidates() -> Iterator[tuple[str, Any]]:

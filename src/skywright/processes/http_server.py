@@ -1,10 +1,12 @@
 """HTTP servers: on a thread beside whatever else a process does, or as the work of a process."""
 
+import asyncio
 import errno
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -53,6 +55,9 @@ def serve(
     **options: Any,
 ) -> None:
     """Serve an ASGI application as the work of this process, until SIGTERM or SIGINT.
+
+    Threads of `asyncio.to_thread` may still work when it returns; `lifecycle.end_process` does not
+    wait for them either.
 
     Parameters
     ----------
@@ -105,6 +110,7 @@ class _ProcessServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then say so."""
+        asyncio.get_running_loop().set_default_executor(_AbandonedThreads())
         await super().startup(sockets)
         if self.started:
             self._ready()
@@ -123,6 +129,17 @@ class _ProcessServer(uvicorn.Server):
         """End."""
         self._on_signal()
         super().handle_exit(sig, frame)
+
+
+class _AbandonedThreads(ThreadPoolExecutor):
+    """The threads of `asyncio.to_thread`; the end of the event loop does not wait for them.
+
+    One may wait for minutes for another server, or for a disk that does not answer.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; threads that work go on."""
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 class HttpServer:

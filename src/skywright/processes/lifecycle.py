@@ -83,11 +83,15 @@ def call_on_end_signal(call: Callable[[], object], *, once: bool = False) -> Non
 
 
 def stop_event() -> "asyncio.Event":
-    """Return an event of the running loop that SIGTERM and SIGINT set."""
+    """Return an event of the running loop that SIGTERM and SIGINT set.
+
+    SIGHUP, which comes when the terminal is closed, sets it too, unless it is ignored (nohup).
+    """
     import asyncio
 
     stop = asyncio.Event()
-    for number in END_SIGNALS:
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    for number in END_SIGNALS if is_ignored else (*END_SIGNALS, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
 

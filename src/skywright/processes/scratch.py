@@ -28,9 +28,22 @@ def make_scratch(name: str) -> Path:
 
 
 @contextmanager
-def scratch(name: str) -> Iterator[Path]:
-    """Make a directory as `make_scratch` does, and remove it at the end of the block."""
-    directory, descriptor = _make(name)
+def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
+    """Make a directory as `make_scratch` does, and remove it at the end of the block.
+
+    Parameters
+    ----------
+    name
+        What the directory is for.
+    place
+        Where to make it, as a hidden one (`hidden_prefix`); by default where temporary files are.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    directory, descriptor = _make(name, place)
     try:
         yield directory
     finally:
@@ -38,13 +51,19 @@ def scratch(name: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _make(name: str) -> tuple[Path, int]:
+def hidden_prefix(name: str) -> str:
+    """Return how the names of hidden directories of `scratch` begin."""
+    return f".skywright-{name}-"
+
+
+def _make(name: str, place: Path | None = None) -> tuple[Path, int]:
     """Return a new directory, and the open descriptor that holds its lock."""
-    prefix = f"skywright-{name}-"
-    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    prefix = f"skywright-{name}-" if place is None else hidden_prefix(name)
+    place = place or Path(tempfile.gettempdir())
+    for left in place.glob(f"{prefix}*"):
         _remove_abandoned(left)
     while True:
-        made = Path(tempfile.mkdtemp(prefix=prefix))
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         descriptor = os.open(made, os.O_RDONLY)  # stays open: the lock ends with this process
         try:
             if try_lock(descriptor) and made.is_dir():

@@ -78,11 +78,12 @@ def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
             with _left_out_if_it_fails(instrument, f"analysis {name}"):
                 # An import error leaves it out; `LiveAnalysis` would raise it as a ConfigError
                 resolve(analysis.kind)
-                second = {
-                    each: configured_parameters(each, settings)
-                    for each, later in instrument.analyses.items()
-                    if later.live and later.after == name
-                }
+                second: dict[str, dict[str, Any]] = {}
+                for each, later in instrument.analyses.items():
+                    if later.live and later.after == name:
+                        with _left_out_if_it_fails(instrument, f"analysis {each}"):
+                            resolve(later.stage)
+                            second[each] = configured_parameters(each, settings)
                 live = LiveAnalysis(
                     name,
                     configured_parameters(name, settings),
@@ -150,8 +151,8 @@ def _left_out_if_it_fails(instrument: Instrument, what: str) -> Iterator[None]:
     except Exception as error:  # whatever another package raises, the other instruments work
         todo = ""
         if missing := missing_packages(instrument):
-            target = f"{instrument.package}[{instrument.extra}]"
-            todo = f"; not installed: {', '.join(missing)}: pip install '{target}'"
+            names = ", ".join(missing)
+            todo = f"; not installed: {names}: pip install '{instrument.to_install}'"
         reason = f"{type(error).__name__}: {error}{todo}"
         logger.error("instrument %s: %s is left out: %s", instrument.name, what, reason)
         logger.debug("because of", exc_info=error)

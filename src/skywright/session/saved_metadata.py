@@ -40,7 +40,10 @@ class SavedMetadata(MutableMapping[str, Any]):
         for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
             key, packed = unquote(file.name.partition("#")[0]), file.read_bytes()
             try:
-                value = msgpack.unpackb(packed, object_hook=msgpack_numpy.decode)
+                # msgpack packs keys that are numbers; if it is strict it refuses them here
+                value = msgpack.unpackb(
+                    packed, object_hook=msgpack_numpy.decode, strict_map_key=False
+                )
             except (TypeError, ValueError) as error:
                 todo = f"set RE.md[{key!r}] again, or remove the file"
                 logger.error("%s: is damaged (%s); %s", file, error, todo)

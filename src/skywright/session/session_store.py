@@ -4,14 +4,13 @@ import math
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import typer
 
-from skywright.callbacks.journal import SUFFIX, journal_path
+from skywright.callbacks.journal import journal_path
 from skywright.errors import DataError
 from skywright.store.client import embedded_key
-from skywright.store.lookup import journal_names, waiting_runs
+from skywright.store.lookup import uids_of_journals, waiting_runs
 from skywright.waiting import pause
 from skywright.words import counted
 
@@ -113,7 +112,6 @@ class SessionStore:
 
     def _full_uid(self, uid: str) -> str:
         """Return the full uid if one journal's uid begins with `uid`; else `uid`."""
-        names = journal_names(self._journals) | journal_names(self._journals / "aside")
-        uids = (unquote(name.removesuffix(SUFFIX)) for name in names)
+        uids = uids_of_journals(self._journals) | uids_of_journals(self._journals / "aside")
         found = [full for full in uids if full.startswith(uid)]
         return found[0] if len(found) == 1 else uid

@@ -16,7 +16,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from skywright.callbacks.journal import SUFFIX, TEMPORARY_SUFFIX
+from skywright.callbacks.journal import SUFFIX, TEMPORARY_SUFFIX, journal_path, uid_of
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import (
@@ -81,8 +81,7 @@ def adopt_temporary(path: Path) -> None:
             return
         lines = Tail(path).read()
         if lines and lines[0].name == "start":
-            name = path.name.removesuffix(TEMPORARY_SUFFIX) + SUFFIX
-            move_journal(path, path.with_name(name))
+            move_journal(path, journal_path(path.parent, uid_of(path)))
         else:
             path.unlink()
 

@@ -10,12 +10,11 @@ from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from tiled.client.container import Container
 from tiled.queries import Comparison, Eq, FullText, Like
 
-from skywright.callbacks.journal import SUFFIX, journal_path
+from skywright.callbacks.journal import SUFFIX, journal_path, uid_of
 from skywright.errors import DataError
 from skywright.store.client import ANALYSIS, RAW, analysis, catalog, container_name
 from skywright.store.tail import is_locked, waiting_journals
@@ -271,7 +270,7 @@ class JournalListing:
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
-        self._names = journal_names(directory)
+        self._uids = uids_of_journals(directory)
 
     def status(self, metadata: Mapping[str, Any]) -> str:
         """Return how a run ended, or whether it is being recorded or stored.
@@ -289,15 +288,18 @@ class JournalListing:
         if stop:
             interrupted = str(stop.get("reason", "")).startswith("interrupted")
             return "interrupted" if interrupted else str(stop.get("exit_status", "unknown"))
-        path = self._directory and journal_path(self._directory, metadata["start"]["uid"])
-        if path and is_locked(path):
+        if self._directory is None:
+            return "incomplete"
+        uid = metadata["start"]["uid"]
+        path = journal_path(self._directory, uid)
+        if is_locked(path):
             return "running"
-        return "storing" if path and (path.name in self._names or path.exists()) else "incomplete"
+        return "storing" if uid in self._uids or path.exists() else "incomplete"
 
 
-def journal_names(journals: Path | None) -> frozenset[str]:
-    """Return the file names of the journals that are there now, as a set."""
-    return frozenset(path.name for path in journals.glob(f"*{SUFFIX}")) if journals else frozenset()
+def uids_of_journals(directory: Path | None) -> frozenset[str]:
+    """Return the uids of the runs whose journals are in a directory now."""
+    return frozenset(map(uid_of, directory.glob(f"*{SUFFIX}"))) if directory else frozenset()
 
 
 def waiting_runs(journals: Path) -> list[str]:
@@ -309,7 +311,7 @@ def waiting_runs(journals: Path) -> list[str]:
         paths = waiting_journals(journals)
     except PermissionError:
         return []
-    return [unquote(path.name.removesuffix(SUFFIX)) for path in paths]
+    return [uid_of(path) for path in paths]
 
 
 def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> float:

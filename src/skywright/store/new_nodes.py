@@ -67,7 +67,7 @@ async def insert_nodes(
     Raises
     ------
     Collision
-        If there is a node of this path.
+        If one of the paths has a node already, or two of the nodes have the same path.
     """
     adapters = dict(parents)
     written: list[tuple[NewNode, orm.Node]] = []
@@ -98,8 +98,8 @@ async def insert_nodes(
 
 async def _taken(database: Any, keys: Sequence[tuple[int, str]]) -> list[str]:
     """Return the keys that exist below these parents, and those that the request has twice."""
-    rows = orm.Node.parent, orm.Node.key
-    there = (await database.execute(select(*rows).where(tuple_(*rows).in_(keys)))).all()
+    columns = orm.Node.parent, orm.Node.key
+    there = (await database.execute(select(*columns).where(tuple_(*columns).in_(keys)))).all()
     twice = [key for key, count in Counter(keys).items() if count > 1]
     return [key for _, key in (*there, *twice)]
 

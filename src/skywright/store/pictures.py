@@ -99,14 +99,15 @@ def read_frame(run: Container, stream: str, key: str, row: int) -> NDArray[np.ui
     where = f"{stream}/{key}"
     try:
         node = run[stream].base[key]
-        frames = np.asarray(node.read((slice(row, row + 1),)))
-    except (KeyError, AttributeError) as error:
+        count = node.shape[0]
+    except (KeyError, AttributeError) as error:  # AttributeError: of a table
         raise DataError(f"{where}: this run has no such frames") from error
+    if row >= count:
+        raise DataError(f"{where}: there is no frame {row}; the last is {count - 1}")
+    try:
+        return to_uint8(np.asarray(node.read((slice(row, row + 1),)))[0])
     except httpx.HTTPError as error:
         raise DataError(f"{where}: the tiled server cannot read frame {row} ({error})") from error
-    if not len(frames):
-        raise DataError(f"{where}: there is no frame {row}; the last is {node.shape[0] - 1}")
-    return to_uint8(frames[0])
 
 
 def _write_frames(column: Column, stem: Path, count: int) -> list[Path]:

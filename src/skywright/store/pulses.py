@@ -17,15 +17,15 @@ class PulseRows:
     """The rows of one run, found by pulse id.
 
     Ids and columns are looked up once. A further range costs one request for each array column,
-    and one for each partition of the table with the scalar columns. A run that is still written
-    has further rows for a new `PulseRows`.
+    and one for each partition of the table with the scalar columns. Rows that a run in progress
+    gets later are found by a new `PulseRows` only.
 
     Parameters
     ----------
     run
         tiled client of the raw run.
     key
-        A column that the device must have beside the ids, where a run has several devices.
+        A column that the device must have beside the ids; it selects one of several devices.
     identity
         The column with the ids, without the device's name.
 

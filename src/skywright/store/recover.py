@@ -4,14 +4,13 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
-from skywright.callbacks.journal import SUFFIX
+from skywright.callbacks.journal import SUFFIX, journal_path, uid_of
 from skywright.errors import ConfigError, DataError
 from skywright.files.hdf5_flags import clear_flags
 from skywright.files.index import files_path
@@ -96,28 +95,28 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
             continue
         files |= _files(contents)
         if _differs(contents, containers) and _move(path, journals / path.name, failures):
-            restored.append(_name(path))
+            restored.append(uid_of(path))
     for path in (journals / "aside").glob(f"*{SUFFIX}"):
         _move(path, journals / path.name, failures)  # it may work by now
-    waiting = _names(journals)
+    waiting = _uids_in(journals)
     failures |= _drain(directory, client)
     # One that was moved since is no failure, nor one that a living process writes
     failures = {path: failures[path] for path in sorted(failures) if _waits(path)}
     remaining = sorted(set(journals.glob(f"*{SUFFIX}*")) - failures.keys())
-    done = _names(journals / "done")
-    finished = (waiting & done) - set(restored)
-    for name in finished:
-        path = journals / "done" / f"{name}{SUFFIX}"
+    done = _uids_in(journals / "done")
+    finished = sorted((waiting & done) - set(restored))
+    for uid in finished:
+        path = journal_path(journals / "done", uid)
         try:
             files |= _files(contents_of(path))
         except OSError as error:
             failures[path] = error
     return RecoveryReport(
-        finished=_uids(sorted(finished)),
-        restored=_uids(name for name in restored if name in done),
+        finished=tuple(finished),
+        restored=tuple(uid for uid in restored if uid in done),
         flags_cleared=tuple(str(file) for file in sorted(files) if _clear(file)),
-        aside=_uids(sorted(_names(journals / "aside"))),
-        recording=_uids(_name(path) for path in remaining if is_locked(path)),
+        aside=tuple(sorted(_uids_in(journals / "aside"))),
+        recording=tuple(uid_of(path) for path in remaining if is_locked(path)),
         failed=(
             *(f"{path}: {error}" for path, error in failures.items()),
             *(f"{path}: is not finished; try again" for path in remaining if _waits(path)),
@@ -140,18 +139,9 @@ def _waits(path: Path) -> bool:
     return path.exists() and not is_locked(path)
 
 
-def _names(directory: Path) -> set[str]:
-    """Return the file names of the journals in `directory`, without suffix."""
-    return set(map(_name, directory.glob(f"*{SUFFIX}*")))
-
-
-def _name(path: Path) -> str:
-    return path.name.split(SUFFIX)[0]
-
-
-def _uids(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the uids of runs; a file name has escapes for some characters of a uid."""
-    return tuple(map(unquote, names))
+def _uids_in(directory: Path) -> set[str]:
+    """Return the uids of the runs whose journals are in `directory`."""
+    return set(map(uid_of, directory.glob(f"*{SUFFIX}*")))
 
 
 def contents_of(path: Path) -> JournalContents:

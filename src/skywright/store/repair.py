@@ -1,4 +1,4 @@
-"""Closes the run of a writer that was killed: counts its frames, writes its stop document."""
+"""Closes the run of a writer that was killed: finds its last rows, writes its stop document."""
 
 import copy
 import logging

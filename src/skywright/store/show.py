@@ -21,7 +21,7 @@ from skywright.store.lookup import (
 )
 
 TEXT = "text"
-"""Type of a column of words."""
+"""`ColumnView.dtype` of a column of text."""
 
 
 @dataclass(frozen=True)

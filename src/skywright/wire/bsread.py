@@ -90,9 +90,6 @@ class Message:
         Global timestamp, ns since 1970; None if the message has none.
     hash
         Hash of the data header that the sender wrote into the main header; empty if there is none.
-    format_changed
-        True if the hash is not that of the message before, if the message has no hash, or if it is
-        the decoder's first.
     channels
         Channels by name, in the order of the data header.
     frames
@@ -104,7 +101,6 @@ class Message:
     pulse_id: int
     time_ns: int | None
     hash: str
-    format_changed: bool
     channels: Mapping[str, Channel]
     frames: Sequence[Any] = field(repr=False)
     _values: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -161,7 +157,7 @@ class Message:
 
     def _pair(self, name: str) -> tuple[Any, Any]:
         """Return value and timestamp frames, both empty when they cannot be this channel's."""
-        at = self.channels[name].frame
+        at = self.channels[name].frame_index
         value, timestamp = [*self.frames[at : at + 2], EMPTY, EMPTY][:2]
         if len(timestamp) not in (0, 16):  # a frame before was lost: these are of another channel
             return EMPTY, EMPTY
@@ -173,7 +169,6 @@ class Decoder:
 
     def __init__(self) -> None:
         self._data_headers: OrderedDict[str, Mapping[str, Channel]] = OrderedDict()
-        self._last_hash: str | None = None
 
     def decode(self, frames: Sequence[Any]) -> Message:
         """Return the message that multipart frames hold.
@@ -205,25 +200,27 @@ class Decoder:
         hash_ = hash_ if isinstance(hash_, str) else ""
         compression = header.get("dh_compression")
         channels = self._channels(hash_, compression, frames, pulse_id)
-        changed, self._last_hash = hash_ != self._last_hash or not hash_, hash_
-        time_ns = _global_time(header)
-        return Message(pulse_id, time_ns, hash_, changed, channels, frames)
+        return Message(pulse_id, _global_time(header), hash_, channels, frames)
 
     def _channels(
         self, hash_: str, compression: Any, frames: Sequence[Any], pulse_id: int
     ) -> Mapping[str, Channel]:
         """Return the channels of the data header."""
-        channels = self._data_headers.get(hash_) if hash_ else None
+        channels = self._data_headers.get(hash_)
         if channels is not None:
             return channels
         if len(frames) < 2:
-            raise DataError(f"bsread: pulse {pulse_id}: no data header, and its hash is a new one")
+            raise DataError(
+                f"bsread: pulse {pulse_id}: no data header, and no earlier message had one with "
+                "its hash"
+            )
         channels = _parse_data_header(frames[1], compression)
         if not channels:
             logger.warning("bsread: pulse %d: a data header without channels", pulse_id)
-        self._data_headers[hash_] = channels
-        if len(self._data_headers) > HEADERS_KEPT:
-            self._data_headers.popitem(last=False)
+        if hash_:
+            self._data_headers[hash_] = channels
+            if len(self._data_headers) > HEADERS_KEPT:
+                self._data_headers.popitem(last=False)
         return channels
 
 

@@ -52,8 +52,8 @@ class Channel:
         The channel's entry of the data header, with unknown keys, so that it can be forwarded.
     trouble
         The reason for which its values cannot be decoded and are None; empty if they can be.
-    frame
-        Place of its value's frame in a message; that of its timestamp follows.
+    frame_index
+        Index of its value's frame in a message; that of its timestamp follows.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Channel:
     offset: int | None = None
     as_sent: Mapping[str, Any] = field(default_factory=dict, compare=False)
     trouble: str = ""
-    frame: int = field(default=0, compare=False)
+    frame_index: int = field(default=0, compare=False)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -74,15 +74,15 @@ class Channel:
         return dtype.newbyteorder(">") if dtype is not None and self.big_endian else dtype
 
 
-def parse_channel(entry: Mapping[str, Any], frame: int) -> Channel:
+def parse_channel(entry: Mapping[str, Any], frame_index: int) -> Channel:
     """Return what an entry of the data header says; never raises.
 
     Parameters
     ----------
     entry
         JSON object with a ``name``; what is wrong beside it becomes the channel's `trouble`.
-    frame
-        Place of its value's frame in a message.
+    frame_index
+        Index of its value's frame in a message.
     """
     troubles = []
     declared = entry.get("type")
@@ -113,7 +113,7 @@ def parse_channel(entry: Mapping[str, Any], frame: int) -> Channel:
         offset=whole_number(entry.get("offset")),
         as_sent=entry,
         trouble="; ".join(troubles),
-        frame=frame,
+        frame_index=frame_index,
     )
 
 
@@ -129,7 +129,8 @@ def decode_value(channel: Channel, frame: Any) -> Any:
 
     Returns
     -------
-    Array in the channel's shape and byte order, a numpy scalar when it has one element, or str.
+    ndarray, numpy scalar or str
+        The array has the channel's shape and byte order; one element is a scalar.
 
     Raises
     ------

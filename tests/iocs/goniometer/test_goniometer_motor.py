@@ -243,6 +243,33 @@ def test_no_jog_is_ended_where_there_is_none(motor: EpicsMotor, pv: Callable[...
     assert fresh(pv("sx.RBV")) > -2.5
 
 
+def test_a_jog_that_is_paused_does_not_go_back_when_moves_go_on(
+    motor: EpicsMotor, pv: Callable[..., PV]
+) -> None:
+    pv("sx.JOGF").put(1, wait=False)
+    until(lambda: fresh(pv("sx.RBV")) > 0.2)
+    put(pv("sx.SPMG"), "Pause")
+    until(lambda: fresh(pv("sx.DMOV")) == 1)
+    stopped = fresh(pv("sx.RBV"))
+    assert fresh(pv("sx")) == fresh(pv("sx.DVAL")) == stopped
+    put(pv("sx.SPMG"), "Go")
+    put(pv("sx.RLV"), 0.1)
+    assert fresh(pv("sx.RBV")) == pytest.approx(stopped + 0.1)
+
+
+@pytest.mark.parametrize("direction", ["Pos", "Neg"])
+def test_a_jog_beyond_a_limit_moves_nothing(
+    motor: EpicsMotor, pv: Callable[..., PV], direction: str
+) -> None:
+    put(pv("sx.DIR"), direction)
+    put(pv("sx"), 1.0)
+    put(pv("sx.HLM"), 0.5)
+    put(pv("sx.JOGF"), 1)
+    assert (fresh(pv("sx.RBV")), fresh(pv("sx.LVIO")), fresh(pv("sx.DMOV"))) == (1.0, 1, 1)
+    put(pv("sx"), 0.2)
+    assert (fresh(pv("sx.RBV")), fresh(pv("sx.LVIO"))) == (pytest.approx(0.2), 0)
+
+
 @pytest.mark.parametrize(("field", "value"), [("VELO", -1.0), ("ACCL", 0.0)])
 def test_speeds_without_sense_are_refused(
     motor: EpicsMotor, pv: Callable[..., PV], field: str, value: float

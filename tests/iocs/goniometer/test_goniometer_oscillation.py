@@ -59,6 +59,16 @@ def test_an_oscillation_is_in_user_angles(osc: Callable[..., PV], pv: Callable[.
     assert angles[-1] > angles[0]
 
 
+def test_a_spindle_without_a_highest_speed_turns(
+    osc: Callable[..., PV], pv: Callable[..., PV]
+) -> None:
+    """As most motor records have it: their VMAX is 0."""
+    put(pv("phi.VMAX"), 0.0)
+    put(osc("Go"), 1)
+    put(pv("phi.VMAX"), 360.0)
+    assert osc("State_RBV").get(as_string=True) == "Done", text(osc("Message_RBV"))
+
+
 def test_a_simple_controller_accelerates_inside(
     osc: Callable[..., PV], pv: Callable[..., PV]
 ) -> None:

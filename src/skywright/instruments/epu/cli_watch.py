@@ -94,7 +94,7 @@ def watch(
     if log_file is not None:
         log_to_file(log_file)
     from skywright.instruments.epu.database import open_database
-    from skywright.instruments.epu.watch.final import database_chunks
+    from skywright.instruments.epu.watch.database_document import database_chunks
     from skywright.instruments.epu.watch.owner import TreeOwner, TreeSource
     from skywright.instruments.epu.watch.watcher import Watcher
 

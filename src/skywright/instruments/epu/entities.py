@@ -1,4 +1,4 @@
-"""What EPU's files say, as Python objects. Units are SI, pixels where a name says so.
+"""What EPU's files say, as Python objects. Units are SI, unless a class names others.
 
 Field names are those of the JSON that ``skywright epu parse`` prints.
 """

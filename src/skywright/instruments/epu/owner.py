@@ -1,4 +1,4 @@
-"""The owner of a tree that runs are made of: the grids' rows, decisions, what is simulated."""
+"""The owner of a tree for runs: hands rows of grids to them, decides what to take next."""
 
 import logging
 import threading
@@ -64,7 +64,7 @@ class EpuOwner(TreeOwner):
     Parameters
     ----------
     options
-        Where.
+        Where the tree and its database are, and what is decided by which rules.
     feed
         Writes the tree, for the sources that simulate or replay.
     processing
@@ -145,7 +145,7 @@ class EpuOwner(TreeOwner):
     def _decide(self) -> None:
         """Rank squares and suggest what to take next, once all that was there has been read.
 
-        Micrographs are read last: before, holes that are taken seem to be left.
+        Micrographs are read last. Until then, holes that have been taken look as if they were left.
         """
         if self.watcher.state.caught_up:
             self.decider.step()
@@ -164,7 +164,7 @@ class EpuOwner(TreeOwner):
             self.changed()
 
     def idle(self) -> float:
-        """Return the seconds since the last commit."""
+        """Return the seconds since the last commit, or the last results of processing."""
         return time.monotonic() - self.last_row_at
 
     def alarm(self) -> str:

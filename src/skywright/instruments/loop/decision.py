@@ -83,15 +83,11 @@ class Verdict:
         """Say whether it is so near the spindle that another move is not worth its time."""
         return self.residual_um <= CLOSE * tolerance_um
 
-    def error_is_within(self, tolerance_um: float) -> bool:
-        """Say whether the error of the measurement allows a verdict to this tolerance."""
-        along = self.along_sigma_um <= max(tolerance_um, self.along_slack_um)
-        return self.sigma_um <= tolerance_um and along
-
     def is_sure(self, tolerance_um: float) -> bool:
         """Say whether it is there with its error counted in."""
-        within = self.is_there(tolerance_um) and self.error_is_within(tolerance_um)
-        return within and math.hypot(self.residual_um, ROUND * self.sigma_um) <= tolerance_um
+        across = math.hypot(self.residual_um, ROUND * self.sigma_um) <= tolerance_um
+        along = self.along_sigma_um <= max(tolerance_um, self.along_slack_um)
+        return self.is_there(tolerance_um) and across and along
 
 
 def check_light(found: RotationValues) -> None:

@@ -78,7 +78,10 @@ class Client(Closing):
         return int(ymin), int(ymax)
 
     def get_statistics(self) -> dict[str, Any]:
-        """Return what was processed and sent since the last start; {} before the first one."""
+        """Return what was processed and sent since the last start; {} before the first one.
+
+        ``lost`` and ``unsent`` count since the start of the process.
+        """
         return dict(self._ask("GET", "/statistics", field="statistics"))
 
     def get_parameters(self) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Write a stored run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,10 +8,11 @@ from pathlib import Path
 from tiled.client.container import Container
 
 from skywright.errors import DataError
+from skywright.processes.scratch import scratch
 from skywright.store.export.contents import RunContents, read_contents
 from skywright.store.export.csv import write_csv
 from skywright.store.export.nexus import write_nexus
-from skywright.store.export.replace import refuse_foreign, replace
+from skywright.store.export.replace import SCRATCH, refuse_foreign, replace
 from skywright.store.export.zarr import write_zarr
 from skywright.store.lookup import JournalListing
 
@@ -93,29 +92,25 @@ def export_run(
 def _write(
     contents: RunContents, output: Path, format: str, link: bool
 ) -> tuple[list[str], tuple[Path, ...]]:
-    """Write beside `output`, and move there what is whole; return the notes and the new files."""
+    """Write a temporary export, and move it to `output`; return the notes and the new files.
+
+    It is on the disk of `output`: within a directory that exists, which may be all of its disk.
+    """
     writers: dict[str, Callable[[RunContents, Path], list[str]]] = {
         "nexus": partial(write_nexus, link=link),
         "csv": write_csv,
         "zarr": write_zarr,
     }
     path = output.absolute()  # "." has no name
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    place = path if path.is_dir() and format != "nexus" else path.parent
     try:
-        notes = writers[format](contents, part)
-        files = [output]
-        if part.is_dir():
-            files = [output / each.name for each in sorted(part.iterdir())]
-        replace(part, output)
+        with scratch(SCRATCH, place) as directory:
+            part = directory / path.name
+            notes = writers[format](contents, part)
+            files = [output]
+            if part.is_dir():
+                files = [output / each.name for each in sorted(part.iterdir())]
+            replace(part, output)
     except OSError as error:
         raise DataError(f"{output}: cannot be written: {error}") from error
-    finally:
-        _remove(part)
     return notes, tuple(files)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif path.exists():
-        path.unlink()

@@ -186,10 +186,12 @@ def read_contents(run: Container, listing: JournalListing | None = None) -> RunC
             UNFINISHED.get(status, f"the run is {status}, without stop document")
             + ": what is stored until now"
         )
-    run = run.include_data_sources()
     unreadable = metadata.get(UNREADABLE_FILES) or {}
     absent = "no value stored yet" if status in UNFINISHED else "no value stored"
-    streams = [_read_stream(run[name].base, name, notes, unreadable, absent) for name in run]
+    streams = [
+        _read_stream(node.base, name, notes, unreadable, absent)
+        for name, node in sorted(_stream_nodes(run).items())
+    ]
     return RunContents(
         start=metadata["start"],
         stop=metadata.get("stop"),
@@ -197,6 +199,19 @@ def read_contents(run: Container, listing: JournalListing | None = None) -> RunC
         streams=tuple(streams),
         notes=tuple(notes),
     )
+
+
+def _stream_nodes(run: Container) -> dict[str, Container]:
+    """Return the streams of a run by name, as they are at one moment.
+
+    A client that lists their names and then asks for each one fails while the ingester writes the
+    run anew: it has deleted the streams, and makes them again.
+    """
+    nodes = dict(run.include_data_sources().base.items())
+    streams = nodes.get("streams")
+    if streams is None or "BlueskyEventStream" in {spec.name for spec in streams.specs}:
+        return nodes
+    return dict(streams.items())  # early catalogs of bluesky have them one level below
 
 
 def _read_stream(

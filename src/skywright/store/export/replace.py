@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 
 from skywright.errors import DataError
+from skywright.processes.scratch import hidden_prefix
 from skywright.store.export.contents import EXPORTER
 from skywright.store.export.csv import METADATA_FILE
 
@@ -18,6 +19,9 @@ ZARR_FILE = "zarr.json"
 MARKS = {Path(METADATA_FILE), Path(ZARR_FILE)}
 """Files that say what an export wrote. One is there at each moment of a replacement, so that one
 which is cut off can be repeated."""
+SCRATCH = "export"
+"""Name of the hidden directory in which an export is written; a process that is killed leaves it
+to the next export."""
 _CHUNK = re.compile(r"(?P<array>.+)/c(/\d+)*")
 
 
@@ -36,7 +40,7 @@ def refuse_foreign(output: Path) -> None:
             raise DataError(f"{output}: a file that is no export of ours; name another output")
     elif output.is_symlink():
         raise DataError(f"{output}: a link to a directory; name the directory itself")
-    elif any(output.iterdir()):
+    elif _has_entries(output):
         _own_entries(output)
 
 
@@ -55,7 +59,7 @@ def replace(part: Path, output: Path) -> None:
             output.unlink(missing_ok=True)
         part.replace(output)
         return
-    old = _own_entries(output) if any(output.iterdir()) else set()
+    old = _own_entries(output) if _has_entries(output) else set()
     kept = _entries(output) - old - _parents(old)
     kept |= _parents(kept)
     new = _entries(part) if part.is_dir() else set()
@@ -78,6 +82,12 @@ def replace(part: Path, output: Path) -> None:
     else:
         output.rmdir()
         part.replace(output)
+
+
+def _has_entries(directory: Path) -> bool:
+    """Return whether a directory has more than exports under way."""
+    under_way = hidden_prefix(SCRATCH)
+    return any(not each.name.startswith(under_way) for each in directory.iterdir())
 
 
 def _marks(directory: Path, entries: set[Path]) -> set[Path]:

@@ -446,6 +446,21 @@ def test_queries_of_micrographs_by_parent_defocus_and_time(database: Database) -
     assert len(pages) == len(set(pages)) == 50
 
 
+@pytest.mark.parametrize(
+    ("descending", "expected"),
+    [(False, ["small", "large", "none1", "none2"]), (True, ["large", "small", "none2", "none1"])],
+)
+def test_micrographs_without_defocus_come_after_those_with_one(
+    database: Database, descending: bool, expected: list[str]
+) -> None:
+    defocus = {"none1": None, "large": -1e-6, "none2": None, "small": -2e-6}
+    with database.write() as connection:
+        record(connection, "micrograph", [micrograph(k, defocus=v) for k, v in defocus.items()])
+    with database.read() as connection:
+        found = read.page(connection, "micrograph", order_by="defocus", descending=descending)
+    assert [row["uuid"] for row in found] == expected
+
+
 def test_a_hole_finds_its_micrographs_by_an_index(database: Database) -> None:
     table = schema.micrograph
     query = select(table).where(table.c.foilhole_uuid == "x").order_by(table.c.number)

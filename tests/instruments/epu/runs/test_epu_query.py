@@ -146,3 +146,20 @@ def test_the_last_row_of_a_micrograph_holds_over_all_runs_of_a_session(
     assert len(whole["uuid"]) == ROWS + 1
     assert numbers(last_rows(amending, "micrograph")) == [70, 5, ROWS]
     assert find_micrographs([]) == {}
+
+
+def test_a_run_may_have_no_micrographs(columns: dict[str, NDArray[Any]]) -> None:
+    """As an amending run to which only results of processing came: its stream has no columns."""
+    only_results = Run({})
+    found = find_micrographs([Run(columns), only_results], hole="3000")
+    assert numbers(found) == list(range(21_000, 21_007))
+    assert len(found["exposure_time"]) == 7
+    for none in (
+        last_rows(only_results, "micrograph"),
+        find_micrographs(only_results, defocus=(None, -1e-7)),
+    ):
+        assert {len(column) for column in none.values()} == {0}
+        assert none["uuid"].dtype == "S36"
+        assert none["row"].dtype == np.int64
+    names = ("exposure_time", "uuid")
+    assert tuple(find_micrographs(only_results, names=names)) == names

@@ -96,11 +96,11 @@ def _create(
         known |= {row["uuid"]: creation.parent for row in creation.rows}
         outcomes.append([row["uuid"] for row in creation.rows])
     made = record(connection, kind, accepted, known=stored_before)
-    stored = _rows(connection, kind, [row["uuid"] for row in accepted])
+    by_uuid = _rows(connection, kind, [row["uuid"] for row in accepted])
     return [
         outcome
         if isinstance(outcome, HTTPException)
-        else Created([stored[uuid] for uuid in outcome], not made.created.isdisjoint(outcome))
+        else Created([by_uuid[uuid] for uuid in outcome], not made.created.isdisjoint(outcome))
         for outcome in outcomes
     ]
 

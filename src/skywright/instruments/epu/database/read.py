@@ -30,8 +30,8 @@ def page(
 ) -> list[Row]:
     """Give entities, in the order in which they were first stored or in that of another column.
 
-    Rows with the same value follow each other in the order in which they were stored, so pages
-    neither repeat nor skip one.
+    Rows with the same value follow each other in the order in which they were stored (the opposite
+    one if `descending`), so pages neither repeat nor skip one. Rows without a value come last.
 
     Parameters
     ----------
@@ -51,6 +51,8 @@ def page(
     table = schema.ENTITIES[kind]
     columns = [table.c[order_by], table.c.number]
     order = [column.desc() if descending else column.asc() for column in columns]
+    if table.c[order_by].nullable:  # SQLite and PostgreSQL put NULL at different ends
+        order[0] = order[0].nulls_last()
     query = select(table).where(*where).order_by(*order)
     for column, uuid in parent.items():
         query = query.where(table.c[column] == uuid)

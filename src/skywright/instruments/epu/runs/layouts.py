@@ -1,7 +1,7 @@
 """The columns of the four files of a grid: squares, holes, micrographs, results of processing.
 
-Missing numbers are NaN and missing texts are empty, so integers that may be missing are floats.
-Units are SI, but for pixels and for `dose`, in electrons per square metre.
+Missing numbers are NaN, so integers that may be missing are floats; missing texts are empty, and
+missing flags are -1. Units are SI, but for pixels and for the angstrom of results.
 """
 
 from collections.abc import Mapping, Sequence

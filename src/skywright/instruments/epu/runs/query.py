@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.epu.runs.layouts import STREAMS, last_of_each
+from skywright.instruments.epu.runs.layouts import COLUMNS, IDENTITY, STREAMS, last_of_each
 from skywright.store.stream_rows import Columns, StreamRows
 
 
@@ -20,8 +20,15 @@ def last_rows(run: Any, kind: str) -> Columns:
         tiled client of the run.
     kind
         ``gridsquare``, ``foilhole``, ``micrograph`` or ``result``.
+
+    Returns
+    -------
+    dict
+        The columns by name; they are empty if the run has no entity of this kind.
     """
     stream = _Stream(run, kind)
+    if not stream.names:
+        return _empty_columns(kind)
     columns = stream.whole(stream.names)
     rows = last_of_each(columns["uuid"])
     return {name: column[rows] for name, column in columns.items()}
@@ -61,12 +68,16 @@ def find_micrographs(
     Returns
     -------
     dict
-        The columns by name; the last row of each micrograph.
+        The columns by name; the last row of each micrograph. Without a run there are no columns.
     """
     listed = list(runs) if isinstance(runs, Sequence) else [runs]
-    streams = [_Stream(run, "micrograph") for run in listed if STREAMS["micrograph"] in run]
-    if not streams:
+    if not listed:
         return {}
+    all_streams = [_Stream(run, "micrograph") for run in listed if STREAMS["micrograph"] in run]
+    streams = [stream for stream in all_streams if stream.names]
+    if not streams:
+        empty = _empty_columns("micrograph")
+        return {name: empty[name] for name in names or empty}
     texts = {
         name: text.encode()
         for name, text in (("gridsquare_id", square), ("foilhole_id", hole))
@@ -99,8 +110,16 @@ def find_micrographs(
     return {name: np.concatenate([block[name] for block in blocks]) for name in wanted}
 
 
+def _empty_columns(kind: str) -> Columns:
+    columns = {each.name: np.empty(0, each.dtype) for each in COLUMNS[kind]}
+    return {"row": np.empty(0, IDENTITY.dtype), **columns}
+
+
 class _Stream:
-    """The columns of a kind of entity in a run, by their names without the device's."""
+    """The columns of a kind of entity in a run, by their names without the device's.
+
+    There are none if the run has no row of this kind.
+    """
 
     def __init__(self, run: Any, kind: str) -> None:
         self._rows = StreamRows(run[STREAMS[kind]])

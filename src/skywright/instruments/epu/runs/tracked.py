@@ -44,6 +44,7 @@ CHUNK = 5000
 KEPT = 20
 """Closed runs of which the numbers of rows are still shown."""
 SETTING = "run_directory:"
+"""Beginning of the name of the setting with the directory of a run's files; its uid follows."""
 LEASE_S = 15.0
 """Seconds without a sign of life of a session after which its runs are over."""
 TABLES: Mapping[str, Table] = {**schema.ENTITIES, "result": schema.micrograph}
@@ -166,7 +167,7 @@ class TrackedGrids:
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows that readers can see, by run and stream.
 
-        The last runs are included.
+        The last `KEPT` closed runs are included.
         """
         with self._lock:
             counts = dict(self._closed)

@@ -1,4 +1,4 @@
 """Follows a directory that EPU writes, and records each entity in the entity database.
 
-One owner, `Watcher`, for the command line, the agent and the IOC.
+One source, `owner.TreeSource` with its `Watcher`, for the command line, the agent and the IOC.
 """

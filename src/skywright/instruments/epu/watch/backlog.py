@@ -12,12 +12,16 @@ FIRST_RETRY_S, LONGEST_RETRY_S, GIVE_UP_S = 0.1, 5.0, 120.0
 
 @dataclass(slots=True)
 class _Trouble:
-    """The last failure of a file, when it is tried again, when that began."""
+    """A file that could not be read; times are those of `Backlog`."""
 
     failure: Failure
+    """The last one."""
     due: float
+    """When the file is tried again."""
     wait: float
+    """Pause before that try, s."""
     since: float
+    """When the first try failed."""
 
 
 class Backlog:

@@ -351,7 +351,10 @@ class Store:
         return stored
 
     def _take_moved(self, found: list[rows.Row]) -> None:
-        """Let a file of the same time take the place of one that is not there any more."""
+        """Let a file of the same time take the place of one that is not there any more.
+
+        `record` refuses an older stamp, which orders by path too; without a stamp it takes any.
+        """
         table = schema.micrograph
         stamps = {row["uuid"]: row["manifest_stamp"] for row in found}
         query = select(table.c.uuid, table.c.manifest_stamp, table.c.manifest_file)

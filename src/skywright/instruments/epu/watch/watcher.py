@@ -63,6 +63,8 @@ class WatchState:
         Whether the first scan has found all files.
     caught_up
         Whether what the first scan found has been read.
+    database_error
+        Why the database cannot be written at present; empty if it can.
     """
 
     recorded: Counter[str] = field(default_factory=Counter)
@@ -186,7 +188,7 @@ class Watcher:
                 self._source.close()
 
     def _load(self) -> None:
-        """Take up what the database holds of the directory, and nothing that was taken back."""
+        """Read anew what the database holds of the directory; drop what is in memory only."""
         self._ingest = Ingest(self.root, self.database)
         self._is_stale = False
 
@@ -272,7 +274,7 @@ class Watcher:
         return path in self.unreadable and not os.access(self.root / path, os.R_OK)
 
     def _take_unlisted(self, unlisted: dict[str, str]) -> float:
-        """Note the directories that a scan could not list; return when to scan again, s."""
+        """Note the directories that a scan could not list; return the pause until the next, s."""
         for directory in unlisted.keys() - self.unlisted.keys():
             logger.warning("%s/%s: %s", self.root, directory, unlisted[directory])
             self._list_again_s = LIST_AGAIN_S
@@ -285,7 +287,7 @@ class Watcher:
         return min(pause, self._rescan or pause)
 
     def _add_atlases_beside(self, now: float) -> None:
-        """Take the atlases of sessions that stand outside of the directory, when they changed."""
+        """Add to the backlog what has changed of the atlases that are not below the directory."""
         memory = self._ingest.memory
         for candidates in memory.candidates.values():
             for path in candidates:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from skywright.cli import report
-from skywright.cli.output import make_console, print_json
+from skywright.cli.output import JsonOption, make_console, print_json
 from skywright.errors import DataError
 from skywright.instruments.loop.cli.automl_server import automl_server
 from skywright.instruments.loop.cli.dhs import dhs
@@ -29,15 +29,14 @@ def _group() -> None:
 @app.command()
 def find(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JPEG or PNG pictures.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a picture, and nothing else, to stdout.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Find the loop in pictures: tip, box, class, width, side.
 
     Pixels, x to the right, y down. `width` is the extent of the loop across the pin's axis, `score`
-    0..1, `ms` the time of decoding and detection. Unreadable files are named on stderr, the others
-    are done all the same; the exit status is then 2.
+    0..1, `ms` the time of decoding and detection. --json prints an object a line for each picture.
+    Unreadable files are named on stderr, the others are done all the same; the exit status is then
+    2.
     """
     from skywright.instruments.loop.detect import warm_up
 

@@ -401,12 +401,9 @@ def _with_one_end(readout: Readout, side: str, shape: tuple[int, ...]) -> Readou
             ended[far] = tip[far % 2]
             if ended[2] > ended[0] and ended[3] > ended[1]:
                 box = _four(np.array(ended))
-    height, width = shape
-    beyond = {
-        "left": tip[0] > width - 0.5, "right": tip[0] < -0.5,
-        "top": tip[1] > height - 0.5, "bottom": tip[1] < -0.5,
-    }[side]  # fmt: skip
-    return replace(readout, tip=None if beyond else (tip[0], tip[1]), box=box, errors=errors)
+    x, y = tip[0] + 0.5, tip[1] + 0.5
+    gap = border_gaps(x, y, x, y, shape[1], shape[0])[OPPOSITE[side]]
+    return replace(readout, tip=None if gap < 0 else (tip[0], tip[1]), box=box, errors=errors)
 
 
 def _cell(readout: Readout, place: Place) -> Cell:
@@ -422,12 +419,9 @@ def _reach(mount: NDArray[np.bool_], side: str) -> float:
     """Return how far the mount reaches from its side, as a share of the frame."""
     rows, columns = np.nonzero(mount)
     height, width = mount.shape
-    return {
-        "left": (columns.max() + 1) / width,
-        "right": 1 - columns.min() / width,
-        "top": (rows.max() + 1) / height,
-        "bottom": 1 - rows.min() / height,
-    }[side]
+    x, y = columns / width, rows / height
+    gaps = border_gaps(x.min(), y.min(), x.max() + 1 / width, y.max() + 1 / height)
+    return float(1 - gaps[OPPOSITE[side]])
 
 
 def _detection(

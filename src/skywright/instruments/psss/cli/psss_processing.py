@@ -6,14 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from skywright.errors import ConfigError, SkywrightError
-from skywright.instruments.psss.cli.app import (
-    OLD_PUT_NAMES,
-    PUT_NAMES,
-    run_service,
-    serve_arguments,
-)
+from skywright.instruments.psss.cli.app import run_service, serve_arguments
 from skywright.instruments.psss.endpoints.options import IMAGE_PORT, OUTPUT_PORT, REST_PORT
 from skywright.instruments.psss.pulse import PREFIX
+from skywright.instruments.psss.pv_names import OLD_PUT_NAMES, PUT_NAMES
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.options import OptionParser
 from skywright.processes.ports import port_number

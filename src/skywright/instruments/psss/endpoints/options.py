@@ -43,7 +43,7 @@ def add_service_arguments(
     add(
         "--step",
         type=limited(int, 1, 10**6),
-        help="difference between the pulse ids of successive messages; learnt if not given",
+        help="bsread: difference between the pulse ids of successive messages; learnt if not given",
     )
     add(
         "--energy-channel",

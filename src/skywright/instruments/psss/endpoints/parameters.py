@@ -23,7 +23,7 @@ what clients stored there was small."""
 
 
 class Parameters:
-    """The parameters that clients have set. Thread-safe.
+    """The parameters that clients of the REST API have set. Thread-safe.
 
     Parameters
     ----------
@@ -41,7 +41,10 @@ class Parameters:
         self._given: set[str] = set()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the background's name and all parameters that were ever set."""
+        """Return the background's name, and all parameters that `merge` has ever set.
+
+        A setting that only a PV has changed is not among them.
+        """
         settings = self.processor.settings
         with self._lock:
             values = {name: getattr(settings, name) for name in SETTINGS if name in self._given}

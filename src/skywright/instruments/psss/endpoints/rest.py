@@ -59,7 +59,7 @@ def rest_app(service: "Service") -> Starlette:
     ``GET /status``                ``stopped`` or ``processing``, and the ROI
     ``GET, POST /parameters``      all, or a change of some, of which all or none are applied
     ``POST /background``           ``{"filename": label, "data": [[...], ...] or null}``
-    ``GET /statistics``            since the last start
+    ``GET /statistics``            since the last start; lost and unsent: of the process
     ``POST /background/record``    mean of the next pulses
     ``POST /background/load``      from an HDF5 file
     ``GET /backgrounds``           the history; POST /parameters ``{"background": name}`` chooses
@@ -143,7 +143,7 @@ class _Handlers:
 
     @_call("GET", "/statistics", statistics={"type": "object"})
     async def statistics(self, request: Request) -> Mapping[str, Any]:
-        """Since the last start; {} before the first."""
+        """Since the last start, lost and unsent since that of the process; {} before the first."""
         processor = self.service.processor
         lost, unsent = processor.lost, processor.unsent_counts()
         return {"statistics": processor.statistics.as_json(lost, unsent)}

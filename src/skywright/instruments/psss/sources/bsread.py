@@ -146,17 +146,17 @@ class BsreadSource(PolledSource[Pulse]):
         if control.type != RECONNECT:
             self._gaps.interrupt()
             return
-        with self._lock:
-            if (last := self._receiver) is None:
-                return
-            try:
+        try:
+            with self._lock:
+                if (last := self._receiver) is None:
+                    return
                 self._receiver = Receiver(
                     control.address, self._kind, queue_bytes=self._queue_bytes
                 )
-            except ConfigError as error:
-                logger.warning("%s: asked to reconnect: %s", self.address, error)
-                return
-            self.address = control.address
+                self.address = control.address
+        except ConfigError as error:
+            self.report(f"{self.address}: asked to reconnect: {error}")
+            return
         last.close()
 
     def _pulse(self, message: Message) -> Pulse | None:

@@ -143,7 +143,8 @@ def find_images(file: h5py.File, dataset: str | None) -> h5py.Dataset:
     found = file.get(dataset)
     if not _is_images(found):
         raise ConfigError(
-            f"{file.filename}: {dataset}: expected a dataset (N, rows, columns), N > 0"
+            f"{file.filename}: {dataset}: expected a dataset (N, rows, columns), N > 0, of "
+            "integers, float32 or float64"
         )
     return found
 
