@@ -150,7 +150,7 @@ def _problem(
 
 
 def _complete(
-    creation: Creation, row: dict[str, Any], parents: Mapping[Any, Row], stored: Mapping[str, Row]
+    creation: Creation, row: dict[str, Any], parents: Mapping[Any, Row], rows: Mapping[str, Row]
 ) -> dict[str, Any]:
     column = KINDS[creation.kind].column
     if column is None:
@@ -158,6 +158,6 @@ def _complete(
     parent = parents[creation.parent]
     inherited = {name: parent[name] for name in _INHERITED.get(creation.kind, ())}
     # The message of a change has a name that depends on ``lowmag``.
-    before = stored.get(row["uuid"]) if creation.kind == "gridsquare" else None
+    before = rows.get(row["uuid"]) if creation.kind == "gridsquare" else None
     kept = {} if before is None else {"lowmag": before["lowmag"]}
     return inherited | kept | row | {column: creation.parent}
