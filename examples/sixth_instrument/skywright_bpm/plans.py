@@ -6,7 +6,7 @@ import bluesky.plan_stubs as bps
 from bluesky.protocols import Flyable
 from bluesky.utils import MsgGenerator
 from skywright.plans.checks import finite
-from skywright.plans.run_stubs import collect_new_rows, report_for, staged_run, start_metadata
+from skywright.plans.run_stubs import collect_for, collect_new_rows, staged_run, start_metadata
 
 COLLECT_S = 0.25
 
@@ -36,7 +36,7 @@ def record_position(
         yield from bps.declare_stream(bpm, name="primary", collect=True)
         yield from bps.kickoff(bpm, wait=True)
         # The monitor records in a pause too; these samples are collected after it
-        yield from report_for(seconds, COLLECT_S, lambda: collect_new_rows(bpm, "primary"))
+        yield from collect_for(seconds, COLLECT_S, lambda: collect_new_rows(bpm, "primary"))
         yield from bps.complete(bpm, wait=True)
         yield from collect_new_rows(bpm, "primary")
 
