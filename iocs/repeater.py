@@ -1,8 +1,8 @@
 """Channel Access repeater: hands the beacons of one stack's IOCs to the clients on this machine.
 
 Clients learn by a beacon that an IOC is back, at once instead of at their next search, minutes
-later when it was away for long. Each stack has its own repeater, so that
-the stacks of two users on one machine do not share one.
+later when it was away for long. Each stack has its own repeater, so that the stacks of two users
+on one machine do not share one.
 
     python -m iocs.repeater --port 5065
 

@@ -76,9 +76,8 @@ def hint_after_mistake(error: BaseException, namespace: Mapping[str, Any]) -> st
         return ""
     frame = frames[-1]
     where = _raised_in(error), frame.f_code.co_name
-    if where[0] == "IPython" and isinstance(
-        error.__cause__, OSError
-    ):  # %run of a file that does not exist
+    # %run of a file that does not exist
+    if where[0] == "IPython" and isinstance(error.__cause__, OSError):
         return "%run looks for the file in the directory of %pwd; %ls lists what is there"
     if where == ("__main__", "<module>"):
         if isinstance(error, TypeError) and str(error).startswith("RunEngine.__call__() "):

@@ -58,10 +58,8 @@ class Uploader:
         """
         with self._lock:
             if opened and self._pictures is None:
-                pictures, closed = (
-                    self._camera.subscribe(WAITING, runs_source=True),
-                    threading.Event(),
-                )
+                pictures = self._camera.subscribe(WAITING, runs_source=True)
+                closed = threading.Event()
                 self._pictures, self._closed = pictures, closed
                 self._threads = [
                     threading.Thread(
