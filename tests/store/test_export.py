@@ -43,7 +43,7 @@ from tiled.structures.data_source import DataSource
 from zarr.storage import LocalStore
 
 from skywright.errors import DataError
-from skywright.store.export import FORMATS, export_run
+from skywright.store.export import FORMATS, _write, export_run
 from skywright.store.export import contents as contents_module
 from skywright.store.export import csv as csv_module
 from skywright.store.export.contents import (
@@ -532,6 +532,24 @@ def test_a_directory_is_named_by_a_dot(
         report = export_run(find_run(store.client, SCAN), Path(), "csv", overwrite=True)
         assert {path.name for path in tmp_path.iterdir()} == {path.name for path in report.files}
         assert all(path.is_file() for path in report.files)
+
+
+@pytest.mark.parametrize("format", ["csv", "zarr"])
+def test_a_directory_is_named_by_two_dots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    """An export there is replaced, and what is not of it stays."""
+    numbers = Column("x", (3,), np.dtype("f8"), {}, np.arange(3.0).__getitem__)
+    streams = (Stream("primary", {}, (numbers,), {}),)
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", streams, ())
+    _, files = _write(run, tmp_path / "export", format, False)
+    below = tmp_path / "export" / "below"
+    below.mkdir()
+    (below / "notes.txt").write_text("mine")
+    monkeypatch.chdir(below)
+    _write(run, Path(".."), format, False)
+    assert {*(tmp_path / "export").iterdir()} == {*files, below}
+    assert (below / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("format", ["csv", "zarr"])

@@ -101,11 +101,11 @@ def _write(
         "csv": write_csv,
         "zarr": write_zarr,
     }
-    path = output.absolute()  # "." has no name
+    path = output.absolute()  # the parent of "." is "."
     place = path if path.is_dir() and format != "nexus" else path.parent
     try:
         with scratch(SCRATCH, place) as directory:
-            part = directory / path.name
+            part = directory / "part"
             notes = writers[format](contents, part)
             files = [output]
             if part.is_dir():
