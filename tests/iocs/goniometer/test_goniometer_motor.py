@@ -246,9 +246,12 @@ def test_no_jog_is_ended_where_there_is_none(motor: EpicsMotor, pv: Callable[...
 def test_a_jog_that_is_paused_does_not_go_back_when_moves_go_on(
     motor: EpicsMotor, pv: Callable[..., PV]
 ) -> None:
+    before = fresh(pv("sx.JVEL"))
+    put(pv("sx.JVEL"), 0.1)  # far from the limit for long
     pv("sx.JOGF").put(1, wait=False)
-    until(lambda: fresh(pv("sx.RBV")) > 0.2)
+    until(lambda: fresh(pv("sx.RBV")) > 0.05)
     put(pv("sx.SPMG"), "Pause")
+    put(pv("sx.JVEL"), before)
     until(lambda: fresh(pv("sx.DMOV")) == 1)
     stopped = fresh(pv("sx.RBV"))
     assert fresh(pv("sx")) == fresh(pv("sx.DVAL")) == stopped
