@@ -61,8 +61,9 @@ def test_a_rotation_that_is_stored_while_it_is_read_waits(
     analysis = {"parameters": {"calibration": as_json(CALIBRATION)}}
     metadata = {"start": {"uid": uid, "analysis": analysis}}
 
-    class Run(list[str]):  # without streams
+    class Run:
         item: ClassVar = {"attributes": {"metadata": metadata}}
+        base: ClassVar[dict[str, Any]] = {}  # no stream yet
 
         def include_data_sources(self) -> Any:
             return self
