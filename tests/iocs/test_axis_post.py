@@ -308,7 +308,7 @@ def test_sizes_of_the_image_are_those_of_its_array(monkeypatch: pytest.MonkeyPat
 
 
 def test_callbacks_that_block_hold_up_the_end_of_an_acquisition() -> None:
-    """ophyd's plugins set them so: who has triggered the camera reads its picture from the image.
+    """The plugins of ophyd set them. A client triggers the camera, then reads the picture.
 
     The second picture comes when the image was posted just before.
     """
