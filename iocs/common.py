@@ -146,7 +146,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     Raises
     ------
     ConfigError
-        If the port is taken.
+        If the port is taken, or the host is no address of this machine.
     SkywrightError
         If ``serving()`` of the group has failed.
     """

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from skywright.errors import ConfigError
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.ports import free_port, http_url, port_is_free, port_number
 from skywright.rooms import PACKAGES
@@ -36,6 +37,11 @@ def test_a_port_that_one_protocol_has_is_not_free(kind: socket.SocketKind) -> No
 def test_a_port_that_is_promised_to_others_is_not_given() -> None:
     with pytest.raises(OSError, match="no port is free"):
         free_port(taken=range(65536))
+
+
+def test_a_host_of_another_machine_has_no_free_port() -> None:
+    with pytest.raises(ConfigError, match=r"host 192\.0\.2\.1: .* expected an address of this"):
+        free_port("192.0.2.1")
 
 
 @pytest.mark.parametrize("text", ["65536", "-1", "1.5", "http", ""])

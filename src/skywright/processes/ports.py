@@ -1,13 +1,16 @@
-"""TCP and UDP ports: of the command line, free ones; addresses of servers, and their largest PV."""
+"""Ports and addresses of servers, and the size of PVs that servers and clients agree on."""
 
 import argparse
+import errno
 import random
 import socket
 from collections.abc import Collection
 from pathlib import Path
 
+from skywright.errors import ConfigError
+
 ARRAY_BYTES_MAX = 40_000_000
-"""Largest value of a PV, bytes: of the servers and of their clients."""
+"""Maximum size of the value of a PV, bytes."""
 
 
 def port_number(text: str) -> int:
@@ -16,7 +19,7 @@ def port_number(text: str) -> int:
     Raises
     ------
     argparse.ArgumentTypeError
-        If it is none; argparse says so with the argument's name.
+        If it is no port; argparse adds the name of the argument.
     """
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a port, 0 to 65535")
@@ -36,20 +39,22 @@ def address_family(host: str) -> socket.AddressFamily:
 def free_port(host: str = "127.0.0.1", taken: Collection[int] = ()) -> int:
     """Return a port that is free for both TCP and UDP on `host` at this moment.
 
-    It lies below the range from which the system takes the near ends of outgoing connections: a
-    server that is restarted finds its port free, and no client that retries connects to itself.
+    It is no ephemeral port, if the system leaves enough others: so a server that is restarted
+    finds its port free, and no client that retries connects to itself.
 
     Parameters
     ----------
     host
         Address of this machine.
     taken
-        Ports that are promised to others.
+        Ports that must not be returned, because others will use them.
 
     Raises
     ------
+    ConfigError
+        If `host` is no address of this machine.
     OSError
-        If none is found.
+        If no port is free.
     """
     first_ephemeral = 32768
     kernel = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -64,13 +69,26 @@ def free_port(host: str = "127.0.0.1", taken: Collection[int] = ()) -> int:
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Return whether both TCP and UDP servers could take `port` on `host` now."""
+    """Return whether both TCP and UDP servers could take `port` on `host` now.
+
+    Raises
+    ------
+    ConfigError
+        If `host` is no address of this machine.
+    """
     family = address_family(host)
     with socket.socket(family) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: past TIME_WAIT
         try:
             tcp.bind((host, port))
             udp.bind((host, port))
-        except OSError:
+        except PermissionError:
             return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise ConfigError(
+                f"host {host}: nothing can be served there, expected an address of this machine "
+                f"({error})"
+            ) from error
     return True
