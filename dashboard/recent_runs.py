@@ -13,14 +13,17 @@ RUNS_MAX = 8
 
 
 async def recent_runs(site: Site, plans: tuple[str, ...]) -> tuple[list[RunSummary] | None, str]:
-    """Return the newest runs of these plans, or None and why the catalog cannot be read.
+    """Return the newest runs of these plans for the macro ``recent_runs`` of ``parts.html``.
 
-    For the part `recent_runs` of a page.
+    Returns
+    -------
+    runs, reason
+        As `CatalogReader.try_ask` returns them: the reason says why the runs are old or None.
     """
-    return await site.catalog.try_ask(newest_of, plans, site.settings.journals)
+    return await site.catalog.try_ask(newest_runs, plans, site.settings.journals)
 
 
-def newest_of(client: Container, plans: Sequence[str], journals: Path) -> list[RunSummary]:
+def newest_runs(client: Container, plans: Sequence[str], journals: Path) -> list[RunSummary]:
     """Return the newest raw runs of the plans, `RUNS_MAX` at most, newest first."""
     found = [
         run
