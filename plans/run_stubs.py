@@ -12,7 +12,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.utils import FailedStatus, Msg, MsgGenerator, RunEngineControlException
 
-from skywright.errors import ConfigError, HardwareError, SkywrightError
+from skywright.errors import ConfigError, HardwareError, SkywrightError, message_of
 
 Body = Callable[[], MsgGenerator[Any]]
 
@@ -154,7 +154,7 @@ def _run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any
         if isinstance(error, RunEngineControlException):
             yield from bps.close_run(exit_status=getattr(error, "exit_status", "abort"))
         else:
-            yield from bps.close_run(exit_status="fail", reason=str(error))
+            yield from bps.close_run(exit_status="fail", reason=message_of(error))
             yield from bps.checkpoint()
 
     def end() -> MsgGenerator[None]:
@@ -275,7 +275,7 @@ def with_device_errors(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
         cause = failed.__cause__
         if isinstance(cause, SkywrightError):
             raise cause from failed
-        raise HardwareError(str(cause or failed)) from failed
+        raise HardwareError(message_of(cause or failed)) from failed
 
 
 def until_done(status: Any) -> MsgGenerator[None]:

@@ -26,7 +26,6 @@ from plans.run_stubs import (
     in_run,
     trigger_and_read,
     until_done,
-    with_device_errors,
 )
 from skywright.errors import HardwareError
 
@@ -132,19 +131,36 @@ def test_the_error_of_a_status_is_raised(engine: RunEngine, late: bool) -> None:
         engine(plan())
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(RuntimeError("the axis is stuck"), "the axis is stuck"), (TimeoutError(), "TimeoutError")],
+)
 def test_a_failure_of_a_device_that_is_not_ours_is_an_error_of_the_hardware(
-    engine: RunEngine,
+    engine: RunEngine, documents: dict[str, list[dict[str, Any]]], error: Exception, reason: str
 ) -> None:
     class Foreign:
         name, parent = "foreign", None
 
         def set(self, value: float) -> Status:
             status = Status()
-            status.set_exception(RuntimeError("the axis is stuck"))
+            status.set_exception(error)
             return status
 
-    with pytest.raises(HardwareError, match="the axis is stuck"):
-        engine(with_device_errors(bps.abs_set(Foreign(), 1.0, wait=True)))
+    with pytest.raises(HardwareError, match=f"^{reason}$"):
+        engine(in_run(lambda: bps.abs_set(Foreign(), 1.0, wait=True), {}, []))
+    assert [stop["reason"] for stop in documents["stop"]] == [reason]
+
+
+def test_an_error_without_text_is_the_reason_of_its_run(
+    engine: RunEngine, documents: dict[str, list[dict[str, Any]]]
+) -> None:
+    def body() -> MsgGenerator[None]:
+        yield from bps.null()
+        raise AssertionError
+
+    with pytest.raises(AssertionError):
+        engine(in_run(body, {}, []))
+    assert [stop["reason"] for stop in documents["stop"]] == ["AssertionError"]
 
 
 @pytest.mark.parametrize(
