@@ -1,4 +1,4 @@
-"""Plan stubs: metadata, staged runs, error reasons."""
+"""Plan stubs: metadata, staged runs, collection of rows, errors of devices."""
 
 import asyncio
 import logging
@@ -141,7 +141,9 @@ def in_run(
         Of the run, if others are open at the same time.
     """
     run = _run(body, md, uids)
-    return (yield from run if run_key is None else bpp.set_run_key_wrapper(run, run_key))
+    if run_key is not None:
+        run = bpp.set_run_key_wrapper(run, run_key)
+    return (yield from run)
 
 
 def _run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
@@ -150,37 +152,37 @@ def _run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any
     # After a pause the engine repeats the messages since the last checkpoint. A pause in a cleanup
     # must not repeat those of the run, which is closed then. After an error the checkpoint comes
     # last, because the engine refuses it while an event is open.
-    def close(error: Exception) -> MsgGenerator[None]:
+    def close_after(error: Exception) -> MsgGenerator[None]:
         if isinstance(error, RunEngineControlException):
             yield from bps.close_run(exit_status=getattr(error, "exit_status", "abort"))
         else:
             yield from bps.close_run(exit_status="fail", reason=message_of(error))
             yield from bps.checkpoint()
 
-    def end() -> MsgGenerator[None]:
+    def close() -> MsgGenerator[None]:
         yield from bps.checkpoint()
         yield from bps.close_run()
 
     plan = with_device_errors(body())
-    return (yield from bpp.contingency_wrapper(plan, except_plan=close, else_plan=end))
+    return (yield from bpp.contingency_wrapper(plan, except_plan=close_after, else_plan=close))
 
 
 def trigger_and_read(
     devices: Sequence[Any], needed: str, name: str = PRIMARY
 ) -> MsgGenerator[dict[str, Any]]:
-    """Make an event of devices and return its readings, those of the first device in any case.
+    """Make an event of devices and return its readings.
 
     If a pause interrupts a reading, the engine reads again for the event, but bluesky's stub does
-    not return that reading.
+    not return that reading. So the first device is read once more if its reading is missing.
 
     Parameters
     ----------
     devices
         The devices.
     needed
-        A data key of the first one.
+        A data key of the first device, by which a missing reading is noticed.
     name
-        Of the event stream.
+        Name of the event stream.
     """
     reading = dict((yield from bps.trigger_and_read(devices, name=name)))
     if needed not in reading:
@@ -199,7 +201,7 @@ def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
     stream
         The flyer that has the rows.
     name
-        Of the event stream.
+        Name of the event stream.
     """
     if (yield Msg("rewindable", None, None)) is False:
         yield from bps.collect(stream, name=name)
