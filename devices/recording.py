@@ -78,9 +78,11 @@ class RecordingDevice(FileStreamDevice):
         # Also where silence has no limit, a plan must not wait here for ever
         limit_s = self.silence_limit.get() or CONNECT_S
         found = wait_until(is_known, limit_s, POLL_PERIOD_S)
+        # The IOC gives the reason until it is stopped
+        reason = "" if found else self._reason()
         self._put(self.acquire, 0)
         if not found:
-            raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
+            raise HardwareError(f"{self.name}: no picture at all; {reason}")
 
     def stop(self, *, success: bool = False) -> None:
         """Stop acquiring at once."""

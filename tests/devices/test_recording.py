@@ -43,7 +43,7 @@ class Camera:
         self.acquires = True
 
     def _reason(self) -> str:
-        return "no message"
+        return "the lens cap is on" if self.acquires else "stopped"
 
     def has_size(self) -> bool:
         self.pulses += self.acquires
@@ -64,7 +64,7 @@ def test_pulses_are_taken_until_one_has_a_picture() -> None:
 
 def test_a_camera_without_pictures_is_given_up() -> None:
     camera = Camera(limit_s=0.3, has_pictures=False)
-    with pytest.raises(HardwareError, match="camera: no picture at all; no message"):
+    with pytest.raises(HardwareError, match="camera: no picture at all; the lens cap is on"):
         take_until_size_is_known(camera)
     assert not camera.acquires
 
