@@ -151,6 +151,79 @@ class FileStreamDevice(GuardedDevice):
             logger.warning("%s", error)
         return super().unstage()
 
+    def _record(
+        self,
+        stream: FileStream,
+        captured: EpicsSignalRO,
+        name: str,
+        beside: Sequence[tuple[FileStream, EpicsSignalRO]] = (),
+    ) -> None:
+        """Open a file, and begin the recording of `stream` in it.
+
+        Parameters
+        ----------
+        stream
+            Stream of the rows of the file.
+        captured
+            Signal that counts its rows.
+        name
+            Name of the file, without suffix.
+        beside
+            Streams of other files that the IOC opens at the same time, each with the signal that
+            counts its rows; the caller begins their recordings.
+
+        Raises
+        ------
+        ConfigError
+            If the path has characters beyond ASCII.
+        HardwareError
+            If the IOC cannot open the file, or does not answer in time.
+        """
+        for signal, value in stream.plugin.settings(self.assets, name):
+            self._put(signal, value)
+        # The monitor may still deliver the row count of the previous file.
+        counted = [(stream, captured), *beside]
+        before = [self._count_before(*each) for each in counted]
+        self._put(stream.plugin.capture, 1)
+        for each, count in zip(counted, before, strict=True):
+            self._await_new_count(*each, count)
+        stream.begin(self._read_now(stream.plugin.full_file_name))
+
+    def _count_before(self, stream: FileStream, captured: EpicsSignalRO) -> int:
+        """Return the row count of the previous file, when the monitor agrees with the IOC.
+
+        After `MONITOR_TIMEOUT_S` it is returned all the same.
+        """
+        deadline = time.monotonic() + MONITOR_TIMEOUT_S
+        while True:
+            rows = int(self._read_now(captured))
+            if stream.rows == rows or time.monotonic() > deadline:
+                return rows
+            pause(POLL_PERIOD_S)
+
+    def _await_new_count(self, stream: FileStream, captured: EpicsSignalRO, before: int) -> None:
+        """Wait until the row count is one of the new file.
+
+        The previous file is closed, so a count other than `before` belongs to the new file. The IOC
+        posts the count of the new file before ``Capture_RBV`` becomes 1, for which the put of
+        `capture` has waited. So if it still answers with `before` after `MONITOR_TIMEOUT_S`, the
+        new file has as many rows already.
+        """
+        started = time.monotonic()
+        while before and stream.rows == before:
+            waited = time.monotonic() - started
+            if (
+                waited > MONITOR_TIMEOUT_S
+                and int(self._read_now(captured)) == before == stream.rows
+            ):
+                return
+            if waited > PUT_S:
+                raise HardwareError(
+                    f"{self.name}: {captured.pvname} still has the row count {before} of the "
+                    f"previous file; {self._reason()}"
+                )
+            pause(POLL_PERIOD_S)
+
     def _stop_recording(self) -> None:
         """End the recordings of this device, or of an earlier client."""
         for plugin in dict.fromkeys(stream.plugin for stream, _ in self._followed):
@@ -193,76 +266,6 @@ class FileStreamDevice(GuardedDevice):
         self._check_fault()
 
     # ---- waiting, always with a limit
-
-    def _record(
-        self,
-        stream: FileStream,
-        captured: EpicsSignalRO,
-        name: str,
-        beside: Sequence[tuple[FileStream, EpicsSignalRO]] = (),
-    ) -> None:
-        """Open a file, and begin the recording of `stream` in it.
-
-        Parameters
-        ----------
-        stream
-            Stream of the rows of the file.
-        captured
-            Signal that counts its rows.
-        name
-            Name of the file, without suffix.
-        beside
-            Streams of other files that the IOC opens at the same time, each with the signal that
-            counts its rows; the caller begins their recordings.
-
-        Raises
-        ------
-        ConfigError
-            If the path has characters beyond ASCII.
-        HardwareError
-            If the IOC cannot open the file, or does not answer in time.
-        """
-        for signal, value in stream.plugin.settings(self.assets, name):
-            self._put(signal, value)
-        # The monitor may still deliver the row count of the previous file.
-        counted = [(stream, captured), *beside]
-        before = [self._count_before(*each) for each in counted]
-        self._put(stream.plugin.capture, 1)
-        for each, count in zip(counted, before, strict=True):
-            self._await_new_count(*each, count)
-        stream.begin(self._read_now(stream.plugin.full_file_name))
-
-    def _count_before(self, stream: FileStream, captured: EpicsSignalRO) -> int:
-        """Wait until the monitor agrees with the IOC; return the row count of the previous file."""
-        deadline = time.monotonic() + MONITOR_TIMEOUT_S
-        while (
-            stream.rows != (rows := int(self._read_now(captured))) and time.monotonic() < deadline
-        ):
-            pause(POLL_PERIOD_S)
-        return rows
-
-    def _await_new_count(self, stream: FileStream, captured: EpicsSignalRO, before: int) -> None:
-        """Wait until the row count is one of the new file.
-
-        The previous file is closed, so a count other than `before` belongs to the new file. The IOC
-        posts the count of the new file before ``Capture_RBV`` becomes 1, for which the put of
-        `capture` has waited. So if it still answers with `before` after `MONITOR_TIMEOUT_S`, the
-        new file has as many rows already.
-        """
-        started = time.monotonic()
-        while before and stream.rows == before:
-            waited = time.monotonic() - started
-            if (
-                waited > MONITOR_TIMEOUT_S
-                and int(self._read_now(captured)) == before == stream.rows
-            ):
-                return
-            if waited > PUT_S:
-                raise HardwareError(
-                    f"{self.name}: {captured.pvname} still has the row count {before} of the "
-                    f"previous file; {self._reason()}"
-                )
-            pause(POLL_PERIOD_S)
 
     def _wait(self, reached: Callable[[], bool]) -> None:
         with self._changed:
@@ -310,8 +313,13 @@ class FileStreamDevice(GuardedDevice):
         if limit_s and silence > limit_s:
             raise HardwareError(f"{self.name}: {what} for {silence:.1f} s; {self._reason()}")
 
+    @property
+    def _main_stream(self) -> FileStream:
+        """The stream that was followed first: its rows count for the device."""
+        return self._followed[0][0]
+
     def _check_staged(self) -> None:
-        if not self._followed[0][0].file:
+        if not self._main_stream.file:
             raise HardwareError(
                 f"{self.name}: not staged; stage it before it takes {self.row_name}s"
             )

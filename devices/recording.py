@@ -50,9 +50,9 @@ class RecordingDevice(FileStreamDevice):
 
     def _on_rows(self, stream: FileStream, rows: int) -> None:
         with self._changed:
-            # A camera has no heartbeat. The rows of the first stream take its place: there is one
+            # A camera has no heartbeat. The rows of the main stream take its place: there is one
             # for each frame or pulse
-            if stream is self._followed[0][0]:
+            if stream is self._main_stream:
                 self._restart_timeout()
             super()._on_rows(stream, rows)
 
@@ -99,7 +99,7 @@ class RecordingDevice(FileStreamDevice):
         The busy record completes only after all rows are written, so nothing waits for it here.
         """
         self._restart_timeout()
-        self._rows_at_start = self._followed[0][0].rows
+        self._rows_at_start = self._main_stream.rows
         with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
 
@@ -123,7 +123,7 @@ class RecordingDevice(FileStreamDevice):
 
     def _has_no_row(self) -> bool:
         """Return whether no row has come since the acquisition started."""
-        return self._followed[0][0].rows == self._rows_at_start
+        return self._main_stream.rows == self._rows_at_start
 
     def _check_silence(self) -> None:
         self._raise_after(self.silence_limit.get(), f"no {self.row_name} in the file")
