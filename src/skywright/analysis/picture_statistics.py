@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, ArrayInput, Batch
+from skywright.errors import ConfigError
 from skywright.files.columns import Column
 
 LEVELS = 256
@@ -28,7 +29,12 @@ class PictureStatistics(Analysis[Levels]):
     ----------
     full_scale
         Highest grey level, 255 for 8-bit cameras. The last bin of the histogram includes all
-        higher levels.
+        higher levels, the first one those below 0.
+
+    Raises
+    ------
+    ConfigError
+        If `full_scale` is not a finite number above 0.
     """
 
     name = "picture_statistics"
@@ -50,6 +56,8 @@ class PictureStatistics(Analysis[Levels]):
     )
 
     def __init__(self, full_scale: float = 255.0) -> None:
+        if not 0 < full_scale < np.inf:
+            raise ConfigError(f"full_scale {full_scale:g}: expected a number above 0")
         super().__init__(full_scale=full_scale)
         self._edges = np.linspace(0, full_scale + 1, LEVELS + 1)
 
