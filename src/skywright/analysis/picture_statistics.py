@@ -11,11 +11,11 @@ from skywright.errors import ConfigError
 from skywright.files.columns import Column
 
 LEVELS = 256
-GREY = {"units": "grey levels"}
+GRAY = {"units": "grey levels"}
 
 
 class Levels(NamedTuple):
-    """What is kept of a block."""
+    """Statistic of a block: number of pictures, sum of their means, and their histogram."""
 
     n: int
     mean_sum: float
@@ -43,13 +43,13 @@ class PictureStatistics(Analysis[Levels]):
     inputs = ("image",)
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2)}
     columns = (
-        Column("mean", "<f8", attrs={**GREY, "description": "mean level"}),
-        Column("sd", "<f8", attrs={**GREY, "description": "standard deviation of the levels"}),
-        Column("darkest", "<f8", attrs=GREY),
-        Column("brightest", "<f8", attrs=GREY),
+        Column("mean", "<f8", attrs={**GRAY, "description": "mean level"}),
+        Column("sd", "<f8", attrs={**GRAY, "description": "standard deviation of the levels"}),
+        Column("darkest", "<f8", attrs=GRAY),
+        Column("brightest", "<f8", attrs=GRAY),
     )
     results = (
-        Column("mean_level", "<f8", attrs={**GREY, "description": "mean of the frames' means"}),
+        Column("mean_level", "<f8", attrs={**GRAY, "description": "mean of the frames' means"}),
         Column(
             "histogram", "<i8", (LEVELS,), attrs={"description": "pixels in 256 ranges of level"}
         ),
@@ -75,18 +75,21 @@ class PictureStatistics(Analysis[Levels]):
         }
 
     def statistic(self, members: Batch) -> Levels:
-        """Add up a block."""
+        """Return the sums over the pictures of a block."""
         return Levels(len(members), float(members["mean"].sum()), members["histogram"].sum(axis=0))
 
     def fold(self, prefix: Levels | None, statistic: Levels) -> Levels:
         """Add the next block."""
         if prefix is None:
             return statistic
-        a, b = prefix, statistic
-        return Levels(a.n + b.n, a.mean_sum + b.mean_sum, a.histogram + b.histogram)
+        return Levels(
+            prefix.n + statistic.n,
+            prefix.mean_sum + statistic.mean_sum,
+            prefix.histogram + statistic.histogram,
+        )
 
     def summarize(self, state: Levels | None) -> Mapping[str, Any]:
-        """Divide; NaN when there was no frame."""
+        """Return the mean of the means, NaN if there was no picture, and the histogram."""
         if state is None:
             return {"mean_level": np.nan, "histogram": np.zeros(LEVELS, np.int64)}
         return {"mean_level": state.mean_sum / state.n, "histogram": state.histogram}
