@@ -257,6 +257,13 @@ def test_deep_pictures_span_black_to_white() -> None:
     assert to_uint8(np.full((4, 4), 7, "u2")).max() == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_pixels_far_from_all_others_are_black_or_white() -> None:
+    sparse = np.zeros((64, 64))
+    sparse[0, :3] = np.inf, -np.inf, 1e9
+    assert to_uint8(sparse)[0, :4].tolist() == [255, 0, 255, 0]
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [((5, 48, 64), True), ((5, 48, 64, 3), True), ((5, 5, 6), False), ((5,), False),

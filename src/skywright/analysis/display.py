@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skywright.errors import DataError
 
 SHEET_GRAY = 24
-"""Gray level of the sheet between the images, 0 to 255."""
+"""Grey level of the sheet between the images, 0 to 255."""
 LABEL_PX = 14
 """Height of a label, px."""
 
@@ -17,7 +17,8 @@ LABEL_PX = 14
 def to_uint8(pixels: NDArray) -> NDArray[np.uint8]:
     """Scale an image to 8 bits.
 
-    The darkest 0.1 % of the pixels become 0, the brightest 0.1 % become 255.
+    The darkest 0.1 % of the pixels become 0, the brightest 0.1 % become 255. If all others have one
+    value, that becomes 0.
 
     Parameters
     ----------
@@ -34,7 +35,8 @@ def to_uint8(pixels: NDArray) -> NDArray[np.uint8]:
     values = pixels.astype(np.float64)
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
-    scaled = (np.nan_to_num(values, nan=low) - low) * (255 / max(high - low, 1e-300))
+    with np.errstate(over="ignore"):  # of infinite pixels, or if `high` is `low`
+        scaled = (np.nan_to_num(values, nan=low) - low) * (255 / max(high - low, 1e-300))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
@@ -51,7 +53,7 @@ def contact_sheet(
     pictures
         (H, W, 3) or (H, W) uint8 each, of any sizes.
     columns
-        Cells in a row.
+        Cells in a row; as many as there are pictures, if these are fewer.
     cell_px
         Width of a cell, px; its height is three quarters of that.
     labels
