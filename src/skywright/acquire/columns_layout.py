@@ -41,29 +41,29 @@ class Rows:
         return replace(self, identity=self.identity[rows], columns=columns)
 
 
-RowGroup = TypeVar("RowGroup", bound=Rows)
+RowsT = TypeVar("RowsT", bound=Rows)
 
 
-class RowsLayout(Layout[Any, RowGroup, WriterT]):
+class RowsLayout(Layout[Any, RowsT, WriterT]):
     """Base class of layouts whose row groups may have several rows.
 
     To record other results, override `row_group` to return a row group or None.
     """
 
-    def row_group(self, result: Any) -> RowGroup | None:
+    def row_group(self, result: Any) -> RowsT | None:
         """Return the rows of a result; None when there are none."""
-        rows: RowGroup = result
+        rows: RowsT = result
         return rows if len(rows) else None
 
-    def nbytes(self, group: RowGroup) -> int:
+    def nbytes(self, group: RowsT) -> int:
         """Return the memory that rows hold."""
         return group.nbytes
 
-    def rows(self, group: RowGroup) -> int:
+    def rows(self, group: RowsT) -> int:
         """Return the number of rows."""
         return len(group)
 
-    def select(self, group: RowGroup, rows: slice | NDArray[np.bool_]) -> RowGroup:
+    def select(self, group: RowsT, rows: slice | NDArray[np.bool_]) -> RowsT:
         """Return some of the rows."""
         return group.select(rows)
 
