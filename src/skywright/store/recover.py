@@ -100,7 +100,7 @@ def recover(directory: Path, client: Any) -> RecoveryReport:
         _move(path, journals / path.name, failures)  # it may work by now
     waiting = _uids_in(journals)
     failures |= _drain(directory, client)
-    # One that was moved since is no failure, nor one that a living process writes
+    # A journal that was moved since then has not failed, nor one that a living process writes
     failures = {path: failures[path] for path in sorted(failures) if _waits(path)}
     remaining = sorted(set(journals.glob(f"*{SUFFIX}*")) - failures.keys())
     done = _uids_in(journals / "done")
@@ -197,12 +197,12 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
         with ingest_lock(directory):
             ingester = Ingester(directory, client)
             end = time.monotonic() + WAIT_S
-            while (is_busy := _sweep(ingester)) or ingester.is_retried_soon:
-                if not is_busy and time.monotonic() > end:
-                    break
-                if not is_busy:
-                    pause(0.5)
-            return ingester.failures
+            while True:
+                if _sweep(ingester):
+                    continue
+                if not ingester.is_retried_soon or time.monotonic() > end:
+                    return ingester.failures
+                pause(0.5)
     except ConfigError as error:
         log.info("%s; the running ingester writes the journals", error)
     end, fewest = 0.0, math.inf
