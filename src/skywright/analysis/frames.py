@@ -113,8 +113,9 @@ class FrameTable:
     identity: KeyRows | None = None
     time: KeyRows | None = None
     sequence_offset: int = 0
-    _last_dropped: int = field(default=0, init=False)
-    """Highest sequence number whose values were dropped."""
+    _last_forgotten: int = field(default=0, init=False)
+    """Highest sequence number that `forget` was called for; `announced` counts it without its
+    values."""
 
     @property
     def all_in_files(self) -> list[KeyRows]:
@@ -127,7 +128,7 @@ class FrameTable:
         if in_files := self.all_in_files:
             return min(rows.count for rows in in_files)
         newest = [max(values, default=0) for values in self.values.values()]
-        last = max([*newest, self._last_dropped])
+        last = max([*newest, self._last_forgotten])
         return max(last - self.sequence_offset, 0)
 
     def values_known_until(self, start: int) -> int:
@@ -161,7 +162,7 @@ class FrameTable:
         """
         if self.values and stop:
             last = self.sequence(stop - 1, stop)[0]
-            self._last_dropped = max(self._last_dropped, last)
+            self._last_forgotten = max(self._last_forgotten, last)
             left = self.all_in_files[0].locate(stop, self.announced()) if self.all_in_files else ()
             end = min([last + 1, *(segment.sequence for segment in left)])
             for values in self.values.values():
@@ -246,7 +247,7 @@ class FrameReader(Closing):
         data = {
             name: self._rows(key_rows, start, stop) for name, key_rows in table.in_files.items()
         }
-        # A column that another reader of this process has open may lack the newest rows
+        # `_rows` may return fewer rows of one column than of another
         count = min(map(len, (identities, times, *data.values())))
         numbers = table.sequence(start, start + count)
         kept = [i for i, number in enumerate(numbers) if table.has_values(number)]
@@ -309,12 +310,16 @@ class FrameReader(Closing):
         self._readers.clear()
 
     def _rows(self, key_rows: KeyRows, start: int, stop: int) -> NDArray[Any]:
+        """Read the rows at positions `start` to `stop`.
+
+        The newest rows of a file are missing if another reader of this process has it open.
+        """
         pieces = []
         for segment in key_rows.locate(start, stop):
             rows = self._reader(segment).read(segment.dataset, segment.start, segment.stop)
             pieces.append(rows)
             if len(rows) < segment.count:
-                break  # another reader of this process has it open; later rows would move up
+                break  # the rows of the next file would take the places of the missing ones
         if not pieces:
             return np.empty(0)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
