@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard.worker_process import argument_parser
+from devices.guarded import is_ioc_lost
 from devices.sacla.operated import LIMIT_S, OperatedShots
 from skywright.processes.child import keep_stdout
 
@@ -45,7 +46,9 @@ def operate(prefix: str, request: Mapping[str, Any]) -> dict[str, str]:
         if "run" in request and not wrong:
             wrong = shots.run(request["run"])
         return {"regions": shots.regions_now(), "error": wrong}
-    except TimeoutError:
+    except Exception as error:
+        if not is_ioc_lost(error):
+            raise
         return {"error": "the IOC does not answer"}
 
 

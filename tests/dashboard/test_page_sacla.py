@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from epics.ca import ChannelAccessException
 from ioc_process import running_ioc
 from markupsafe import Markup
 from PIL import Image
@@ -34,6 +35,7 @@ from dashboard.sacla.view import (
     draw_values,
 )
 from dashboard.worker import BUFFER_BYTES, _read
+from devices.sacla.operated import OperatedShots
 from devices.sacla.view import RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
 from skywright.instruments.sacla.mean_images import autocorrelation
@@ -297,6 +299,19 @@ def test_what_an_operation_prints_is_not_in_its_answer(
         os.close(stdout)
     answer, log = capfd.readouterr()
     assert (json.loads(answer), log) == ({"regions": "S:"}, "a library prints\n")
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ChannelAccessException("disconnected")])
+def test_an_operation_says_that_the_ioc_is_lost(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def lost(shots: OperatedShots) -> str:
+        raise error
+
+    monkeypatch.setattr(OperatedShots, "wait_for_connection", lambda shots, timeout: None)
+    monkeypatch.setattr(OperatedShots, "regions_now", lost)
+    answer = operate_worker.operate("NO:SUCH:", {"remove": "spot"})
+    assert answer == {"error": "the IOC does not answer"}
 
 
 @pytest.fixture(params=[False, True], ids=["shows", "operates"])
