@@ -90,7 +90,9 @@ class LiveIoc(Generic[BoardT]):
 
     def board_of(self, site: Site) -> BoardT:
         """Return what the page keeps of it."""
-        board: BoardT = site.live.setdefault(self.name, self.make_board())
+        if self.name not in site.live:
+            site.live[self.name] = self.make_board()
+        board: BoardT = site.live[self.name]
         return board
 
     def context(self, site: Site) -> dict[str, Any]:

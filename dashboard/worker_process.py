@@ -39,7 +39,9 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def each_period(message: Callable[[], bytes], period_s: float) -> Iterator[bytes]:
-    """Yield a message each period; when the IOC does not answer, the message says so.
+    """Yield messages without end, with a pause after each.
+
+    When the IOC does not answer, the message says so.
 
     Parameters
     ----------
