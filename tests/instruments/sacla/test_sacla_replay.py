@@ -471,14 +471,14 @@ def test_live_reports_what_it_found_when_it_is_interrupted(capfd, monkeypatch, n
 
         seen = 0
 
-        def _take(self, record):
+        def _take_record(self, record):
             self.seen += 1
             if self.seen == 200:
                 workers = [each.pid for each in multiprocessing.active_children()]
                 assert workers
                 for process in (os.getpid(), *(workers if number == signal.SIGINT else ())):
                     os.kill(process, number)
-            super()._take(record)
+            super()._take_record(record)
 
     monkeypatch.setattr(live, "LiveShots", Interrupted)
     before = [signal.getsignal(each) for each in END_SIGNALS]

@@ -98,7 +98,7 @@ def run(path, frames, workers, disturb, stored=False):
 
 def replaced(pipeline, killed):
     """Take what the workers have answered; return whether others stand for the killed ones."""
-    pipeline._take(pipeline._workers.answers("none"))
+    pipeline._take_answers(pipeline._workers.answers("none"))
     return not set(killed) & set(pids(pipeline))
 
 
@@ -200,7 +200,7 @@ def test_frames_that_left_the_ring_are_counted_and_the_values_are_all_there(path
 
     def disturb(number, pipeline):
         if number == 3000:
-            pipeline._take(pipeline._workers.answers("all"))
+            pipeline._take_answers(pipeline._workers.answers("all"))
             for pid in pids(pipeline):
                 os.kill(pid, signal.SIGKILL)
 
@@ -465,7 +465,7 @@ def test_killed_workers_do_not_end_a_running_source():
     region = Region("all", settings.detectors[0], ((-1, -1), (60, -1), (60, 70), (-1, 70)))
     source = SimSource(Beamline(settings, 4), 900, speed=0)
     analysis = LiveShots(source, [region], EDGES, 120, 2)
-    take, taken = analysis._take, []
+    take, taken = analysis._take_record, []
 
     def disturb(record):
         take(record)
@@ -474,7 +474,7 @@ def test_killed_workers_do_not_end_a_running_source():
             for pid in pids(analysis._pipeline):
                 os.kill(pid, signal.SIGKILL)
 
-    analysis._take = disturb
+    analysis._take_record = disturb
     try:
         report = analysis.run().values
         images = analysis._pipeline.images[settings.detectors[0]].result()

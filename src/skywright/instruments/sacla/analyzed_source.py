@@ -1,4 +1,13 @@
-"""Shots of a source, joined by tag and analyzed: a source for the owner."""
+"""Shots of a source, joined by tag and analyzed: a source for the owner.
+
+A record takes this path: `ShotSource` -> `AnalyzedShots._take_record` -> `ShotPipeline.add` ->
+`TagJoin`. The shot that it is a part of goes on: `ShotPipeline._judge` -> `Frames.place` ->
+`Workers.analyze` -> `ShotPipeline._take_answers` -> `ShotPipeline._release` -> `Owner._receive`;
+`skywright.acquire` has the rest. Without images to analyze it goes from `_judge` to `_release`.
+
+The source's thread does all this. The thread ``sacla-poll`` takes answers of the workers too. Both
+hold the lock of `AnalyzedShots`.
+"""
 
 import logging
 import threading
@@ -107,7 +116,7 @@ class AnalyzedShots:
         """Begin to deliver shots."""
         self._deliver, self._report = deliver, report
         self._stopping.clear()
-        self._source.start(self._take, report)
+        self._source.start(self._take_record, report)
         if self._poller is None:
             self._poller = threading.Thread(target=self._poll, name="sacla-poll", daemon=True)
             self._poller.start()
@@ -302,7 +311,7 @@ class AnalyzedShots:
 
     # ---- from record to shot
 
-    def _take(self, record: Record[Any]) -> None:
+    def _take_record(self, record: Record[Any]) -> None:
         with self._lock:
             try:
                 if self._source.info is not self.info:

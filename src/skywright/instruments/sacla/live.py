@@ -109,7 +109,7 @@ class LiveShots:
         """
         self._pipeline.wait_for_workers()
         self._wanted, self._started = shots, time.perf_counter()
-        take_records(self._source, self._take, report, self._poll, self._enough)
+        take_records(self._source, self._take_record, report, self._poll, self._enough)
         with self._lock:
             self._pipeline.finish()
             return self._make_report()
@@ -128,7 +128,7 @@ class LiveShots:
         self._pipeline.close()
         self._frames.unlink()
 
-    def _take(self, record: Record[Any]) -> bool:
+    def _take_record(self, record: Record[Any]) -> bool:
         """Take in a record; return whether enough shots have passed."""
         with self._lock:
             if not self._pipeline.join.records:

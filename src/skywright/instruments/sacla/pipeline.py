@@ -295,7 +295,7 @@ class ShotPipeline:
         """As `finish`, but the block of tags stays open: the next run goes on with it."""
         self._judge(self.join.finish())
         self._hand_over()
-        self._take(self._workers.answers("all"))
+        self._take_answers(self._workers.answers("all"))
         for series in [*self._ending.values(), self._series]:
             series.merge()
         self._fold()
@@ -303,7 +303,7 @@ class ShotPipeline:
     def poll(self) -> None:
         """Hand over what has gathered and take what the workers have found; for live displays."""
         self._hand_over()
-        self._take(self._workers.answers("none"))
+        self._take_answers(self._workers.answers("none"))
         for series in [*self._ending.values(), self._series]:
             series.merge(1)
         self._fold()
@@ -440,7 +440,7 @@ class ShotPipeline:
             self._end_block()
             self._pending.block = block
         while not self._frames.has_room(self._chunks):
-            self._take(self._workers.answers("one"))
+            self._take_answers(self._workers.answers("one"))
 
     def _hand_over(self) -> None:
         """Give the pending shots to the worker of their block."""
@@ -455,14 +455,14 @@ class ShotPipeline:
         chunk = Chunk(
             _identities(pending), _laser_on(pending.shots), pending.places, pending.regions
         )
-        self._take(self._workers.analyze(pending.block, number, chunk))
+        self._take_answers(self._workers.analyze(pending.block, number, chunk))
 
     def _end_block(self, is_wanted: bool = True) -> None:
         """Hand over what is pending, and ask the worker of its block for the partial result."""
         self._hand_over()
         block, self._pending.block = self._pending.block, None
         if block is not None and block[1] in self._series.open_blocks:
-            self._take(self._workers.end_block(block, is_wanted))
+            self._take_answers(self._workers.end_block(block, is_wanted))
 
     def _begin_series(self, recording: int) -> None:
         """Sum the next shots up in images of their own.
@@ -482,7 +482,7 @@ class ShotPipeline:
 
     # ---- from the workers to the results
 
-    def _take(self, answers: Iterable[Answer]) -> None:
+    def _take_answers(self, answers: Iterable[Answer]) -> None:
         self._answers.extend(answers)
         while self._answers:
             answer = self._answers.popleft()
