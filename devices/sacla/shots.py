@@ -28,6 +28,9 @@ from skywright.instruments.sacla.moments import Moments
 from skywright.waiting import pause
 
 NAN = float("nan")
+BESIDE = ("regions", "images", "frames")
+"""Kinds of the files that the IOC opens beside that of the rows; the last one only if it keeps
+frames."""
 ANY_DELAY = math.inf
 """Not NaN: a signal that is set to NaN never has the value it was set to, so the set never ends."""
 SHOTS_MIN = 10
@@ -76,7 +79,7 @@ class Shots(FileStreamDevice):
     shapes = Cpt(EpicsSignalRO, "Shapes_RBV", kind=Kind.omitted)
     profile_rings = Cpt(EpicsSignalRO, "ProfileRings_RBV", kind=Kind.omitted)
     rate = Cpt(EpicsSignalRO, "Rate_RBV", kind=Kind.omitted)
-    next_tag = Cpt(EpicsSignalRO, "NextTag_RBV", kind=Kind.omitted)
+    next_identity = Cpt(EpicsSignalRO, "NextIdentity_RBV", kind=Kind.omitted)
     regions = Cpt(Setting, "Regions", kind=Kind.config, string=True)
     regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV", kind=Kind.omitted)
     bins = Cpt(Setting, "Bins", kind=Kind.config, string=True)
@@ -128,11 +131,11 @@ class Shots(FileStreamDevice):
             ("scanned",),
             lambda: self._files_of("", 0),
         )
-        columns_beside: dict[str, Callable[[], Any]] = {
-            "regions": lambda: region_columns(self._regions(), self._shapes()),
-            "images": lambda: image_columns(self._shapes()),
-            "frames": lambda: frame_columns(self._shapes()),
-        }
+        columns_beside: tuple[Callable[[], Any], ...] = (
+            lambda: region_columns(self._regions(), self._shapes()),
+            lambda: image_columns(self._shapes()),
+            lambda: frame_columns(self._shapes()),
+        )
         self.region_sets, self.images, self.frames = (
             FileStream(
                 self,
@@ -141,7 +144,7 @@ class Shots(FileStreamDevice):
                 columns,
                 files=partial(self._files_of, kind, place),
             )
-            for place, (kind, columns) in enumerate(columns_beside.items(), 1)
+            for place, (kind, columns) in enumerate(zip(BESIDE, columns_beside, strict=True), 1)
         )
         self._row_at = 0.0
         """Time of the last shot in the file, or of kickoff."""
@@ -162,8 +165,8 @@ class Shots(FileStreamDevice):
         name = f"{self.name}-{uuid.uuid4()}"
         self._record(self.rows, self.plugin.captured, name, beside_rows)
         path = Path(self.rows.file)
-        for stream, _ in beside_rows:
-            stream.begin(str(sibling(path, stream.name.rsplit("_", 1)[1])))
+        for kind, (stream, _) in zip(BESIDE, beside_rows, strict=False):
+            stream.begin(str(sibling(path, kind)))
 
     def unstage(self) -> list[Any]:
         """Close the files; does not fail when the IOC is gone."""
@@ -182,7 +185,15 @@ class Shots(FileStreamDevice):
                 self._wait_for_rows(stream, captured)
 
     def _files_of(self, kind: str, place: int) -> list[tuple[str, int]]:
-        """Return the files of a stream, one for each run of the facility, with their first rows."""
+        """Return the files of a stream, one for each run of the facility, with their first rows.
+
+        Parameters
+        ----------
+        kind
+            One of `BESIDE`; empty for the files of the rows.
+        place
+            Place of the stream among the counts in ``Files_RBV``.
+        """
         try:
             # Asked, not monitored: it must be at least as new as the number of rows.
             text = str(self._read_now(self.files))
@@ -285,9 +296,10 @@ class Shots(FileStreamDevice):
         if not 0 <= region < regions:
             raise ConfigError(f"{self.name}.region = {region}, expected 0 to {regions - 1}")
         pause(float(self.settle_time.get()))
-        run = int(self._read_now(self.run_number))  # before the tag, which is of this run or later
-        first_tag, row = float(self._read_now(self.next_tag)), self.rows.rows
-        point = Point(region, run, first_tag, *self._stage_range())
+        # Before the identity, which is of this run or a later one
+        run = int(self._read_now(self.run_number))
+        first, row = float(self._read_now(self.next_identity)), self.rows.rows
+        point = Point(region, run, first, *self._stage_range())
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
@@ -327,15 +339,15 @@ class Point:
     ----------
     region
         Position in the region set.
-    run, first_tag
+    run, first
         Shots of this run of the facility with a lower identity came before the point. The tags of a
         later run may begin anew.
     low, high
         Of the delay of the stage, ps.
     """
 
-    def __init__(self, region: int, run: int, first_tag: float, low: float, high: float) -> None:
-        self._region, self._run, self._first = region, run, first_tag
+    def __init__(self, region: int, run: int, first: float, low: float, high: float) -> None:
+        self._region, self._run, self._first = region, run, first
         self._low, self._high = low, high
         self._set_number = -1
         """Number of the set of regions."""

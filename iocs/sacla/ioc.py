@@ -51,7 +51,7 @@ from skywright.processes.options import limited, positive_number
 
 POST_PAUSE_S = 0.085
 """Pause between two updates of counts and curves, s; with the time of the posts, ten a second."""
-SHOWN_PERIOD_S = 1.0
+DISPLAY_PERIOD_S = 1.0
 """Time between two updates of images and of recent shots, s."""
 BLOCK_WAIT_S = 0.5
 """Longest time that an update of images waits for the next block of shots, s."""
@@ -153,7 +153,7 @@ class SaclaIOC(OwnerGroup):
     run_number = readback(0, name="Run_RBV")
     high_tag = readback(0, name="HighTag_RBV")
     tag = readback(-1.0, precision=0, name="Tag_RBV")
-    next_tag = readback(0.0, precision=0, name="NextTag_RBV")
+    next_identity = readback(0.0, precision=0, name="NextIdentity_RBV")
     take_shots = choice(RUN, put=_put_run, name="TakeShots")
     rate = readback(0.0, precision=2, units="Hz", name="Rate_RBV")
     lost = readback(0.0, precision=0, name="Lost_RBV")
@@ -210,7 +210,7 @@ class SaclaIOC(OwnerGroup):
         if self.auto_start:
             await self.in_thread(self.shots.owner.start)
         await asyncio.gather(
-            self._post_forever(POST_PAUSE_S, 0.5), self._show_forever(), self.delay.serve()
+            self._post_forever(POST_PAUSE_S, 0.5), self._display_forever(), self.delay.serve()
         )
 
     def close(self) -> None:
@@ -247,7 +247,7 @@ class SaclaIOC(OwnerGroup):
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
         await post_pair(self.take_shots, int(state.running))
-        await post(self.next_tag, float(shots.source.next_identity))
+        await post(self.next_identity, float(shots.source.next_identity))
         region_set = shots.source.region_set
         if region_set.number != self.regions_number.value:  # a run may change the set too
             await self.regions.readback.write(format_regions(region_set.regions))
@@ -266,7 +266,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.frame_rows, frames)
         await self.recording.post_recording(
             rows,
-            sum(shots.shots.lost.values()),
+            sum(shots.rows.lost.values()),
             capturing,
             lambda: shots.is_recording,
             shots.error,
@@ -279,11 +279,11 @@ class SaclaIOC(OwnerGroup):
         if len(curves["on_n"]) and curves["on_n"].shape[1] == len(edges) - 1:
             await pvs.post_curves(self.curve, edges, curves)
 
-    async def _show_forever(self) -> None:
+    async def _display_forever(self) -> None:
         """Post images and recent shots, in a task of its own, so that no curve waits for them.
 
-        They are posted once per `SHOWN_PERIOD_S`. An image changes with each block of shots, and a
-        block of an octal takes a little more than a second. So the task waits for the next block,
+        They are posted once per `DISPLAY_PERIOD_S`. An image changes with each block of shots, and
+        a block of an octal takes a little more than a second. So the task waits for the next block,
         at most `BLOCK_WAIT_S`. An image that has not changed for a second is posted as soon as it
         changes, and the first image of a recording at once.
         """
@@ -293,10 +293,10 @@ class SaclaIOC(OwnerGroup):
             begun, count = loop.time(), await self.in_thread(self._shots_in_image)
             if count != shots:
                 shots, changed = count, begun
-            await self._run_guarded(self._show)
+            await self._run_guarded(self._post_display)
             await asyncio.sleep(POST_PAUSE_S)
-            while loop.time() < begun + SHOWN_PERIOD_S + BLOCK_WAIT_S:
-                is_due = loop.time() >= changed + SHOWN_PERIOD_S or not shots
+            while loop.time() < begun + DISPLAY_PERIOD_S + BLOCK_WAIT_S:
+                is_due = loop.time() >= changed + DISPLAY_PERIOD_S or not shots
                 if is_due and await self.in_thread(self._shots_in_image) != shots:
                     break
                 await asyncio.sleep(POST_PAUSE_S)
@@ -306,11 +306,11 @@ class SaclaIOC(OwnerGroup):
         return self.shots.source.shots_in_image(name) if name is not None else 0
 
     def _displayed_detector(self) -> str | None:
-        """Return the detector whose images are shown; None: there is none."""
+        """Return the detector whose images are displayed; None: there is none."""
         names = list(self.shots.shapes)
         return names[min(self.shown_detector.readback.value, len(names) - 1)] if names else None
 
-    async def _show(self) -> None:
+    async def _post_display(self) -> None:
         await post(self.rate, round(self.shots.rate_hz, 2))
         regions, recent = self.shots.recent_shots()
         place = max(min(self.shown_region.readback.value, len(regions) - 1), 0)

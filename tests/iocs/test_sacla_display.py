@@ -11,7 +11,7 @@ from ioc_process import running_ioc
 from support.waiting import until
 
 from iocs.sacla import ioc as sacla_ioc
-from iocs.sacla.ioc import POST_PAUSE_S, SHOWN_PERIOD_S
+from iocs.sacla.ioc import DISPLAY_PERIOD_S, POST_PAUSE_S
 from iocs.sacla.pvs import IMAGE_PIXELS, thinned, thinning
 from skywright.errors import ConfigError
 
@@ -54,7 +54,7 @@ def test_display_has_its_own_pace_and_a_client_that_sleeps_costs_no_shot():
         until(lambda: (accepted.get() or 0) > before + 480, 120, "more shots are analyzed")
         elapsed = time.monotonic() - started
         # Some shots share an update: display follows its own clock, and not the shots.
-        for group, period in (("Curve", POST_PAUSE_S), ("Mean", SHOWN_PERIOD_S)):
+        for group, period in (("Curve", POST_PAUSE_S), ("Mean", DISPLAY_PERIOD_S)):
             updates = sum(at > started for at in seen[group])
             assert 1 <= updates <= elapsed / period + 2
         shape = [epics.caget(f"{ioc.prefix}Mean:{key}_RBV") for key in ("rows", "columns")]

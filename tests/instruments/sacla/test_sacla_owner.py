@@ -211,7 +211,7 @@ def test_recordings_of_another_thread_and_a_path_that_cannot_be_written(
     thread.start()
     thread.join()
     source.shot(0)
-    until(lambda: owner.shots.rows_readable == 1, 60, "the shot is in the file")
+    until(lambda: owner.rows.rows_readable == 1, 60, "the shot is in the file")
     owner.stop_recording()
 
 
@@ -229,7 +229,7 @@ def test_a_source_that_cannot_start_leaves_no_recording_open(
     assert not owner.is_recording
     assert owner.start_recording(tmp_path / "b.h5") == ""
     source.shot(0)
-    until(lambda: owner.shots.rows_readable == 1, 60, "the shot is in the next file")
+    until(lambda: owner.rows.rows_readable == 1, 60, "the shot is in the next file")
     owner.close()
 
 
@@ -273,7 +273,7 @@ def test_a_recorded_mask_gives_the_sums_again_from_the_frames(
     until(lambda: items(owner) == 4, 60, "the shots are through")
     owner.stop_recording()
     sets = sibling(path, "regions")
-    columns = owner.regions.layout.columns
+    columns = owner.region_sets.layout.columns
     row = {
         each.path: column(sets, each.path, REGIONS_NUMBER.path)
         for each in columns  # type: ignore[attr-defined]
@@ -321,7 +321,7 @@ def test_a_mask_of_a_larger_detector_that_is_away_is_recorded(
     assert owner.error == ""
     row = {
         each.path: column(sibling(path, "regions"), each.path, REGIONS_NUMBER.path)
-        for each in owner.regions.layout.columns  # type: ignore[attr-defined]
+        for each in owner.region_sets.layout.columns  # type: ignore[attr-defined]
     }
     assert read_regions(first_row(row)) == (mask, DOTS)
 

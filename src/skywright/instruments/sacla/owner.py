@@ -86,9 +86,10 @@ class _PublishingOwner(Owner[AnalyzedShot, AnalyzedShot]):
 class ShotOwner:
     """Owns analyzed shots and records them.
 
-    A recording has four files: a row for each shot, the region sets of these rows, running images,
-    and the frames of one in `frames_every` shots. When the facility begins a run, the recording
-    goes on in four new files of the same columns.
+    A recording has four files, each with a recorder: `rows` has a row for each shot, `region_sets`
+    the region sets of these rows, `images` the running images, and `frames` the frames of one in
+    `frames_every` shots. When the facility begins a run, the recording goes on in four new files of
+    the same columns.
 
     Parameters
     ----------
@@ -116,14 +117,14 @@ class ShotOwner:
         self._image_period_s = image_period_s
         shapes = self.shapes
         self.frames_every, self._frames_bytes = frames_every, frames_bytes
-        rows = ShotsLayout(source.info.shot_rules)
-        self.shots: Recorder[AnalyzedShot, Rows] = Recorder(rows, changed=changed)
-        self.regions: Recorder[AnalyzedShot, Rows] = Recorder(RegionsLayout(), changed=changed)
+        layout = ShotsLayout(source.info.shot_rules)
+        self.rows: Recorder[AnalyzedShot, Rows] = Recorder(layout, changed=changed)
+        self.region_sets: Recorder[AnalyzedShot, Rows] = Recorder(RegionsLayout(), changed=changed)
         self.frames: Recorder[AnalyzedShot, Rows] = Recorder(FramesLayout(shapes), changed=changed)
         self.images: Recorder[Any, Rows] = Recorder(ImagesLayout(shapes), changed=changed)
         self._all: tuple[Recorder[Any, Any], ...] = (
-            self.shots,
-            self.regions,
+            self.rows,
+            self.region_sets,
             self.images,
             self.frames,
         )
@@ -131,7 +132,7 @@ class ShotOwner:
         self.owner = _PublishingOwner(
             source,
             endpoints=[self],
-            recorders=[self.regions, self.shots, self.frames],
+            recorders=[self.region_sets, self.rows, self.frames],
             changed=changed,
             name="sacla",
             item_name="shot",
@@ -265,7 +266,7 @@ class ShotOwner:
         self._updates = itertools.count()
         # Regions and detectors may be others than at the recording before.
         self._rings, self._file_shapes = source.rings, self.shapes
-        wanted: list[Recorder[Any, Any]] = [self.shots, self.regions, self.images]
+        wanted: list[Recorder[Any, Any]] = [self.rows, self.region_sets, self.images]
         if self.frames_every:
             self.frames.every = self.frames_every
             shot_bytes = 4 * sum(rows * columns for rows, columns in self.shapes.values())
@@ -284,9 +285,9 @@ class ShotOwner:
     ) -> str:
         """Open the files of a part; all recorders are stopped. Return why it failed, else ""."""
         self._set_layouts()
-        self.regions.layout = RegionsLayout(self._room, self._mask_bytes, self._number)
+        self.region_sets.layout = RegionsLayout(self._room, self._mask_bytes, self._number)
         self.images.layout = ImagesLayout(self._file_shapes)
-        names = {self.regions: "regions", self.frames: "frames", self.images: "images"}
+        names = {self.region_sets: "regions", self.frames: "frames", self.images: "images"}
         error = ""
         with self._parts_lock:
             for recorder in self._all:  # also of one that is not opened: its rows are in `first`
@@ -305,7 +306,7 @@ class ShotOwner:
         """Set the layouts of the present run; files that have no row yet are made with them."""
         number, rules = self._number, self.source.info.shot_rules
         measuring = self.source.measuring
-        self.shots.layout = ShotsLayout(rules, self._room, self._rings, number)
+        self.rows.layout = ShotsLayout(rules, self._room, self._rings, number)
         self.frames.layout = FramesLayout(self._file_shapes, rules, number, measuring)
 
     def _open_next_part(self) -> None:
