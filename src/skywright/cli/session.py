@@ -368,19 +368,21 @@ def _run_ipython(received: list[int]) -> None:
         config.InteractiveShellApp.matplotlib = "auto"
     app = TerminalIPythonApp.instance(config=config)
     app.initialize(argv=[])
-    assert app.shell is not None
+    shell = app.shell
+    assert shell is not None
 
     def end_on_signal(_: object) -> None:
-        if received:  # IPython goes on after any exception of a line, also this one
-            sys.exit(128 + received[0])
+        if received:  # IPython goes on after any exception of a line, also that of the signal
+            shell.ask_exit()
 
-    app.shell.events.register("post_run_cell", end_on_signal)
-    namespace = app.shell.user_ns
+    shell.events.register("post_run_cell", end_on_signal)
+    namespace = shell.user_ns
     load_profile(namespace)
     engine, analyses = namespace["RE"], live_analyses(namespace)  # IPython empties it at the end
     show_banner(namespace)
     try:
-        app.start()
+        with suppress(SystemExit):  # of a signal that has come at the prompt
+            app.start()
     finally:
         end_session(engine, analyses)
-    end_process()
+    end_process(128 + received[0] if received else 0)

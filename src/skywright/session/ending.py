@@ -39,7 +39,11 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
     if engine.state not in ("idle", "panicked"):
         paused = "paused " if engine.state == "paused" else ""
         typer.echo(f"aborting the {paused}run", err=True)
-        engine.abort("the session ended")
+        try:
+            engine.abort("the session ended")
+        except Exception:
+            if engine.state != "idle":  # else the plan has ended in this moment
+                raise
         # It returns at once if the plan was not paused
         if not wait_with_message(
             partial(_is_idle, engine), "the plan to clean up", CLEANUP_LIMIT_S, "Ctrl-C ends it"
