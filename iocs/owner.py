@@ -44,8 +44,8 @@ class OwnerGroup(PVGroup):
         """Error of the last posting, by the method that failed."""
         self._error_until = 0.0
         """Time of the loop until which the message PV has the last error."""
-        self._message_posted: tuple[str, int] = ("", 0)
-        """Argument of the last `post_message` that was posted."""
+        self._message: tuple[str, int] = ("", 0)
+        """Arguments of the last `post_message`."""
 
     def wake_posting(self) -> None:
         """Wake the posting, if it has begun; may be called from any thread."""
@@ -90,11 +90,11 @@ class OwnerGroup(PVGroup):
 
     async def post_message(self, message: str, severity: int) -> None:
         """Post the message of the owner; while an error is shown, only if it is a new alarm."""
-        new = message, int(severity)
+        before, self._message = self._message, (message, int(severity))
         shows_error = asyncio.get_running_loop().time() < self._error_until
-        if shows_error and (not severity or new == self._message_posted):
+        if shows_error and (not severity or self._message == before):
             return
-        self._message_posted = new
+        self._error_until = 0.0
         for channel in self.message_channels:
             await post(channel, message, severity)
 

@@ -304,6 +304,14 @@ def test_a_variable_without_the_wrong_key_is_not_blamed_for_the_file(
         settings_of(tmp_path, '[store]\ntiled_port = "x"')
 
 
+def test_a_variable_with_a_wrong_parameter_of_an_analysis_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYWRIGHT_PSSS__SPECTRA__SATURATION", "high")
+    with pytest.raises(ConfigError, match=r"^SKYWRIGHT_PSSS__SPECTRA__SATURATION: .*'high'"):
+        settings_of(tmp_path, "[metadata]\nsample = 1")
+
+
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_entry(_: int) -> None:
         raise KeyError("getpwuid(): uid not found: 12345")

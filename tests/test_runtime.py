@@ -133,6 +133,7 @@ def test_the_state_file_is_what_others_were_promised(tmp_path: Path) -> None:
         "EPICS_CA_ADDR_LIST": "127.0.0.1:5064 ioc7:5064",
         "EPICS_CA_AUTO_ADDR_LIST": "NO",
         "EPICS_CA_MAX_ARRAY_BYTES": "40000000",
+        "EPICS_CA_NAME_SERVERS": "",
         "EPICS_CA_REPEATER_PORT": "5065",
     }
     assert written["children"]["axis"] == {

@@ -207,15 +207,19 @@ def test_a_demo_that_raises_has_a_result_that_says_why(
     def break_down(session: Any) -> list[DemoResult]:
         raise ZeroDivisionError("one by zero")
 
-    for name, run in {"refuses": refuse, "breaks": break_down}.items():
+    def use_a_plan(session: Any) -> list[DemoResult]:
+        return session["center_loop"]()
+
+    runs = {"refuses": refuse, "breaks": break_down, "lacks": use_a_plan}
+    for name, run in runs.items():
         made = types.ModuleType(f"demo_that_{name}")
         made.run = run  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, made.__name__, made)
-    monkeypatch.setattr(
-        __main__, "demos", lambda: {name: f"demo_that_{name}" for name in ("refuses", "breaks")}
-    )
+    monkeypatch.setattr(__main__, "demos", lambda: {name: f"demo_that_{name}" for name in runs})
     (refused,) = __main__.run_demo("refuses", {})
     (broken,) = __main__.run_demo("breaks", {})
+    (lacking,) = __main__.run_demo("lacks", __main__.SessionNames())
+    assert "the session has no center_loop; logs/demo.log " in lacking.result["why"]
     assert not refused.ok
     assert refused.result["why"] == "SampleError: no pin"
     assert broken.result["why"] == "ZeroDivisionError: one by zero"

@@ -80,6 +80,14 @@ def test_a_closed_terminal_ends_programs_that_do_not_watch_their_stdin(tmp_path:
         assert not sleep.is_running()
 
 
+def test_an_up_that_is_killed_takes_programs_along_that_do_not_watch_their_stdin(
+    tmp_path: Path,
+) -> None:
+    with running_up("--only", "silent", **write_beamline(tmp_path, SERVICES)) as up:
+        up.end(signal.SIGKILL)
+        assert up.left() == []
+
+
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     text = '[services.other]\ncommand = ["no-such-program"]\n'
     done = run("up", "--only", "other", **write_beamline(tmp_path, text))

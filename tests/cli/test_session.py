@@ -326,6 +326,90 @@ def test_an_interrupted_plan_gets_its_stop_document(
     assert "stop abort" in said
 
 
+ENDLESS = """
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky import RunEngine
+from skywright.config import load_settings
+from skywright.processes.stack import attach
+
+settings = load_settings()
+stack = attach(settings.directory)
+RE = RunEngine({})
+RE.subscribe(lambda name, doc: print("document", name, doc.get("exit_status", ""), flush=True))
+
+
+@bpp.run_decorator()
+def wait():
+    def forever():
+        while True:
+            yield from bps.checkpoint()
+            yield from bps.sleep(0.05)
+
+    def clean_up():
+        print("cleaning up", flush=True)
+        yield from bps.sleep(1.0)
+
+    yield from bpp.finalize_wrapper(forever(), clean_up())
+"""
+"""Start-up file of a session with a plan that does not end by itself."""
+
+
+def test_a_signal_ends_a_console_in_which_a_plan_runs(
+    beamline: dict[str, str], tmp_path: Path
+) -> None:
+    import pexpect
+
+    (tmp_path / "00-engine.py").write_text(ENDLESS)
+    child = pexpect.spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "session"],
+        env={
+            **os.environ,
+            **beamline,
+            "TERM": "dumb",
+            "HOME": str(tmp_path),
+            "SKYWRIGHT_PROFILE": str(tmp_path),
+        },
+        dimensions=(50, 140),
+        encoding="utf-8",
+        timeout=50,
+    )
+    try:
+        child.expect(r"In \[1\]")
+        child.sendline("RE(wait())")
+        child.expect("document start")
+        child.kill(signal.SIGTERM)
+        child.expect("cleaning up")
+        child.expect("document stop")
+        child.expect(pexpect.EOF)
+    finally:
+        child.close()
+    assert child.exitstatus == 128 + signal.SIGTERM
+
+
+def test_a_second_signal_does_not_break_off_the_abort_of_the_first(
+    beamline: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "00-engine.py").write_text(ENDLESS)
+    with forked.start(
+        [*COMMAND, "session", "-c", "RE(wait())"],
+        env={**os.environ, **beamline, "SKYWRIGHT_PROFILE": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line.strip())
+            if line.startswith(("document start", "cleaning up")):
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said[-2] == "cleaning up"
+    assert said[-1].startswith("document stop")
+
+
 def test_a_session_that_is_killed_takes_its_beamline_along(tmp_path: Path) -> None:
     environment = write_fake_beamline(tmp_path)
     (tmp_path / "profile").mkdir()

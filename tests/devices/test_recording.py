@@ -7,12 +7,16 @@ from unittest.mock import Mock
 import bluesky.plan_stubs as bps
 import pytest
 from bluesky.utils import MsgGenerator
+from ioc_process import running_ioc
 from ophyd.sim import SynSignal
 from support.documents import Documents, of
 
 from devices.file_stream import FilePlugin, FileStream
 from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
+from devices.recording_camera import RecordingCamera
+from plans.pictures import take_pictures, watch_camera
 from skywright.errors import ConfigError, HardwareError
+from skywright.files.areadetector import IMAGE
 from skywright.files.stream_columns import StreamColumn
 
 
@@ -96,3 +100,29 @@ def test_two_runs_may_share_a_recording(RE: Any, documents: Documents) -> None:
     assert [doc["run_start"] for doc in resources] == [doc["uid"] for doc in starts]
     indices = [doc["indices"] for doc in of(documents, "stream_datum")]
     assert indices == [{"start": row, "stop": row + 3} for row in (0, 3, 6, 9)]
+
+
+class OtherCamera(RecordingCamera):
+    """A camera with areaDetector's PVs, of another maker."""
+
+    def columns(self, shape: tuple[int, ...]) -> tuple[StreamColumn, ...]:
+        return (StreamColumn("image", IMAGE, "|u1", shape, 1),)
+
+
+def test_a_camera_of_another_maker_steps_and_flies(
+    RE: Any, documents: Documents, tmp_path: Path
+) -> None:
+    with running_ioc("iocs.axis", "--fps", "40", "--size", "352x240") as ioc:
+        camera = OtherCamera(ioc.prefix, assets=tmp_path, name="other")
+        RE(take_pictures(camera, 2))
+        RE(watch_camera(camera, 0.5))
+    rows = [0, 0]
+    starts = [start["uid"] for start in of(documents, "start")]
+    runs = {each["uid"]: starts.index(each["run_start"]) for each in of(documents, "descriptor")}
+    for datum in of(documents, "stream_datum"):
+        indices = datum["indices"]
+        rows[runs[datum["descriptor"]]] += indices["stop"] - indices["start"]
+    assert rows[0] == 2
+    assert rows[1] > 2
+    (key,) = {each["data_key"] for each in of(documents, "stream_resource")}
+    assert key == "other_image"

@@ -144,6 +144,20 @@ def test_the_reason_of_a_refused_put_stays_until_a_device_asks_for_it() -> None:
     assert asyncio.run(shown()) == [refused, refused, "the disk is full", "idle"]
 
 
+def test_an_alarm_that_returns_is_shown_at_once_and_its_end_too() -> None:
+    async def shown() -> list[str]:
+        group, seen = Speaking("T:"), []
+        await group.post_message("the cable is out", 2)
+        await group.post_error("Length: 3, expected 8 to 4096")
+        for message, severity in (("idle", 0), ("the cable is out", 2), ("idle", 0)):
+            await group.post_message(message, severity)
+            seen.append(group.message.value)
+        return seen
+
+    refused = "Length: 3, expected 8 to 4096"
+    assert asyncio.run(shown()) == [refused, "the cable is out", "idle"]
+
+
 def test_an_event_that_does_not_come_is_waited_for_no_longer_than_that() -> None:
     asyncio.run(asyncio.wait_for(wait_at_most(0.01, asyncio.Event()), LIMIT_S))
 

@@ -70,7 +70,7 @@ def session(
     from skywright.session.profile import startup_directory
 
     logging.getLogger("bluesky").addFilter(_is_not_abort)
-    _exit_on_signals()
+    received = _exit_on_signals()
     settings = load_settings(config)
     name = "-c"
     source: str | bytes | None = code
@@ -86,27 +86,38 @@ def session(
     locks.hold_lock(settings.directory / stack.SESSION_LOCK, "session")
     ensure_beamline(settings)
     if program is None:
-        _run_ipython()
+        _run_ipython(received)
     else:
         _run_code(program, name)
 
 
-def _exit_on_signals() -> None:
+def _exit_on_signals() -> list[int]:
     """End by an exception on SIGTERM, and when the terminal is closed, so that a run is aborted.
 
-    Else a camera would go on recording without a session.
+    Else a camera would go on recording without a session. The first signal ends it: another one
+    would break off the abort. When a terminal is closed, kernel and shell may send one each.
+
+    Returns
+    -------
+    list of int
+        The signals that have come.
     """
     terminals = [number for number in (0, 1, 2) if os.isatty(number)]
+    received: list[int] = []
 
-    def hang_up(number: int, _frame: FrameType | None) -> None:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for terminal in terminals:  # a print to one that is gone would raise before the abort
-            os.dup2(nowhere, terminal)
-        sys.exit(128 + number)
+    def end(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for terminal in terminals:  # a print to one that is gone would raise before the abort
+                os.dup2(nowhere, terminal)
+        received.append(number)
+        if len(received) == 1:
+            sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup starts it
-        signal.signal(signal.SIGHUP, hang_up)
+        signal.signal(signal.SIGHUP, end)
+    return received
 
 
 def _is_not_abort(record: logging.LogRecord) -> bool:
@@ -341,7 +352,8 @@ def _read_script(script: Path) -> bytes:
         raise ConfigError(f"{script}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _run_ipython() -> None:
+def _run_ipython(received: list[int]) -> None:
+    """Run the console; `received` gets the signals that end the session."""
     from IPython.terminal.ipapp import TerminalIPythonApp
     from traitlets.config import Config
 
@@ -356,13 +368,21 @@ def _run_ipython() -> None:
         config.InteractiveShellApp.matplotlib = "auto"
     app = TerminalIPythonApp.instance(config=config)
     app.initialize(argv=[])
-    assert app.shell is not None
-    namespace = app.shell.user_ns
+    shell = app.shell
+    assert shell is not None
+
+    def end_on_signal(_: object) -> None:
+        if received:  # IPython goes on after any exception of a line, also that of the signal
+            shell.ask_exit()
+
+    shell.events.register("post_run_cell", end_on_signal)
+    namespace = shell.user_ns
     load_profile(namespace)
     engine, analyses = namespace["RE"], live_analyses(namespace)  # IPython empties it at the end
     show_banner(namespace)
     try:
-        app.start()
+        with suppress(SystemExit):  # of a signal that has come at the prompt
+            app.start()
     finally:
         end_session(engine, analyses)
-    end_process()
+    end_process(128 + received[0] if received else 0)

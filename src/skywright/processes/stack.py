@@ -66,6 +66,7 @@ def client_environment(addresses: list[str], repeater_port: int = 0) -> dict[str
         **repeater,
         "EPICS_CA_ADDR_LIST": " ".join(addresses),
         "EPICS_CA_AUTO_ADDR_LIST": "NO",
+        "EPICS_CA_NAME_SERVERS": "",  # those of the facility would be searched too
         "EPICS_CA_MAX_ARRAY_BYTES": str(ARRAY_BYTES_MAX),
     }
 

@@ -2,10 +2,12 @@
 
 Each service has one asyncio task. Each child leads its own process group, so the terminal's Ctrl-C
 reaches the supervisor alone. The child's stderr goes to a log file. Its stdin is a pipe that closes
-when the supervisor ends, also by SIGKILL; the child then ends too (`lifecycle.end_with_parent`).
+when the supervisor ends, also by SIGKILL; the child then ends too (`lifecycle.end_with_parent`). A
+program without a ready line need not watch its stdin; the kernel ends it.
 """
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -38,6 +40,9 @@ end within 5 s."""
 UNANSWERED_MAX = 4
 """Number of requests in a row without an answer after which an HTTP server is killed. One alone may
 be due to a machine that was suspended."""
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+"""Of <linux/prctl.h>: the signal that the kernel sends when the parent has ended."""
 Report = Callable[[str, str], None]
 """Called with the name of a service and a message for the user."""
 
@@ -369,9 +374,19 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
                 **service.environment,
             },
             process_group=0,
+            preexec_fn=None if service.ready_line else _end_with_this_process,
         )
         own_ends.pop_all()
     return _Process(handle, stdin_write, reader, transport)
+
+
+def _end_with_this_process() -> None:
+    """Let the kernel terminate a new child when this process has ended, however (Linux only).
+
+    For programs of others: ours end when their stdin is closed.
+    """
+    if (prctl := getattr(LIBC, "prctl", None)) is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _facts_or_end(process: _Process) -> dict[str, Any] | None:

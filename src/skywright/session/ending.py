@@ -10,10 +10,13 @@ from typing import Any
 import typer
 
 from skywright.callbacks.worker_supervisor import END_LIMIT_S
+from skywright.waiting import wait_until
 from skywright.words import counted
 
 logger = logging.getLogger(__name__)
 
+CLEANUP_LIMIT_S = 30.0
+"""Maximum time to wait for the end of a plan that is aborted, s: of devices that do not answer."""
 ANALYSIS_LIMIT_S = 30.0
 """Maximum time to wait for each analysis, s."""
 QUIET_S = 1.0
@@ -21,9 +24,10 @@ QUIET_S = 1.0
 
 
 def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
-    """Abort a run that Ctrl-C has paused, and wait for the analyses of the runs.
+    """Abort a run that is open, and wait for the analyses of the runs.
 
-    The abort unstages the devices and writes the stop document.
+    The abort unstages the devices and writes the stop document. Ctrl-C has paused the run; a signal
+    that ends the session leaves it running.
 
     Parameters
     ----------
@@ -32,9 +36,19 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
     analyses
         The live analyses.
     """
-    if engine.state != "idle":
-        typer.echo("aborting the paused run", err=True)
-        engine.abort("the session ended")
+    if engine.state not in ("idle", "panicked"):
+        paused = "paused " if engine.state == "paused" else ""
+        typer.echo(f"aborting the {paused}run", err=True)
+        try:
+            engine.abort("the session ended")
+        except Exception:
+            if engine.state != "idle":  # else the plan has ended in this moment
+                raise
+        # It returns at once if the plan was not paused
+        if not wait_with_message(
+            partial(_is_idle, engine), "the plan to clean up", CLEANUP_LIMIT_S, "Ctrl-C ends it"
+        ):
+            logger.error("the plan has not cleaned up; look whether its devices are at rest")
     for analysis in analyses:
         what = f"the analysis {analysis.name} of {counted(len(analysis.unfinished), 'run')}"
         if not wait_with_message(
@@ -95,6 +109,10 @@ def wait_with_message(
         return wait(limit_s)
     except KeyboardInterrupt:
         return False
+
+
+def _is_idle(engine: Any, limit_s: float) -> bool:
+    return wait_until(lambda: bool(engine.state == "idle"), limit_s)
 
 
 def _have_ended(threads: Sequence[threading.Thread], limit_s: float) -> bool:

@@ -33,6 +33,13 @@ from skywright.session.profile import load_profile
 logger = logging.getLogger(__name__)
 
 
+class SessionNames(dict[str, Any]):
+    """The names of a session; one that is missing is an error that says where the reason is."""
+
+    def __missing__(self, name: str) -> Any:
+        raise SkywrightError(f"the session has no {name}; logs/demo.log says what was left out")
+
+
 def main(file: Path, names: Sequence[str]) -> None:
     """Start the beamline, load the profile, run the demos; write the results of each to `file`."""
     steps_to_stdout()
@@ -42,7 +49,7 @@ def main(file: Path, names: Sequence[str]) -> None:
         with step("starts"):
             ensure_beamline(load_settings(), lambda ready: report_step("starts", progress=ready))
         with step("session starts"):
-            session = load_profile()
+            session = SessionNames(load_profile())
     except SkywrightError as error:
         for name in names:
             append_results([failed_demo(name, f"{type(error).__name__}: {error}")], file)
