@@ -39,7 +39,7 @@ INTEGERS: Mapping[ChannelType, type[np.integer[Any]]] = {
     ChannelType.INT: np.int16,
     ChannelType.LONG: np.int32,
 }
-"""Integers that a PV of a type holds. Channel Access carries other numbers in place of larger ones."""
+"""Integers that PVs hold. In place of a larger number, Channel Access would carry another one."""
 
 
 class TextOrCode(NamedTuple):

@@ -209,7 +209,7 @@ def _are_there(images: h5py.Dataset, ids: NDArray[np.int64]) -> NDArray[np.bool_
 
 
 def _is_compact(images: h5py.Dataset) -> bool:
-    """Return whether pictures lie as ``bs h5 --compact`` writes them, which flags no missing one."""
+    """Return whether pictures are stored as by ``bs h5 --compact``, which marks no missing one."""
     beside = (*ID_NAMES, PRESENT)
     is_flagged = any(name in images.parent for name in beside)
     return images.parent.name == "/data" and ID_NAMES[0] in images.file and not is_flagged
