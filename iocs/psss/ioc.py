@@ -149,6 +149,11 @@ class PsssIOC(OwnerGroup):
                 continue
             await post(edge.setpoint, edge.setpoint.value if refused else used, severity)
 
+    def average_over(self, pulses: int) -> None:
+        """Average over the last N pulses; the averages begin again, and the PVs say so at once."""
+        self.service.averages.set_pulses(pulses)
+        self._averages_behind = True
+
     async def record_background(self, pulses: int) -> None:
         """Use the mean of the next pulses as background, and store it; 0 cancels a recording."""
         recorder = self.service.background_recorder

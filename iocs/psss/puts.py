@@ -33,6 +33,13 @@ CLOSE_LIMIT_S = 3.0
 SEARCH_S = 3.0
 """Time after which PVs that do not answer are reported, s."""
 INPUTS = ("ymin", "ymax", "axis")
+INTEGERS: Mapping[ChannelType, type[np.integer[Any]]] = {
+    ChannelType.CHAR: np.uint8,
+    ChannelType.ENUM: np.uint16,
+    ChannelType.INT: np.int16,
+    ChannelType.LONG: np.int32,
+}
+"""Integers that PVs hold. In place of a larger number, Channel Access would carry another one."""
 
 
 class TextOrCode(NamedTuple):
@@ -256,7 +263,13 @@ def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
     """Return a value in the type of a PV of another IOC, which has `count` elements."""
     if not isinstance(value, TextOrCode):
         # The old service put what fits too; an IOC refuses more.
-        return np.atleast_1d(value)[:count]
+        data = np.atleast_1d(value)[:count]
+        if kind in INTEGERS:
+            limits = np.iinfo(INTEGERS[kind])
+            wrong = data[~((data >= limits.min) & (data <= limits.max))]
+            if len(wrong):
+                raise ValueError(f"a PV of {kind.name} does not hold {wrong[0]:g}")
+        return data
     letters = value.text.encode("latin-1", "replace")
     if kind is ChannelType.STRING:
         return [letters[:39]]

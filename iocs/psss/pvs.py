@@ -99,7 +99,7 @@ async def _put_every(obj: Any, instance: Any, value: int) -> None:
 
 async def _put_average(obj: Any, instance: Any, value: int) -> None:
     await checked(1, AVERAGE_MAX)(obj, instance, value)
-    obj.parent.ioc.service.averages.set_pulses(value)
+    obj.parent.ioc.average_over(value)
 
 
 class Spectra(PVGroup):

@@ -378,7 +378,15 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
 
 
 def whole_tile(source: ShotSource) -> Region:
-    """Return a region that holds all pixels of the first detector."""
+    """Return a region that holds all pixels of the first detector.
+
+    Raises
+    ------
+    ConfigError
+        If the source has no detector.
+    """
+    if not source.info.tiles:
+        raise ConfigError(f"source {source.name}: there is no detector, and the IOC needs one")
     name, tile = next(iter(source.info.tiles.items()))
     rows, columns = tile.bad.shape
     corners = ((-0.5, -0.5), (columns - 0.5, -0.5), (columns - 0.5, rows - 0.5), (-0.5, rows - 0.5))

@@ -245,6 +245,28 @@ def test_a_number_of_another_type_is_put(
     until(lambda: service.averages.get().pulses == 1)
 
 
+def test_averages_that_begin_again_are_posted_before_the_next_pulse(
+    ioc: PsssIOC, service: Service, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psss_ioc, "AVERAGE_PERIOD_S", 0.0)
+    taken(service, source, 1, PICTURE)
+    until(lambda: service.averages.get().pulses == 1)
+
+    async def posted() -> tuple[int, float]:
+        await ioc._post()
+        await ioc._post()  # the averages are posted after the pulse
+        return ioc.spectra.average_pulses.value, ioc.spectra.average_center.value
+
+    async def puts() -> None:
+        pulses, center = await posted()
+        assert (pulses, np.isfinite(center)) == (1, True)
+        await ioc.spectra.average_n.setpoint.write(7)
+        pulses, center = await posted()
+        assert (pulses, np.isfinite(center)) == (0, False)
+
+    asyncio.run(puts())
+
+
 @pytest.mark.parametrize(
     ("dtype", "data_type"), [(">i4", ChannelType.LONG), (">u2", ChannelType.ENUM)]
 )

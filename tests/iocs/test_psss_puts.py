@@ -76,6 +76,24 @@ def test_of_a_spectrum_that_does_not_fit_the_first_columns_are_put() -> None:
         np.testing.assert_array_equal(data, np.arange(min(count, 300)))
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (17_950_000_000.0, ChannelType.LONG),
+        (np.nan, ChannelType.LONG),
+        (np.array([1.0, 40_000.0]), ChannelType.INT),
+        (-1.0, ChannelType.CHAR),
+        (70_000, ChannelType.ENUM),
+    ],
+)
+def test_a_number_that_a_pv_cannot_hold_is_not_put(value: Any, kind: ChannelType) -> None:
+    """Channel Access would carry another number: -2147483648 for a pulse id."""
+    with pytest.raises(ValueError, match=f"a PV of {kind.name} does not hold"):
+        _as_its_type(value, kind, 2)
+    np.testing.assert_array_equal(_as_its_type(value, ChannelType.DOUBLE, 2), np.atleast_1d(value))
+    np.testing.assert_array_equal(_as_its_type(100.5, kind, 2), [100.5])
+
+
 def test_a_roi_pv_without_an_element_ends_nothing(processor: Processor) -> None:
     puts = Puts(processor, names("NOT:THERE:"))
     puts._take("ymin", np.array([]))

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import epics
 import numpy as np
@@ -113,3 +114,10 @@ def test_a_region_whose_name_has_a_blank_is_refused_at_the_start(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["iocs.sacla", region, *size])
     with pytest.raises(ConfigError, match="ROI 'my spot': expected a name without blanks"):
         sacla_ioc.main()
+
+
+def test_a_file_without_detectors_is_refused_at_the_start():
+    """The command line replays it; the PVs and the columns of the IOC are of detectors."""
+    source = SimpleNamespace(name="replay", info=SimpleNamespace(tiles={}))
+    with pytest.raises(ConfigError, match="source replay: there is no detector"):
+        sacla_ioc.whole_tile(source)

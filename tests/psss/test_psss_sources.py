@@ -417,6 +417,21 @@ def test_replay_leaves_out_pulses_that_were_recorded_without_a_picture(flags, tm
     ]
 
 
+def test_replay_leaves_out_the_zeros_of_bs_h5_compact(tmp_path):
+    """The writer fills up missing pictures with zeros, and its compact files do not say which."""
+    path, images = tmp_path / "a.h5", IMAGES + np.uint16(1)
+    images[[0, 2]] = 0
+    with h5py.File(path, "w") as file:
+        file["pulse_id"] = [11, 12, 13, 14]
+        file["data/CAM:FPICTURE"] = images
+    source = ReplaySource(path, rate_hz=0)
+    source.open()
+    pulses = [pulse for pulse in take(source, 6) if pulse is not None]
+    source.halt()
+    assert [pulse.pulse_id for pulse in pulses] == [12, 14, 16]
+    assert (np.array([pulse.image for pulse in pulses]) == images[[1, 3, 1]]).all()
+
+
 def test_replay_takes_large_integer_times_for_ns(tmp_path):
     times = [0, 10 * 10**9, 20 * 10**9, 30 * 10**9]
     source = ReplaySource(write(tmp_path / "a.h5", time=times), rate_hz=0)

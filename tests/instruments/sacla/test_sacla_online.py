@@ -498,6 +498,17 @@ def test_a_camera_has_gain_1_and_no_threshold(facility):
     assert info.pixel_rules.photon_ev == 10000.0
 
 
+def test_an_mpccd_without_gain_is_reported(facility):
+    """Its sums are not in eV, and its recordings cannot be replayed before the gain is added."""
+    ccd = "MPCCD-1N0-M06-009"
+    made(facility, 20, detectors=(A,), cameras=(ccd, "OPAL-234363"))
+    with Reading(online(detectors=(A, ccd, "OPAL-234363")), shots=20) as reading:
+        reading.until_ended()
+    trouble = f"gain of {ccd}: no mp_absgain: gain 1 and no threshold are used"
+    assert [text for text in reading.reports if "gain" in text] == [f"{trouble}; trying again"]
+    assert reading.source.trouble == trouble
+
+
 def test_a_slow_analysis_loses_images_and_takes_no_memory(facility):
     facility.reset(**SMALL)
     facility.advance(1)

@@ -226,6 +226,18 @@ def test_a_broken_file_is_one_line_and_status_2(tmp_path, run, breaker, names):
 
 
 @pytest.mark.parametrize("command", ["replay", "live"])
+def test_a_region_beside_its_detector_is_reported(tmp_path, run, command, caplog):
+    path = make_replay(tmp_path / "run.h5", 0, 20)
+    speed = ("--speed", 0) if command == "live" else ()
+    off = ("off", "MPCCD-A", [(30, 5), (40, 5), (40, 15)])  # of 30 columns
+    code, out, _ = run(path, *speed, rois=[ROIS[0], off], command=command)
+    assert (code, json.loads(out)["rois"]["off"]["npixels"]) == (0, 0)
+    (message,) = caplog.messages
+    assert message.startswith("ROI off: no pixel of MPCCD-A is inside, expected corners x,y in")
+    assert message.endswith("its sums are 0")
+
+
+@pytest.mark.parametrize("command", ["replay", "live"])
 def test_a_camera_without_gain_has_gain_1_and_no_threshold(tmp_path, run, command, caplog):
     path = make_replay(tmp_path / "run.h5", 0, 100, detectors=("OPAL-234363",))
     roi, speed = ("a", "OPAL-234363", ROIS[0][2]), ("--speed", 0) if command == "live" else ()
@@ -399,6 +411,7 @@ def test_a_recorded_source_is_replayed_with_the_numbers_of_its_live_analysis(
     path = make_replay(tmp_path / "run.h5", 5, 200)
     expected, _ = report(path)
     assert record(["--source", "replay", "--file", str(path)], tmp_path / "copy.h5") == 0
+    assert capfd.readouterr().err == ""  # the end of the file is no trouble
     found, _ = report(tmp_path / "copy.h5")
     assert found == expected
     plain, _ = plain_replay(tmp_path / "copy.h5", ROIS, np.linspace(-2, 3, 7).tolist(), 120)

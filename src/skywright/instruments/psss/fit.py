@@ -45,8 +45,9 @@ NOISE_ONLY = 1.3
 CORRELATED = 1.5
 """The uncertainties include the long-range variance of the residuals if its ratio to the variance
 of single columns is above this."""
-FEWEST_FOR_NOISE = 32
-"""Least number of dark, and of bright, columns from which their noise is estimated."""
+FEWEST_DARK, FEWEST_BRIGHT = 32, 8
+"""Least number of dark, and of bright, columns from which their noise is estimated. A peak of a
+self-seeded pulse has few bright columns."""
 SIGNIFICANT = 5.0
 """An amplitude below this multiple of its uncertainty is no signal."""
 
@@ -258,9 +259,9 @@ def noise_model(g: Floats, r: Floats, amplitude: float) -> tuple[float, float]:
         high_g += is_high * g[i]
     n = max(r.size - 2, 1)
     whole = max((dark + dim + high) / (6.0 * n), (1e-7 * amplitude) ** 2)
-    if n_dark < FEWEST_FOR_NOISE:
+    if n_dark < FEWEST_DARK:
         dark, dark_g, n_dark = dark + dim, dark_g + dim_g, n - n_high
-    if n_dark < FEWEST_FOR_NOISE or n_high < FEWEST_FOR_NOISE:
+    if n_dark < FEWEST_DARK or n_high < FEWEST_BRIGHT:
         return whole, 0.0
     mean_dark, mean_high = dark / (6.0 * n_dark), high / (6.0 * n_high)
     g_dark, g_high = dark_g / n_dark, high_g / n_high

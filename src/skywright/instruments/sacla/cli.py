@@ -267,7 +267,9 @@ def record(
         settings = cast("SaclaSource", shots_source).settings
         beamline, ids = settings.beamline, settings.equipment.of_beamline(settings.beamline)
     with closing(shots_source):
-        count = record_replay(shots_source, out, shots, most_gb * 1e9, beamline or 3, _show, ids)
+        count = record_replay(
+            shots_source, out, shots, most_gb * 1e9, beamline or 3, _show_trouble, ids
+        )
     typer.echo(f"{out}: {count} records")
 
 

@@ -3,6 +3,7 @@
 Stored and running shots go through the same pipeline.
 """
 
+import logging
 import math
 import time
 from collections import Counter, deque
@@ -29,6 +30,8 @@ from skywright.instruments.sacla.shot_curves import DEFAULT_HITS, Hits, ShotCurv
 from skywright.instruments.sacla.shot_images import BLOCK_TAGS, ShotImages
 from skywright.instruments.sacla.shots import EQUIPMENT, Verdict
 from skywright.instruments.sacla.workers import MISSING, Answer, Chunk, make_workers
+
+logger = logging.getLogger(__name__)
 
 ROW_KEYS = ("sum_ev", "photons", "photon_hist")
 """Columns of a region, found in the image."""
@@ -108,6 +111,11 @@ class ShotPipeline:
     ) -> None:
         self.binned_by = binned_by
         self.regions = check_regions(regions, info)
+        for region in self.regions:
+            try:
+                check_have_pixels([region], info)
+            except ConfigError as error:  # the report of a region without pixels has zeros
+                logger.error("%s; its sums are 0", error)
         self.region_set = RegionSet(0, self.regions)
         self.info, self.edges = info, edges
         self.join: TagJoin[Any] = TagJoin(info.channels, info.run, window, info.grid)

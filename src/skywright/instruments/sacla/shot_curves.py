@@ -188,7 +188,7 @@ class ShotCurves(Analysis[CurveSums]):
 
     def statistic(self, members: Batch) -> CurveSums:
         """Compute the moments of a block."""
-        number = int(members[self.block_setting][0])
+        number = int(members[self.block_setting].max(initial=0))
         # A shot that lacks the frame of another detector is not accepted, and its regions count.
         is_measured = (members["photon_hist"][:, :, 0] >= 0).any(axis=1)
         members = members.take(members["accepted"].astype(bool) | is_measured)
@@ -238,7 +238,10 @@ class ShotCurves(Analysis[CurveSums]):
     def summarize(self, state: CurveSums | None) -> Mapping[str, Any]:
         """Return curves with standard errors, correlation, histogram and counts."""
         if state is None:
-            state = self._nothing()
+            rows = {key: np.empty(0) for key in self.inputs}
+            rows["sum_ev"] = np.empty((0, self._regions))
+            rows["photon_hist"] = np.empty((0, self._regions, HISTOGRAM_BINS))
+            state = self.statistic(Batch(np.empty(0, np.int64), np.empty(0), rows))
         found: dict[str, Any] = {}
         shape = (self._regions, 2, self._bins)
         mean = state.curves.means()[NORM].reshape(shape)
@@ -261,16 +264,6 @@ class ShotCurves(Analysis[CurveSums]):
         found["hit_rate_sem"] = np.sqrt(rate * (1 - rate) / np.maximum(measured, 1))
         names = ("n_on", "n_off", "n_unknown", "n_outside")
         return found | dict(zip(names, state.counts, strict=True))
-
-    def _nothing(self) -> CurveSums:
-        return CurveSums(
-            _empty(self._regions * 2 * self._bins),
-            _empty(self._regions),
-            np.zeros((self._regions, HISTOGRAM_BINS), np.int64),
-            np.zeros((2, self._regions), np.int64),
-            np.zeros(4, np.int64),
-            0,
-        )
 
 
 def _empty(bins: int) -> Moments:

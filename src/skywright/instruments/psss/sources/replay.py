@@ -39,7 +39,7 @@ class ReplaySource(PacedSource[Pulse]):
     The times of the file are those of the first turn; later pulses have no time.
     Pictures that are not taken in time count as lost, ``late``. A pulse whose picture cannot be
     read comes without it, and is reported. Pulses that were recorded without a picture are left
-    out.
+    out; in files of ``bs h5 --compact`` these are the ones whose picture has zeros only.
 
     Parameters
     ----------
@@ -73,6 +73,7 @@ class ReplaySource(PacedSource[Pulse]):
         self._rows: NDArray[np.int64] = np.empty(0, np.int64)
         """Places of the pictures in the dataset."""
         self._times: NDArray[np.int64] | None = None
+        self._zeros_are_missing = False
 
     def open(self) -> None:
         """Open the file. The next picture is the one after the last that was played.
@@ -86,6 +87,7 @@ class ReplaySource(PacedSource[Pulse]):
                 self._ids, self._rows = _ids(images)
                 times = _times(images)
                 self._times = None if times is None else times[self._rows]
+                self._zeros_are_missing = _is_compact(images)
             except ConfigError:
                 raise
             except Exception as error:  # h5py raises many kinds for a damaged file
@@ -116,6 +118,8 @@ class ReplaySource(PacedSource[Pulse]):
                 image.flags.writeable = False
             except (OSError, RuntimeError) as error:  # a chunk that cannot be decompressed
                 self.report(f"{self.path}: picture {row} cannot be read ({error})")
+            if self._zeros_are_missing and image is not None and not image.any():
+                return None
             time_ns = None if self._times is None or turn else int(self._times[index])
             pulse_id = int(self._ids[index]) + turn * span
             return Pulse(pulse_id, time_ns, image, has_unusable_picture=image is None)
@@ -202,6 +206,13 @@ def _are_there(images: h5py.Dataset, ids: NDArray[np.int64]) -> NDArray[np.bool_
     if isinstance(of_pulses, h5py.Dataset) and of_pulses.shape == ids.shape:
         return np.asarray((ids != 0) | (of_pulses[()] == 0))
     return np.ones(len(ids), np.bool_)
+
+
+def _is_compact(images: h5py.Dataset) -> bool:
+    """Return whether pictures are stored as by ``bs h5 --compact``, which marks no missing one."""
+    beside = (*ID_NAMES, PRESENT)
+    is_flagged = any(name in images.parent for name in beside)
+    return images.parent.name == "/data" and ID_NAMES[0] in images.file and not is_flagged
 
 
 def _times(images: h5py.Dataset) -> NDArray[np.int64] | None:
