@@ -18,7 +18,7 @@ from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
     from skywright.instruments.epu.agent import Agent
-    from skywright.instruments.epu.watch.ingest import Outcome
+    from skywright.instruments.epu.watch.importer import Outcome
     from skywright.instruments.epu.watch.watcher import Watcher
 
 app = typer.Typer(add_completion=False)
