@@ -394,6 +394,30 @@ def test_instructions_are_carried_out_once_and_acknowledged(local: Database, api
     agent.close()
 
 
+def test_a_session_that_an_operator_closes_stays_closed(
+    local: Database, api: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(agent_module, "RETRY_S", (0.01, 0.05))
+    caplog.set_level(logging.ERROR, agent_module.__name__)
+
+    def sessions() -> set[str]:
+        found = httpx.get(f"{api.url}/debug/sessions").json()["active_sessions"]
+        return {session["session_id"] for session in found}
+
+    def started() -> Agent:
+        agent = Agent(local, ApiSettings(api.url), agent_id="scope", session_id="night")
+        agent.start()
+        until(lambda: "night" in sessions())
+        return agent
+
+    agent = started()
+    assert httpx.delete(f"{api.url}/debug/sessions/night/close").status_code == 200
+    until(lambda: "Session night is not active" in caplog.text)
+    assert "night" not in sessions()
+    agent.close()
+    started().close()  # whoever starts an agent again wants its session
+
+
 def test_information_and_settings_are_answered(
     local: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,18 +182,21 @@ class Agent:
         return "/agent/{}/session/{}".format(*names)
 
     def _take(self) -> None:
-        wait = RETRY_S[0]
+        wait, is_made = RETRY_S[0], False
+        session = {"session_id": self.session_id, "agent_id": self.agent_id}
         while not self._stop.is_set():
             try:
                 answer_unfinished(self._database, f"{self._path}/instructions")
-                session = {"session_id": self.session_id, "agent_id": self.agent_id}
-                self._client.request("POST", "/debug/sessions/create", session)
+                if not is_made:  # one that an operator closes later stays closed
+                    made = self._client.request("POST", "/debug/sessions/create", session)
+                    is_made = made.is_success
                 with self._client.stream(f"{self._path}/instructions/stream", SILENCE_S) as stream:
                     wait = RETRY_S[0]
                     for event in events(stream.iter_lines()):
                         self._event(event)
                         if event["type"] == "error":
                             wait = RETRY_S[1]  # asking again soon does not help
+                            is_made = "not found" not in str(event.get("message"))
                         if self._stop.is_set():
                             return
             except ServerUnavailableError as error:
