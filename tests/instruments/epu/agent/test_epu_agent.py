@@ -694,3 +694,28 @@ def test_a_watched_directory_arrives_whole(
     for row in httpx.get(f"{api.url}/micrographs").json():
         for field in ("defocus", "applied_defocus", "dose", "detector_name", "image_size_x"):
             assert row[field] == by_uuid[row["uuid"]][field], field
+
+
+HURRIED = """
+from skywright.instruments.epu.agent import Agent
+
+Agent.close.__defaults__ = (0.0,)
+"""
+"""At the end there is no time left to send."""
+
+
+def test_a_watch_that_ends_by_itself_sends_all(api: Any, tmp_path: Path, test_data: Path) -> None:
+    sample = test_data / "epu" / "synthetic-sample"
+    command = [sys.executable, "-c", HURRIED + WATCH, "epu", "watch", str(sample)]
+    options = ["--idle-exit", "0", "--database", f"{tmp_path}/watch.sqlite"]
+    done = subprocess.run(
+        [*command, *options, "--api-url", api.url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = json.loads((test_data / "epu" / "synthetic-sample.expected.json").read_text())
+    micrographs = [row["id"] for grid in expected["grids"] for row in grid["micrographs"]]
+    assert set(stored(api.url)) >= set(micrographs)

@@ -77,6 +77,8 @@ class Agent:
         self._handlers = {**own, **(handlers or {})}
         self.away: str | None = None
         """Why the API cannot be reached; None where it can."""
+        self._is_failing = False
+        """Whether the last try to send has failed, for whatever reason."""
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._threads = [
@@ -96,6 +98,12 @@ class Agent:
     def offer(self, result: object) -> None:
         """Send now what a watcher has committed."""
         self.wake()
+
+    def wait_until_sent(self, stopped: threading.Event) -> None:
+        """Wait until all that can be sent is sent, sending fails, or `stopped` is set."""
+        while not self._is_failing and self._uploader.pending() > self._uploader.waiting:
+            if stopped.wait(IDLE_S):
+                return
 
     def close(self, drain: float = 5.0) -> int:
         """Send what is left for at most `drain` seconds, then end.
@@ -152,7 +160,9 @@ class Agent:
             try:
                 while self._uploader.upload():
                     self._report(None)
+                self._is_failing = False
             except Exception as error:
+                self._is_failing = True
                 if stopping:
                     return
                 if isinstance(error, ServerUnavailableError):
