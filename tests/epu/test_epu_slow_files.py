@@ -85,7 +85,7 @@ def test_a_disk_that_rounds_times_hides_no_change(root, tmp_path, monkeypatch, g
     """A polled file may be changed, and keep its size, before its time is another one."""
     now_ns = [1_800_000_001_500_000_000]
     clock = SimpleNamespace(time=time.time, time_ns=lambda: now_ns[0])
-    monkeypatch.setattr("skywright.instruments.epu.watch.ingest.time", clock)
+    monkeypatch.setattr("skywright.instruments.epu.watch.importer.time", clock)
     path = next(root.rglob("Data/*.xml"))
     rounded_s = now_ns[0] // 1_000_000_000 // grain_s * grain_s
     os.utime(path, (rounded_s, rounded_s))

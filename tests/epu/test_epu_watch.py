@@ -26,7 +26,7 @@ from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.cli_watch import EventLines, default_database
 from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.watch.changes import Changes, PollingSource
-from skywright.instruments.epu.watch.ingest import Event, Outcome
+from skywright.instruments.epu.watch.importer import Event, Outcome
 from skywright.instruments.epu.watch.memory import Memory, load_memory
 from skywright.instruments.epu.watch.watcher import Watcher
 
@@ -181,7 +181,7 @@ def test_restart_reads_nothing_twice(root, database, monkeypatch):
     first = Watcher(root, database)
     first.run(idle_exit=0)
     before = recorded(database, root)
-    monkeypatch.setattr("skywright.instruments.epu.watch.ingest.read_file", None)
+    monkeypatch.setattr("skywright.instruments.epu.watch.importer.read_file", None)
     again = Watcher(root, database)
     again.run(idle_exit=0)
     assert again.state.sequence == 0
@@ -253,7 +253,7 @@ def test_a_tree_keeps_its_uuids(root, database, monkeypatch, version, is_moved):
     run_steps(in_order(root, writes[: len(writes) // 2], random.Random(5)), 0)
     with monkeypatch.context() as older:
         if version == "older":
-            older.setattr(Memory, "place", lambda memory, path: path)
+            older.setattr(Memory, "portable_path", lambda memory, path: path)
         Watcher(root, database).run(idle_exit=0)
     if is_moved:
         (root.parent / "elsewhere").mkdir()
@@ -439,17 +439,17 @@ def test_two_copies_of_a_session_are_two_grids(root, database):
 def test_database_away_for_a_while(root, database, monkeypatch):
     from sqlalchemy.exc import OperationalError
 
-    from skywright.instruments.epu.watch import store, watcher
+    from skywright.instruments.epu.watch import merger, watcher
 
     monkeypatch.setattr(watcher, "DATABASE_RETRY_S", 0.05)
-    original, failures = store.record_files, [1, 2, 3]
+    original, failures = merger.record_files, [1, 2, 3]
 
     def fail(*arguments):
         if failures and failures.pop():
             raise OperationalError("x", {}, Exception("no route"))
         return original(*arguments)
 
-    monkeypatch.setattr(store, "record_files", fail)
+    monkeypatch.setattr(merger, "record_files", fail)
     check(database, root, follow(root, database, "in_order", "before", 9), 9)
     assert failures == []
 
@@ -459,7 +459,7 @@ def test_a_database_that_comes_back_between_two_tries_gets_all_of_a_batch(
 ):
     from sqlalchemy.exc import OperationalError
 
-    from skywright.instruments.epu.watch import ingest, store, watcher
+    from skywright.instruments.epu.watch import importer, merger, watcher
 
     monkeypatch.setattr(watcher, "DATABASE_RETRY_S", 0.0)
     writes = small_visit(9)
@@ -482,8 +482,8 @@ def test_a_database_that_comes_back_between_two_tries_gets_all_of_a_batch(
         monkeypatch.setattr(module, name, fail)
 
     following = Watcher(root, database)
-    once(store, "record_files")  # at the end of the first transaction
-    once(ingest, "load_memory")  # the database is still away when the watcher reads it anew
+    once(merger, "record_files")  # at the end of the first transaction
+    once(importer, "load_memory")  # the database is still away when the watcher reads it anew
     following.run(idle_exit=0)
     assert away == ["record_files", "load_memory"]
     assert comparable(recorded(database, root)) == comparable(read_document(root))
@@ -492,13 +492,13 @@ def test_a_database_that_comes_back_between_two_tries_gets_all_of_a_batch(
 def test_a_database_that_goes_away_after_a_commit_keeps_its_events(root, database, monkeypatch):
     from sqlalchemy.exc import OperationalError
 
-    from skywright.instruments.epu.watch import ingest, watcher
+    from skywright.instruments.epu.watch import importer, watcher
 
     monkeypatch.setattr(watcher, "DATABASE_RETRY_S", 0.0)
     run_steps(in_order(root, small_visit(9), random.Random(9)), 0)
     odd = next(root.rglob("Metadata/*.dm"))
     odd.write_text("<Other/>")
-    original, failures = ingest.record_files, [1]
+    original, failures = importer.record_files, [1]
 
     def fail(*arguments):
         if failures:
@@ -506,7 +506,7 @@ def test_a_database_that_goes_away_after_a_commit_keeps_its_events(root, databas
             raise OperationalError("x", {}, Exception("no route"))
         return original(*arguments)
 
-    monkeypatch.setattr(ingest, "record_files", fail)  # where files that cannot be read are noted
+    monkeypatch.setattr(importer, "record_files", fail)  # where files that cannot be read are noted
     events: list[Event] = []
     following = Watcher(root, database, on_commit=lambda outcome: events.extend(outcome.events))
     following.run(idle_exit=0)
@@ -520,7 +520,7 @@ def test_a_database_that_goes_away_after_a_commit_keeps_its_events(root, databas
 def test_a_start_without_database_leaves_nothing_open(root, database, monkeypatch):
     from sqlalchemy.exc import OperationalError
 
-    from skywright.instruments.epu.watch import ingest
+    from skywright.instruments.epu.watch import importer
 
     watcher = Watcher(root, database)
     watcher.run(idle_exit=0)
@@ -530,7 +530,7 @@ def test_a_start_without_database_leaves_nothing_open(root, database, monkeypatc
         def away(*arguments):
             raise OperationalError("x", {}, Exception("no route"))
 
-        patched.setattr(ingest, "load_memory", away)
+        patched.setattr(importer, "load_memory", away)
         with pytest.raises(OperationalError):
             watcher.run(idle_exit=0)
         with pytest.raises(OperationalError):

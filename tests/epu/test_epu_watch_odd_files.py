@@ -69,12 +69,12 @@ def test_a_file_replaced_before_its_failure_is_recorded_is_read_again(root, data
 
 
 def test_a_file_without_permission_is_tried_again_and_stops_no_other(root, database, monkeypatch):
-    from skywright.instruments.epu.watch import ingest
+    from skywright.instruments.epu.watch import importer
 
     run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
     locked = sorted(root.rglob("Data/*.xml"))[3]
     path = locked.relative_to(root).as_posix()
-    original, tries = ingest.read_file, []
+    original, tries = importer.read_file, []
 
     def read_file(path, kind):
         if path == locked:
@@ -82,7 +82,7 @@ def test_a_file_without_permission_is_tried_again_and_stops_no_other(root, datab
             raise PermissionError(13, "Permission denied", str(path))
         return original(path, kind)
 
-    monkeypatch.setattr(ingest, "read_file", read_file)
+    monkeypatch.setattr(importer, "read_file", read_file)
     following = Following(root, database, rescan=0)
     watcher = following.watcher
     others = len(list(root.rglob("Data/*.xml"))) - 1
@@ -103,11 +103,11 @@ def test_a_file_whose_permission_comes_after_the_last_try_is_recorded(
     root, database, monkeypatch, restarted
 ):
     """The permission changes neither size nor time of the file."""
-    from skywright.instruments.epu.watch import backlog, ingest
+    from skywright.instruments.epu.watch import backlog, importer
 
     run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
     locked = sorted(root.rglob("Data/*.xml"))[3]
-    read_file, access = ingest.read_file, os.access
+    read_file, access = importer.read_file, os.access
 
     def refuse(path, kind):
         if path == locked:
@@ -115,7 +115,7 @@ def test_a_file_whose_permission_comes_after_the_last_try_is_recorded(
         return read_file(path, kind)
 
     monkeypatch.setattr(backlog, "GIVE_UP_S", 0.0)
-    monkeypatch.setattr(ingest, "read_file", refuse)
+    monkeypatch.setattr(importer, "read_file", refuse)
     monkeypatch.setattr(
         os, "access", lambda path, mode: (path != locked or mode != os.R_OK) and access(path, mode)
     )
@@ -143,11 +143,11 @@ def test_a_file_that_is_forbidden_though_its_permissions_allow_it_is_not_tried_f
     root, database, monkeypatch
 ):
     """On CIFS, with SELinux and on Windows `os.access` may say so, and the watch must end."""
-    from skywright.instruments.epu.watch import backlog, ingest
+    from skywright.instruments.epu.watch import backlog, importer
 
     run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
     locked = sorted(root.rglob("Data/*.xml"))[3]
-    original, tries = ingest.read_file, []
+    original, tries = importer.read_file, []
 
     def read_file(path, kind):
         if path == locked:
@@ -156,7 +156,7 @@ def test_a_file_that_is_forbidden_though_its_permissions_allow_it_is_not_tried_f
         return original(path, kind)
 
     monkeypatch.setattr(backlog, "GIVE_UP_S", 0.0)
-    monkeypatch.setattr(ingest, "read_file", read_file)
+    monkeypatch.setattr(importer, "read_file", read_file)
     following = Following(root, database, rescan=0.05)
     watcher = following.watcher
     following.wait_for(lambda: watcher.unreadable and not len(watcher.backlog))

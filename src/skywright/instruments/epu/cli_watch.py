@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import sys
+import threading
 from contextlib import ExitStack
 from dataclasses import asdict
 from io import FileIO
@@ -18,7 +19,7 @@ from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
     from skywright.instruments.epu.agent import Agent
-    from skywright.instruments.epu.watch.ingest import Outcome
+    from skywright.instruments.epu.watch.importer import Outcome
     from skywright.instruments.epu.watch.watcher import Watcher
 
 app = typer.Typer(add_completion=False)
@@ -131,11 +132,19 @@ def watch(
         watcher = Watcher(directory, opened, polling)
         source = TreeSource(watcher, idle_exit=idle_exit)
         owner = TreeOwner(source, endpoints)
-        call_on_end_signal(source.request_stop)
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            source.request_stop()
+
+        call_on_end_signal(stop)
         owner.start()
         while not source.ended.wait(1.0):  # without a limit Windows would not see Ctrl-C
             pass
         owner.close()
+        if agent is not None:
+            agent.wait_until_sent(stopped)
         if source.error is not None:
             raise typer.Exit(1)  # the log has it
         if as_json:

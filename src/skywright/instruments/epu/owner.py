@@ -17,7 +17,7 @@ from skywright.instruments.epu.decisions.decider import Decider
 from skywright.instruments.epu.decisions.policy import Suggestion, make_policy
 from skywright.instruments.epu.runs.tracked import LEASE_S, TrackedGrids
 from skywright.instruments.epu.section import EpuSettings
-from skywright.instruments.epu.watch.ingest import Outcome
+from skywright.instruments.epu.watch.importer import Outcome
 from skywright.instruments.epu.watch.owner import TreeOwner, TreeSource
 from skywright.instruments.epu.watch.watcher import Watcher
 

@@ -394,6 +394,30 @@ def test_instructions_are_carried_out_once_and_acknowledged(local: Database, api
     agent.close()
 
 
+def test_a_session_that_an_operator_closes_stays_closed(
+    local: Database, api: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(agent_module, "RETRY_S", (0.01, 0.05))
+    caplog.set_level(logging.ERROR, agent_module.__name__)
+
+    def sessions() -> set[str]:
+        found = httpx.get(f"{api.url}/debug/sessions").json()["active_sessions"]
+        return {session["session_id"] for session in found}
+
+    def started() -> Agent:
+        agent = Agent(local, ApiSettings(api.url), agent_id="scope", session_id="night")
+        agent.start()
+        until(lambda: "night" in sessions())
+        return agent
+
+    agent = started()
+    assert httpx.delete(f"{api.url}/debug/sessions/night/close").status_code == 200
+    until(lambda: "Session night is not active" in caplog.text)
+    assert "night" not in sessions()
+    agent.close()
+    started().close()  # whoever starts an agent again wants its session
+
+
 def test_information_and_settings_are_answered(
     local: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -670,3 +694,28 @@ def test_a_watched_directory_arrives_whole(
     for row in httpx.get(f"{api.url}/micrographs").json():
         for field in ("defocus", "applied_defocus", "dose", "detector_name", "image_size_x"):
             assert row[field] == by_uuid[row["uuid"]][field], field
+
+
+HURRIED = """
+from skywright.instruments.epu.agent import Agent
+
+Agent.close.__defaults__ = (0.0,)
+"""
+"""At the end there is no time left to send."""
+
+
+def test_a_watch_that_ends_by_itself_sends_all(api: Any, tmp_path: Path, test_data: Path) -> None:
+    sample = test_data / "epu" / "synthetic-sample"
+    command = [sys.executable, "-c", HURRIED + WATCH, "epu", "watch", str(sample)]
+    options = ["--idle-exit", "0", "--database", f"{tmp_path}/watch.sqlite"]
+    done = subprocess.run(
+        [*command, *options, "--api-url", api.url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = json.loads((test_data / "epu" / "synthetic-sample.expected.json").read_text())
+    micrographs = [row["id"] for grid in expected["grids"] for row in grid["micrographs"]]
+    assert set(stored(api.url)) >= set(micrographs)

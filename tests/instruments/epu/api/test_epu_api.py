@@ -240,6 +240,16 @@ def test_lists_of_predictions_have_pages(predicted: TestClient, url: str) -> Non
             assert predicted.get(unknown).status_code == 404, unknown
 
 
+def test_a_square_that_is_predicted_for_several_metrics_is_suggested_once(
+    predicted: TestClient,
+) -> None:
+    body = {"prediction_model_name": "net", "gridsquare_uuid": "s2", "value": 0.95}
+    body |= {"metric_name": "ctfmaxresolution"}
+    assert predicted.post("/quality_predictions", json=body).status_code == 201
+    url = "/grid/g/prediction_model/net/latent_rep/net/suggested_squares"
+    assert [row["uuid"] for row in predicted.get(url).json()] == ["s2", "s3", "s"]
+
+
 def test_latent_representations_have_coordinates_and_cluster(predicted: TestClient) -> None:
     answer = predicted.get("/prediction_model/net/grid/g/latent_representation").json()
     assert answer[2] == {

@@ -309,6 +309,18 @@ def test_results_of_all_steps_change_the_micrograph(database: Database) -> None:
     assert json.loads(row["selection_distribution"]) == {"a": 1}
 
 
+def test_a_message_that_comes_late_takes_no_state_back(database: Database) -> None:
+    session(database)
+    states = []
+    with database.write() as connection:
+        for name in ("foilholes.detected", "foilholes.decision_completed", "foilholes.detected"):
+            apply_event(connection, {"event_type": name, "gridsquare_uuid": "s"})
+            row = read.get(connection, "gridsquare", "s")
+            states.append(row and row["status"])
+    done = "foil holes decision completed"
+    assert states == ["all foil holes registered", done, done]
+
+
 def test_judgements_weigh_the_models_that_predicted_them(database: Database) -> None:
     session(database)
     from skywright.instruments.epu.database.schema_quality import prediction_model

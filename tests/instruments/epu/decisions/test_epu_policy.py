@@ -236,6 +236,14 @@ def test_a_square_is_worth_what_it_gives_in_its_time_the_move_included() -> None
     assert over.squares == found.squares
 
 
+def test_of_squares_that_are_all_bad_none_is_skipped() -> None:
+    quality = of_squares(bad=(0.1, 20), worse=(0.05, 20), done=(0.9, 20), over=(0.8, 20))
+    left = {"worse": ("w",) * 40, "bad": ("b",) * 40}
+    for current in ("", "worse", "bad", "done"):
+        found = StayOrLeave().suggest(quality, Left(left, current))
+        assert (found.squares, found.skipped) == (("bad", "worse"), ())
+
+
 def test_one_square_of_many_holes_does_not_change_what_the_grid_gives() -> None:
     left = Left({"a": ("h",) * 9, "b": ("h",) * 10, "c": ("h",) * 1000})
     quality, policy = of_squares(a=(0.9, 20), b=(0.2, 20)), StayOrLeave()

@@ -23,7 +23,7 @@ from skywright.instruments.epu.runs.layouts import ROW
 from skywright.instruments.epu.runs.tracked import TrackedGrids
 from skywright.instruments.epu.twin.visit import plan_visit
 from skywright.instruments.epu.twin.writer import write_visit
-from skywright.instruments.epu.watch.ingest import Ingest, Outcome
+from skywright.instruments.epu.watch.importer import FileImporter, Outcome
 
 VISIT = plan_visit(5, 1, 4, imaged=1, holes=2)
 MAP = {"Z:\\DoseFractions": "/dls/m02"}
@@ -31,21 +31,21 @@ SESSION = "EpuSession.dm"
 
 
 @pytest.fixture
-def ingest(tmp_path: Path) -> Iterator[Ingest]:
+def importer(tmp_path: Path) -> Iterator[FileImporter]:
     """Reads a visit; its session's file is not read yet."""
     database = open_database(tmp_path / "epu.sqlite", durable=False)
     write_visit(VISIT, tmp_path / "data")
-    reader = Ingest(tmp_path / "data", database)
+    reader = FileImporter(tmp_path / "data", database)
     read(reader, session=False)
     yield reader
     database.close()
 
 
-def read(ingest: Ingest, session: bool) -> Outcome:
+def read(importer: FileImporter, session: bool) -> Outcome:
     """Read the session's file alone, or all the others."""
-    names = (str(path.relative_to(ingest.root)) for path in sorted(ingest.root.rglob("*.*")))
+    names = (str(path.relative_to(importer.root)) for path in sorted(importer.root.rglob("*.*")))
     files = [file for name in names if (file := recognize(name)) is not None]
-    return ingest.process(file for file in files if file.path.endswith(SESSION) == session)
+    return importer.record(file for file in files if file.path.endswith(SESSION) == session)
 
 
 def paths_of(directory: Path, uid: str) -> list[tuple[str, str]]:
@@ -54,16 +54,16 @@ def paths_of(directory: Path, uid: str) -> list[tuple[str, str]]:
     return [(file.decode(), place.decode()) for file, place in zip(*columns, strict=True)]
 
 
-def run_of(ingest: Ingest, directory: Path, uid: str, path_map: dict[str, str]) -> None:
-    grids = TrackedGrids(ingest.database, ingest.root, path_map)
+def run_of(importer: FileImporter, directory: Path, uid: str, path_map: dict[str, str]) -> None:
+    grids = TrackedGrids(importer.database, importer.root, path_map)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, uid, directory)
     grids.close()
 
 
-def test_micrographs_have_their_path_on_the_cluster(ingest: Ingest, tmp_path: Path) -> None:
-    read(ingest, session=True)
-    run_of(ingest, tmp_path, "mapped", MAP)
+def test_micrographs_have_their_path_on_the_cluster(importer: FileImporter, tmp_path: Path) -> None:
+    read(importer, session=True)
+    run_of(importer, tmp_path, "mapped", MAP)
     found = paths_of(tmp_path, "mapped")
     assert len(found) == len(list(VISIT.micrographs()))
     for file, place in found:
@@ -73,14 +73,14 @@ def test_micrographs_have_their_path_on_the_cluster(ingest: Ingest, tmp_path: Pa
 
 
 def test_a_watched_session_without_a_name_has_its_directory_in_the_paths(
-    ingest: Ingest, tmp_path: Path
+    importer: FileImporter, tmp_path: Path
 ) -> None:
-    (path,) = ingest.root.rglob(SESSION)
+    (path,) = importer.root.rglob(SESSION)
     text, count = re.subn("<Name .*?</Name>", "", path.read_text())
     assert count == 1
     path.write_text(text)
     database = open_database(tmp_path / "session.sqlite", durable=False)
-    session = Ingest(path.parent, database)
+    session = FileImporter(path.parent, database)
     read(session, session=False)
     read(session, session=True)
     run_of(session, tmp_path, "nameless", MAP)
@@ -93,20 +93,22 @@ def test_a_watched_session_without_a_name_has_its_directory_in_the_paths(
 
 @pytest.mark.parametrize("path_map", [{}, {"Y:\\": "/dls"}, {"Z:\\": "/" + 600 * "x"}])
 def test_without_a_prefix_or_room_the_path_is_empty(
-    ingest: Ingest, tmp_path: Path, path_map: dict[str, str]
+    importer: FileImporter, tmp_path: Path, path_map: dict[str, str]
 ) -> None:
-    read(ingest, session=True)
-    run_of(ingest, tmp_path, "unmapped", path_map)
+    read(importer, session=True)
+    run_of(importer, tmp_path, "unmapped", path_map)
     found = paths_of(tmp_path, "unmapped")
     assert len(found) == len(list(VISIT.micrographs()))
     assert {place for _, place in found} == {""}
 
 
-def test_a_session_file_that_comes_late_brings_the_paths(ingest: Ingest, tmp_path: Path) -> None:
-    grids = TrackedGrids(ingest.database, ingest.root, MAP)
+def test_a_session_file_that_comes_late_brings_the_paths(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    grids = TrackedGrids(importer.database, importer.root, MAP)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "late", tmp_path)
-    grids.committed(read(ingest, session=True))
+    grids.committed(read(importer, session=True))
     grids.close()
     count = len(list(VISIT.micrographs()))
     found = paths_of(tmp_path, "late")
@@ -116,45 +118,49 @@ def test_a_session_file_that_comes_late_brings_the_paths(ingest: Ingest, tmp_pat
 
 
 def test_a_run_of_an_older_version_is_not_handed_over_again(
-    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read(ingest, session=True)
+    read(importer, session=True)
     with monkeypatch.context() as older:
         columns = {kind: tuple(layouts.stored_columns(kind)) for kind in layouts.COLUMNS}
         older.setattr(layouts, "COLUMNS", columns)
-        run_of(ingest, tmp_path, "old", MAP)
+        run_of(importer, tmp_path, "old", MAP)
     with h5py.File(tmp_path / "old_micrographs.h5") as file:
         assert "manifest_file" in file["entry"]
         assert "cluster_path" not in file["entry"]
-    (grid,) = TrackedGrids(ingest.database, ingest.root, MAP).grids()
+    (grid,) = TrackedGrids(importer.database, importer.root, MAP).grids()
     assert grid.amends == "old"
     assert not grid.waiting
 
 
 def test_the_last_run_counts_also_where_the_clock_was_set_back(
-    ingest: Ingest, tmp_path: Path
+    importer: FileImporter, tmp_path: Path
 ) -> None:
     event = {"event_type": "ctf.completed", "micrograph_uuid": VISIT.micrographs()[0].id}
     for uid, value in (("first", 3.0), ("second", 4.0)):
-        with ingest.database.write() as connection:
+        with importer.database.write() as connection:
             apply_event(connection, event | {"ctf_max_resolution_estimate": value})
-        run_of(ingest, tmp_path, uid, {})
+        run_of(importer, tmp_path, uid, {})
         if uid == "first":
             later = datetime.now(UTC) + timedelta(hours=1)
-            with ingest.database.write() as connection:
+            with importer.database.write() as connection:
                 set_values(connection, schema.run_rows, started_at=later)
-    (grid,) = TrackedGrids(ingest.database, ingest.root).grids()
+    (grid,) = TrackedGrids(importer.database, importer.root).grids()
     assert grid.amends == "second"
     assert not grid.waiting
 
 
-def test_a_run_whose_rows_nobody_reads_gives_them_back(ingest: Ingest, tmp_path: Path) -> None:
-    grids = TrackedGrids(ingest.database, ingest.root)
+def test_a_run_whose_rows_nobody_reads_gives_them_back(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    grids = TrackedGrids(importer.database, importer.root)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "unread", tmp_path)
     grids.end("unread", {})
     assert [each.waiting for each in grids.grids()] == [True]
-    assert [each.waiting for each in TrackedGrids(ingest.database, ingest.root).grids()] == [True]
+    assert [each.waiting for each in TrackedGrids(importer.database, importer.root).grids()] == [
+        True
+    ]
     grids.begin(grid.uuid, "next", tmp_path)
     assert grids.counts()["next"] == grids.counts()["unread"]
     grids.close()
@@ -162,13 +168,13 @@ def test_a_run_whose_rows_nobody_reads_gives_them_back(ingest: Ingest, tmp_path:
 
 
 def test_a_run_that_begins_for_long_ends_no_other(
-    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Signs of life of sessions wait meanwhile."""
-    with ingest.database.write() as connection:
+    with importer.database.write() as connection:
         record(connection, "acquisition", [{"uuid": "a2", "data_dir": "."}])
         record(connection, "grid", [{"uuid": "g2", "acquisition_uuid": "a2", "name": "n"}])
-    grids = TrackedGrids(ingest.database, ingest.root)
+    grids = TrackedGrids(importer.database, importer.root)
     first = next(grid for grid in grids.grids() if grid.uuid != "g2")
     grids.begin(first.uuid, "first", tmp_path)
     now, full = time.monotonic(), True
@@ -192,19 +198,19 @@ def test_a_run_that_begins_for_long_ends_no_other(
 
 
 def test_rows_that_a_full_disk_refuses_come_when_it_has_room(
-    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grids = TrackedGrids(ingest.database, ingest.root)
+    grids = TrackedGrids(importer.database, importer.root)
     (grid,) = grids.grids()
     names = ("uuid", "grid_uuid", "gridsquare_uuid", "foilhole_uuid", "micrograph_id")
     query = select(*[schema.micrograph.c[name] for name in names])
-    with ingest.database.read() as connection:
+    with importer.database.read() as connection:
         micrographs = [dict(row) for row in connection.execute(query).mappings()]
 
     def change(number: int) -> Outcome:
         """Change a micrograph, as the watcher does, and store its result, as the consumer does."""
         row = micrographs[number]
-        with ingest.database.write() as connection:
+        with importer.database.write() as connection:
             found = record(connection, "micrograph", [row | {"dose": 7.0}])
             result = {"event_type": "ctf.completed", "micrograph_uuid": row["uuid"]}
             apply_event(connection, result | {"ctf_max_resolution_estimate": 3.0})
@@ -236,10 +242,12 @@ def test_rows_that_a_full_disk_refuses_come_when_it_has_room(
     grids.close()
 
 
-def test_a_grid_may_be_polled_before_its_commit_is_told(ingest: Ingest, tmp_path: Path) -> None:
+def test_a_grid_may_be_polled_before_its_commit_is_told(
+    importer: FileImporter, tmp_path: Path
+) -> None:
     database = open_database(tmp_path / "other.sqlite", durable=False)
-    grids = TrackedGrids(database, ingest.root, MAP)
-    reader = Ingest(ingest.root, database)
+    grids = TrackedGrids(database, importer.root, MAP)
+    reader = FileImporter(importer.root, database)
     read(reader, session=True)
     read(reader, session=False)
     assert grids.poll()
@@ -247,14 +255,16 @@ def test_a_grid_may_be_polled_before_its_commit_is_told(ingest: Ingest, tmp_path
     database.close()
 
 
-def test_grids_of_another_directory_are_left_to_its_owner(ingest: Ingest, tmp_path: Path) -> None:
-    here = TrackedGrids(ingest.database, ingest.root)
-    there = TrackedGrids(ingest.database, tmp_path / "there")
+def test_grids_of_another_directory_are_left_to_its_owner(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    here = TrackedGrids(importer.database, importer.root)
+    there = TrackedGrids(importer.database, tmp_path / "there")
     assert not there.grids()
     for grids in (here, there):
         (grid,) = here.grids()
         event = {"event_type": "ctf.completed", "ctf_max_resolution_estimate": 3.0}
-        with ingest.database.write() as connection:
+        with importer.database.write() as connection:
             micrograph = connection.execute(select(schema.micrograph.c.uuid).limit(1)).scalar()
             apply_event(connection, {**event, "micrograph_uuid": micrograph})
         grids.poll()
@@ -263,14 +273,14 @@ def test_grids_of_another_directory_are_left_to_its_owner(ingest: Ingest, tmp_pa
         there.begin(grid.uuid, "twice", tmp_path)
 
 
-def test_a_directory_that_was_moved_brings_its_rows(ingest: Ingest, tmp_path: Path) -> None:
-    (grid,) = TrackedGrids(ingest.database, ingest.root).grids()
-    there = tmp_path / "there" / ingest.root.name
+def test_a_directory_that_was_moved_brings_its_rows(importer: FileImporter, tmp_path: Path) -> None:
+    (grid,) = TrackedGrids(importer.database, importer.root).grids()
+    there = tmp_path / "there" / importer.root.name
     there.parent.mkdir()
-    ingest.root.rename(there)
-    grids = TrackedGrids(ingest.database, there)
+    importer.root.rename(there)
+    grids = TrackedGrids(importer.database, there)
     assert not grids.grids()
-    grids.committed(read(Ingest(there, ingest.database), session=True))
+    grids.committed(read(FileImporter(there, importer.database), session=True))
     assert [(each.uuid, each.waiting) for each in grids.grids()] == [(grid.uuid, True)]
 
 
@@ -293,11 +303,11 @@ def with_grid(database: Database, name: str) -> Outcome:
 
 @pytest.mark.parametrize("path_map", [{}, MAP])
 def test_a_grid_that_is_deleted_takes_no_rows_from_other_runs(
-    ingest: Ingest, tmp_path: Path, path_map: dict[str, str]
+    importer: FileImporter, tmp_path: Path, path_map: dict[str, str]
 ) -> None:
-    database = ingest.database
+    database = importer.database
     with_grid(database, "deleted")
-    grids = TrackedGrids(database, ingest.root, path_map)
+    grids = TrackedGrids(database, importer.root, path_map)
     (mine,) = {grid.uuid for grid in grids.grids()} - {"deleted"}
     for grid in (mine, "deleted"):
         grids.begin(grid, f"run-{grid}", tmp_path)
@@ -318,19 +328,21 @@ def test_a_grid_that_is_deleted_takes_no_rows_from_other_runs(
     grids.close()
 
 
-def test_a_run_ends_whose_grid_another_directory_has_now(ingest: Ingest, tmp_path: Path) -> None:
-    read(ingest, session=True)
-    elsewhere = TrackedGrids(ingest.database, tmp_path / "elsewhere", MAP)
+def test_a_run_ends_whose_grid_another_directory_has_now(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    read(importer, session=True)
+    elsewhere = TrackedGrids(importer.database, tmp_path / "elsewhere", MAP)
     file = schema.source_file
-    with ingest.database.write() as connection:  # the grid came over the API before its files
+    with importer.database.write() as connection:  # the grid came over the API before its files
         rows = [dict(row) for row in connection.execute(select(file)).mappings()]
         connection.execute(file.delete())
-    elsewhere.committed(with_grid(ingest.database, "other"))
+    elsewhere.committed(with_grid(importer.database, "other"))
     (grid,) = {each.uuid for each in elsewhere.grids()} - {"other"}
     run = elsewhere.begin(grid, "run", tmp_path)
-    with ingest.database.write() as connection:
+    with importer.database.write() as connection:
         connection.execute(file.insert(), rows)
-    elsewhere.committed(with_grid(ingest.database, "next"))
+    elsewhere.committed(with_grid(importer.database, "next"))
     assert {each.uuid for each in elsewhere.grids()} == {"other", "next"}
     handed = {kind: run.writers[kind].flushed for kind in ("gridsquare", "foilhole")}
     counts = elsewhere.end("run", handed)  # nobody has read the micrographs
@@ -339,10 +351,10 @@ def test_a_run_ends_whose_grid_another_directory_has_now(ingest: Ingest, tmp_pat
 
 
 def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
-    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read(ingest, session=True)
-    grids = TrackedGrids(ingest.database, ingest.root)
+    read(importer, session=True)
+    grids = TrackedGrids(importer.database, importer.root)
     (grid,) = grids.grids()
 
     class FullDisk(ColumnWriter):
@@ -357,7 +369,9 @@ def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
         with pytest.raises(OSError, match="No space"):
             grids.begin(grid.uuid, "failed", tmp_path)
     assert [(each.waiting, each.amends) for each in grids.grids()] == [(True, "")]
-    assert [each.waiting for each in TrackedGrids(ingest.database, ingest.root).grids()] == [True]
+    assert [each.waiting for each in TrackedGrids(importer.database, importer.root).grids()] == [
+        True
+    ]
     run = grids.begin(grid.uuid, "second", tmp_path)
     assert run.writers["gridsquare"].flushed == len(VISIT.grids[0].squares)
     assert run.writers["micrograph"].flushed == len(list(VISIT.micrographs()))
@@ -365,15 +379,15 @@ def test_rows_of_a_run_that_did_not_begin_come_in_the_next_one(
 
 
 def test_rows_come_when_the_database_is_back(
-    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grids = TrackedGrids(ingest.database, ingest.root, MAP)
+    grids = TrackedGrids(importer.database, importer.root, MAP)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "run", tmp_path)
     before = grids.counts()["run"]
     names = ("uuid", "grid_uuid", "gridsquare_id")
     query = select(*[schema.gridsquare.c[name] for name in names]).limit(1)
-    with ingest.database.write() as connection:
+    with importer.database.write() as connection:
         (square,) = connection.execute(query).mappings()
         found = record(connection, "gridsquare", [{**square, "state": "Skipped"}])
     with monkeypatch.context() as away:
@@ -382,7 +396,7 @@ def test_rows_come_when_the_database_is_back(
             raise OperationalError("x", {}, Exception("no route"))
 
         away.setattr(Database, "read", no_connection)
-        late = read(ingest, session=True)  # the paths of micrographs are known now
+        late = read(importer, session=True)  # the paths of micrographs are known now
         for outcome in (Outcome(recorded={"gridsquare": found}), late):
             with pytest.raises(OperationalError):
                 grids.committed(outcome)
@@ -396,13 +410,13 @@ def test_rows_come_when_the_database_is_back(
 
 
 def test_runs_that_end_without_database_leave_no_file_open(
-    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ingest.database.write() as connection:
+    with importer.database.write() as connection:
         record(connection, "acquisition", [{"uuid": "a2", "data_dir": "."}])
         record(connection, "grid", [{"uuid": "g2", "acquisition_uuid": "a2", "name": "n"}])
         record(connection, "grid", [{"uuid": "g3", "acquisition_uuid": "a2", "name": "n"}])
-    grids = TrackedGrids(ingest.database, ingest.root)
+    grids = TrackedGrids(importer.database, importer.root)
     names = [grid.uuid for grid in grids.grids()]
     runs = [grids.begin(grid, f"run-{grid}", tmp_path) for grid in names]
 
@@ -420,13 +434,13 @@ def test_runs_that_end_without_database_leave_no_file_open(
     assert list(grids.counts()) == [run.uid for run in runs]
 
 
-def test_a_row_that_no_run_can_have_waits_for_none(ingest: Ingest, tmp_path: Path) -> None:
+def test_a_row_that_no_run_can_have_waits_for_none(importer: FileImporter, tmp_path: Path) -> None:
     query = select(schema.gridsquare.c.uuid, schema.gridsquare.c.grid_uuid).limit(1)
-    with ingest.database.write() as connection:
+    with importer.database.write() as connection:
         (square,) = connection.execute(query).mappings()
         record(connection, "gridsquare", [{**square, "state": 40 * "x"}])
-    run_of(ingest, tmp_path, "run", {})
-    grids = TrackedGrids(ingest.database, ingest.root)  # the IOC is started again
+    run_of(importer, tmp_path, "run", {})
+    grids = TrackedGrids(importer.database, importer.root)  # the IOC is started again
     assert [grid.waiting for grid in grids.grids()] == [False]
     assert not grids.poll()
 
@@ -441,15 +455,15 @@ def planned_holes(directory: Path, *uids: str) -> set[str]:
     return {name for name, flag in last.items() if flag}
 
 
-def find_holes_anew(ingest: Ingest, first: int) -> Outcome:
+def find_holes_anew(importer: FileImporter, first: int) -> Outcome:
     """Let EPU give other ids to the planned holes of all squares, and read these."""
     number, files = first, []
-    for path in sorted(ingest.root.rglob("Metadata/*.dm")):
+    for path in sorted(importer.root.rglob("Metadata/*.dm")):
         text, keys = re.subn(r"<b:key>\d+<", lambda found: "<b:key>{}<", path.read_text())
         path.write_text(text.format(*range(number, number + keys)))
         number += keys
-        files.append(recognize(path.relative_to(ingest.root).as_posix()))
-    return ingest.process(file for file in files if file is not None)
+        files.append(recognize(path.relative_to(importer.root).as_posix()))
+    return importer.record(file for file in files if file is not None)
 
 
 def planned_in_database(database: Database) -> set[str]:
@@ -460,28 +474,32 @@ def planned_in_database(database: Database) -> set[str]:
 
 @pytest.mark.parametrize("is_open", [True, False])
 def test_holes_that_are_not_planned_any_more_have_a_last_row(
-    ingest: Ingest, tmp_path: Path, is_open: bool
+    importer: FileImporter, tmp_path: Path, is_open: bool
 ) -> None:
-    for path in ingest.root.rglob("FoilHole_*.xml"):
+    for path in importer.root.rglob("FoilHole_*.xml"):
         path.unlink()  # no hole is imaged
-    ingest = Ingest(ingest.root, open_database(tmp_path / "planned.sqlite", durable=False))
-    read(ingest, session=True)
-    read(ingest, session=False)
-    grids = TrackedGrids(ingest.database, ingest.root)
+    importer = FileImporter(
+        importer.root, open_database(tmp_path / "planned.sqlite", durable=False)
+    )
+    read(importer, session=True)
+    read(importer, session=False)
+    grids = TrackedGrids(importer.database, importer.root)
     (grid,) = grids.grids()
     grids.begin(grid.uuid, "first", tmp_path)
     before = planned_holes(tmp_path, "first")
-    assert before == planned_in_database(ingest.database)
+    assert before == planned_in_database(importer.database)
     if not is_open:
         grids.end("first")
-    grids.committed(find_holes_anew(ingest, 77_000))
+    grids.committed(find_holes_anew(importer, 77_000))
     if not is_open:
         assert grids.grids()[0].waiting
         grids.begin(grid.uuid, "second", tmp_path)
     uids = ["first"] if is_open else ["first", "second"]
     after = planned_holes(tmp_path, *uids)
-    assert after == planned_in_database(ingest.database)
+    assert after == planned_in_database(importer.database)
     assert after.isdisjoint(before)
     grids.close()
-    assert [each.waiting for each in TrackedGrids(ingest.database, ingest.root).grids()] == [False]
-    ingest.database.close()
+    assert [each.waiting for each in TrackedGrids(importer.database, importer.root).grids()] == [
+        False
+    ]
+    importer.database.close()

@@ -77,6 +77,8 @@ class Agent:
         self._handlers = {**own, **(handlers or {})}
         self.away: str | None = None
         """Why the API cannot be reached; None where it can."""
+        self._is_failing = False
+        """Whether the last try to send has failed, for whatever reason."""
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._threads = [
@@ -96,6 +98,12 @@ class Agent:
     def offer(self, result: object) -> None:
         """Send now what a watcher has committed."""
         self.wake()
+
+    def wait_until_sent(self, stopped: threading.Event) -> None:
+        """Wait until all that can be sent is sent, sending fails, or `stopped` is set."""
+        while not self._is_failing and self._uploader.pending() > self._uploader.waiting:
+            if stopped.wait(IDLE_S):
+                return
 
     def close(self, drain: float = 5.0) -> int:
         """Send what is left for at most `drain` seconds, then end.
@@ -152,7 +160,9 @@ class Agent:
             try:
                 while self._uploader.upload():
                     self._report(None)
+                self._is_failing = False
             except Exception as error:
+                self._is_failing = True
                 if stopping:
                     return
                 if isinstance(error, ServerUnavailableError):
@@ -182,18 +192,21 @@ class Agent:
         return "/agent/{}/session/{}".format(*names)
 
     def _take(self) -> None:
-        wait = RETRY_S[0]
+        wait, is_made = RETRY_S[0], False
+        session = {"session_id": self.session_id, "agent_id": self.agent_id}
         while not self._stop.is_set():
             try:
                 answer_unfinished(self._database, f"{self._path}/instructions")
-                session = {"session_id": self.session_id, "agent_id": self.agent_id}
-                self._client.request("POST", "/debug/sessions/create", session)
+                if not is_made:  # one that an operator closes later stays closed
+                    made = self._client.request("POST", "/debug/sessions/create", session)
+                    is_made = made.is_success
                 with self._client.stream(f"{self._path}/instructions/stream", SILENCE_S) as stream:
                     wait = RETRY_S[0]
                     for event in events(stream.iter_lines()):
                         self._event(event)
                         if event["type"] == "error":
                             wait = RETRY_S[1]  # asking again soon does not help
+                            is_made = "not found" not in str(event.get("message"))
                         if self._stop.is_set():
                             return
             except ServerUnavailableError as error:

@@ -112,11 +112,8 @@ async def create_prediction(body: models_services.PredictionCreate, service: Ser
     def work(connection: Connection) -> dict[str, Any]:
         kind = "gridsquare" if body.gridsquare_uuid is not None else "foilhole"
         uuid = body.gridsquare_uuid or body.foilhole_uuid or ""
-        subject = read.get(connection, kind, uuid)
-        if subject is None:
-            title = "GridSquare" if kind == "gridsquare" else "FoilHole"
-            raise HTTPException(404, f"{title} {uuid} not found")
-        grids, model = {uuid: subject["grid_uuid"]}, body.prediction_model_name
+        grids = {uuid: stored(connection, kind, uuid)["grid_uuid"]}
+        model = body.prediction_model_name
         _model(connection, model)
         (number,) = store_predictions(connection, kind, grids, model, body.value, body.metric_name)
         return _rows(connection, select(prediction).where(prediction.c.id == number))[0]
@@ -352,12 +349,12 @@ def _suggest(service: Service, model: str, latent: str, above: str, uuid: str) -
     than several from one cluster.
     """
     kind = _CHILDREN[above]
-    children, table = schema.ENTITIES[kind], current_prediction
+    children = schema.ENTITIES[kind]
+    newest = _newest(current_prediction, model, kind, above, uuid).subquery()
     query = (
-        select(children, table.c.value.label("predicted"))
-        .join_from(children, table, table.c[f"{kind}_uuid"] == children.c.uuid)
-        .where(children.c[f"{above}_uuid"] == uuid, table.c.prediction_model_name == model)
-        .order_by(table.c.value.desc(), children.c.number)
+        select(children)
+        .join_from(children, newest, newest.c[f"{kind}_uuid"] == children.c.uuid)
+        .order_by(newest.c.value.desc(), children.c.number)
     )
     with service.database.read() as connection:
         parent = stored(connection, above, uuid)

@@ -217,8 +217,9 @@ def _decision(connection: Connection, event: events.Decision) -> None:
     if uuid is None:
         raise DataError(f"message {event.event_type}: {kind}_uuid is missing")
     _known(connection, kind, uuid)
-    table = schema.ENTITIES[kind]
-    set_values(connection, table, table.c.uuid == uuid, status=status)
+    table, states = schema.ENTITIES[kind], list(type(status))
+    earlier = table.c.status.in_(states[: states.index(status)])  # as of `STEPS`
+    set_values(connection, table, table.c.uuid == uuid, earlier, status=status)
 
 
 def _instruction_created(connection: Connection, event: events.InstructionCreated) -> None:

@@ -17,7 +17,7 @@ def _uuid(kind: str, *parts: str) -> str:
 
 
 def acquisition_uuid(path: str) -> str:
-    """Uuid of the acquisition whose session directory is `path`, see `Memory.place`."""
+    """Uuid of the acquisition whose session directory is `path`, see `Memory.portable_path`."""
     return _uuid("acquisition", path)
 
 
@@ -27,7 +27,7 @@ def grid_uuid(acquisition: str) -> str:
 
 
 def atlas_uuid(path: str) -> str:
-    """Uuid of the atlas in the file `path`, see `Memory.place`."""
+    """Uuid of the atlas in the file `path`, see `Memory.portable_path`."""
     return _uuid("atlas", path)
 
 

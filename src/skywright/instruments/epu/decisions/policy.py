@@ -49,7 +49,7 @@ class Suggestion:
     squares
         Squares in the order in which to take them; the first one is the next.
     skipped
-        Squares that are not worth their time as far as is known.
+        Squares that are not worth their time as far as is known; none if that holds for all.
     reason
         For people.
     holes
@@ -146,8 +146,10 @@ class StayOrLeave:
                 # Squares of which nothing is known are worth the average.
                 worth[square] = rate
         order = sorted(open_squares, key=lambda square: -worth[square])
-        skipped = [square for square in order if worth[square] < rate]
         first = order[0]
+        skipped = [square for square in order if worth[square] < rate]
+        if first in skipped:  # all that is left; EPU would have nothing to take
+            skipped = []
         if first == left.current and not math.isfinite(worth[first]):
             reason = f"stay in {first}, which has too few results to judge"
         else:

@@ -34,7 +34,7 @@ from skywright.instruments.epu.runs.layouts import (
     stored_columns,
     texts_fit,
 )
-from skywright.instruments.epu.watch.ingest import Outcome
+from skywright.instruments.epu.watch.importer import Outcome
 from skywright.instruments.epu.watch.rows import UNKNOWN
 
 logger = logging.getLogger(__name__)

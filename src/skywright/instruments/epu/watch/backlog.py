@@ -4,7 +4,7 @@ import heapq
 from dataclasses import dataclass
 
 from skywright.instruments.epu.names import EpuFile, Kind
-from skywright.instruments.epu.watch.ingest import Failure
+from skywright.instruments.epu.watch.importer import Failure
 
 FIRST_RETRY_S, LONGEST_RETRY_S, GIVE_UP_S = 0.1, 5.0, 120.0
 """A file that cannot be read is tried again after 0.1 s, then at doubling times, for 2 minutes."""

@@ -73,7 +73,7 @@ class Memory:
         mine = [file for file in files if file and file.session == session and file.stamp]
         return min(map(image_rank, mine), default=None)
 
-    def place(self, path: str) -> str:
+    def portable_path(self, path: str) -> str:
         """Return a path with the name of the directory that holds it and the root in front.
 
         It is the same on every machine that has the directory under this name.
@@ -84,7 +84,7 @@ class Memory:
 
     def atlas_uuid(self, path: str) -> str:
         """Return the uuid of the atlas in a file."""
-        return self.atlas_uuids.get(path) or atlas_uuid(self.place(path))
+        return self.atlas_uuids.get(path) or atlas_uuid(self.portable_path(path))
 
     def file_row(
         self,

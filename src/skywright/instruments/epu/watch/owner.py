@@ -8,7 +8,7 @@ from skywright.acquire.acquisition import Endpoint
 from skywright.acquire.owner import Owner
 from skywright.acquire.source import Report
 from skywright.errors import HardwareError
-from skywright.instruments.epu.watch.ingest import Outcome
+from skywright.instruments.epu.watch.importer import Outcome
 from skywright.instruments.epu.watch.watcher import Watcher
 
 logger = logging.getLogger(__name__)

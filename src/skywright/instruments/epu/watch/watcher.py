@@ -24,7 +24,7 @@ from skywright.instruments.epu.watch.changes import (
     open_source,
     signature_of,
 )
-from skywright.instruments.epu.watch.ingest import Failure, Ingest, Outcome
+from skywright.instruments.epu.watch.importer import Failure, FileImporter, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -141,19 +141,19 @@ class Watcher:
         """Held while the source is woken or closed: a closed pipe's number may be another file."""
         self._load()
         self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
-        self.state.recorded.update(kind for kind, _ in self._ingest.memory.seen)
+        self.state.recorded.update(kind for kind, _ in self._importer.memory.seen)
         self._next_scan = 0.0
         self._last_change = time.monotonic()
 
     @property
     def known(self) -> dict[str, Signature]:
         """Size and time of each file that needs no reading, by path."""
-        return self._ingest.memory.known
+        return self._importer.memory.known
 
     @property
     def sessions_missing(self) -> list[str]:
         """Directories of sessions whose ``EpuSession.dm`` has not come."""
-        return self._ingest.memory.sessions_missing
+        return self._importer.memory.sessions_missing
 
     def stop(self) -> None:
         """End `run` soon; callable from other threads."""
@@ -189,7 +189,7 @@ class Watcher:
 
     def _load(self) -> None:
         """Read anew what the database holds of the directory; drop what is in memory only."""
-        self._ingest = Ingest(self.root, self.database)
+        self._importer = FileImporter(self.root, self.database)
         self._is_stale = False
 
     def _wait(self, idle_exit: float | None) -> float:
@@ -258,7 +258,7 @@ class Watcher:
                 del self.unreadable[name]
                 self.known.pop(path, None)
         unlisted: dict[str, str] = {}
-        for file in changed_files(self.root, self._ingest.memory.known, unlisted):
+        for file in changed_files(self.root, self._importer.memory.known, unlisted):
             if self.backlog.is_in_trouble(file.path) or self._is_still_closed(file.path):
                 continue
             if self._can_be_named(file):
@@ -288,7 +288,7 @@ class Watcher:
 
     def _add_atlases_beside(self, now: float) -> None:
         """Add to the backlog what has changed of the atlases that are not below the directory."""
-        memory = self._ingest.memory
+        memory = self._importer.memory
         for candidates in memory.candidates.values():
             for path in candidates:
                 try:
@@ -312,7 +312,7 @@ class Watcher:
         try:
             if self._is_stale:
                 self._load()
-            outcome = self._ingest.process([file for file, _ in batch])
+            outcome = self._importer.record([file for file, _ in batch])
         except Exception as error:
             if is_away(error):
                 self._database_failed(batch, error)
@@ -351,7 +351,7 @@ class Watcher:
         if outcome.events:
             self.on_commit(outcome)
         try:
-            self._ingest.give_up(given_up)
+            self._importer.give_up(given_up)
         except SQLAlchemyError as error:
             if not is_away(error):
                 raise
@@ -393,4 +393,4 @@ class Watcher:
             self._record(waiting[start : start + BATCH])
             if self.state.database_error:
                 return
-        self._ingest.give_up(self.backlog.troubles())
+        self._importer.give_up(self.backlog.troubles())

@@ -22,14 +22,14 @@ from skywright.instruments.epu.entities import AtlasSquare, Instrument
 from skywright.instruments.epu.names import EpuFile, Kind
 from skywright.instruments.epu.paths import atlas_candidates
 from skywright.instruments.epu.watch import rows
-from skywright.instruments.epu.watch.ingest import Event, Outcome, Read
+from skywright.instruments.epu.watch.importer import Event, Outcome, Read
 from skywright.instruments.epu.watch.memory import Memory, image_rank
 
 _NOWHERE = AtlasSquare([None, None], [None, None], [None, None], None)
 
 
-class Store:
-    """Stores what was read from files.
+class EntityMerger:
+    """Merges what was read from files into the entity database.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ class Store:
         self.now = datetime.now(UTC)
         self.files: list[rows.Row] = []
 
-    def take(self, batch: list[Read]) -> None:
-        """Store files that have been read, in any order."""
+    def merge(self, batch: list[Read]) -> None:
+        """Merge files that have been read, in any order."""
         takers: dict[Kind, Callable[[list[Read]], None]] = {
             Kind.SESSION: self._sessions,
             Kind.ATLAS: self._atlases,
@@ -100,7 +100,7 @@ class Store:
         }
         for session in sorted(new):
             directory = session or "."
-            acquisition = acquisition_uuid(self.memory.place(directory))
+            acquisition = acquisition_uuid(self.memory.portable_path(directory))
             grid = grid_uuid(acquisition)
             name = session.rpartition("/")[2] or self.memory.root.name
             row = {"uuid": acquisition, "name": name, "data_dir": directory}

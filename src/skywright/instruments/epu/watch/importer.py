@@ -93,7 +93,7 @@ class Outcome:
     removed: dict[str, set[str]] = field(default_factory=dict)
 
 
-class Ingest:
+class FileImporter:
     """Reads files of one directory into the entity database.
 
     Parameters
@@ -136,9 +136,9 @@ class Ingest:
             return Failure(file, error.strerror or str(error), signature)
         return Read(file, _lasting(signature), digest, entity, problems)
 
-    def process(self, files: Iterable[EpuFile]) -> Outcome:
+    def record(self, files: Iterable[EpuFile]) -> Outcome:
         """Read files and commit what they hold."""
-        from skywright.instruments.epu.watch.store import Store
+        from skywright.instruments.epu.watch.merger import EntityMerger
 
         outcome = Outcome()
         batch: list[Read] = []
@@ -152,7 +152,7 @@ class Ingest:
                 batch.append(found)
         if batch:
             with self.database.write() as connection:
-                Store(connection, self.memory, outcome).take(batch)
+                EntityMerger(connection, self.memory, outcome).merge(batch)
             now = time.time()
             for event in outcome.events:
                 event.t = now
