@@ -13,6 +13,7 @@ from bluesky.utils import Msg, RunEngineInterrupted
 from support.loop_plain import make_world
 from support.loop_session import Session
 
+from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop
 from plans.loop.face import face_angle, loop_raster_box, rotate_to_face_on
 from plans.loop.stubs import COLLECT_S
@@ -86,6 +87,18 @@ def test_an_ended_centering_leaves_everything_stopped(session: Session, end: str
     assert len(session.stops()) == 1
     if end == "halt":  # even so the session goes on with the next sample
         assert session.run(center_loop(**session.mount(make_world()))).ok
+
+
+def test_a_calibration_that_is_cut_off_leaves_the_one_of_before(session: Session) -> None:
+    """A halt, and the end of the process, leave out the clean-up of a plan."""
+    devices = session.mount(make_world((150.0, 120.0, -90.0)))
+    file = session.result.calibration.file
+    before = file.stops()
+    with pytest.raises(RunEngineInterrupted):
+        session.engine(pausing(calibrate_camera(**devices), in_the_turn()))
+    assert file.stops() == before
+    session.engine.halt()
+    assert file.stops() == before
 
 
 def test_a_plan_that_raises_leaves_everything_stopped(session: Session) -> None:

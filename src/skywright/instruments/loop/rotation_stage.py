@@ -14,9 +14,11 @@ from skywright.analysis.second import Document, SecondRun, SecondStage
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import centering
 from skywright.instruments.loop.calibration import (
+    CALIBRATION,
     CalibrationFile,
     ZoomCalibration,
     as_json,
+    from_json,
     guess,
 )
 from skywright.instruments.loop.rotation import LoopRotation, to_series
@@ -70,7 +72,9 @@ class RotationRun(SecondRun):
         return self.turn.turns and bool(self.turn.shape)
 
     def prepare(self, rows: Batch) -> tuple[Analysis[Any], Batch]:
-        """Give each picture its angle, with the calibration that is saved now."""
+        """Give each picture its angle, with the calibration that its run brings or is saved."""
+        if given := self.turn.start.get(CALIBRATION):
+            return _retime(self.turn, rows, from_json(given))
         zoom, shape = float(self.turn.start.get("zoom", 0.0)), self.turn.shape
         # Where the spindle rests, pixels alone count: `calibrate_camera` looks at a new zoom.
         if self.turn.is_meant_to_turn:
