@@ -790,6 +790,16 @@ def test_a_full_disk_does_not_stop_the_series(monkeypatch: pytest.MonkeyPatch) -
         assert face.link.run("reboxLoopImage", "1.3", 0, 0, 1) == "error no_such_image"
 
 
+def test_a_stop_while_the_detector_is_loaded_ends_the_series() -> None:
+    warm = asyncio.Event()
+    with bench(warm=warm) as face:
+        face.link.start("collectLoopImages", "1.1")
+        face.link.until(lambda: bool(face.link.notes()))
+        assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
+        face.loops[0].call_soon_threadsafe(warm.set)
+        assert face.link.reply("1.1") == "normal done"
+
+
 def test_the_end_does_not_wait_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

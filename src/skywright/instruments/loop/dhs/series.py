@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -61,8 +61,9 @@ class SeriesOperations:
         config: DhsConfig,
         save_directory: Path | None,
         workers: int,
+        ready: Callable[[Call], Awaitable[None]],
     ) -> None:
-        self._recorder = recorder
+        self._recorder, self._ready = recorder, ready
         self._detector = detector
         self._config = config
         self._directory = save_directory
@@ -120,6 +121,7 @@ class SeriesOperations:
             if previous is not None and previous.task is not None:
                 previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
+            await self._ready(call)  # not before: a stop meanwhile means this series
             begun = self._jobs.submit(self._begin, metadata, collection, saver)
             recording = await self._wait_for_begin(begun)
             await call.update("start_oscillation")
