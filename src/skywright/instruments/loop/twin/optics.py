@@ -106,13 +106,10 @@ def projection(optics: Optics) -> tuple[NDArray[np.float64], NDArray[np.float64]
     kx, ky = 1.0 / optics.um_per_px_x, 1.0 / optics.um_per_px_y
     roll = np.deg2rad(optics.roll_deg)
     turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
-    axial, axis = optics.axial_px, optics.axis_px
-    matrix, origin = {
-        "left": ([[kx, 0.0], [0.0, ky]], (axial, axis)),
-        "right": ([[-kx, 0.0], [0.0, ky]], (axial, axis)),
-        "top": ([[0.0, kx], [ky, 0.0]], (axis, axial)),
-        "bottom": ([[0.0, kx], [-ky, 0.0]], (axis, axial)),
-    }[optics.side]
+    sign = -1.0 if optics.side in ("right", "bottom") else 1.0
+    matrix, origin = [[sign * kx, 0.0], [0.0, ky]], [optics.axial_px, optics.axis_px]
+    if optics.side in ("top", "bottom"):
+        matrix, origin = [[0.0, kx], [sign * ky, 0.0]], origin[::-1]
     return np.array(matrix) @ turn, np.array(origin)
 
 
