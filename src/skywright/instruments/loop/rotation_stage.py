@@ -135,16 +135,14 @@ class RotationRun(SecondRun):
         done = centering["pass"] - 1
         when = f"after pass {done}" if done else "before"
         before = _first_pictures.get(centering["uid"])
+        angle = phi[known[0]] if before is None else before[1]
+        row = int(known[np.argmin(np.abs((phi[known] - angle + 180.0) % 360.0 - 180.0))])
+        picture, text = read(row), f"{when}, {phi[row]:.0f} deg"
         if before is None:
-            row = int(known[0])
-            text = f"{when}, {phi[row]:.0f} deg"
             _first_pictures.clear()
-            _first_pictures[centering["uid"]] = read(row), phi[row], text
+            _first_pictures[centering["uid"]] = picture, phi[row], text
             return {}
-        apart = np.abs((phi[known] - before[1] + 180.0) % 360.0 - 180.0)
-        row = int(known[np.argmin(apart)])
-        text = f"{when}, {phi[row]:.0f} deg"
-        return draw_before_after((before[0], before[2]), (read(row), text), calibration)
+        return draw_before_after((before[0], before[2]), (picture, text), calibration)
 
 
 def _retime(
