@@ -49,8 +49,7 @@ class RunSpindle:
     @property
     def turns(self) -> bool:
         """Whether the run has a spindle that is meant to turn."""
-        has_spindle = bool(self._spindle) or bool(self._step_descriptors)
-        return has_spindle and self.is_meant_to_turn
+        return bool(self._spindle or self._step_descriptors) and self.is_meant_to_turn
 
     @property
     def is_meant_to_turn(self) -> bool:

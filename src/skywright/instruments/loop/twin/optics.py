@@ -149,10 +149,7 @@ def _dirt(optics: Optics, row: NDArray, col: NDArray, rng: np.random.Generator) 
         radius = rng.uniform(1.5, 12.0) * optics.width_px / 704.0
         depth = rng.uniform(0.01, 0.12) if rng.random() < 0.85 else rng.uniform(0.15, 0.6)
         reach = int(4.0 * radius + 3.0)
-        window = (
-            slice(max(int(v) - reach, 0), int(v) + reach),
-            slice(max(int(u) - reach, 0), int(u) + reach),
-        )
+        window = tuple(slice(max(int(at) - reach, 0), int(at) + reach) for at in (v, u))
         distance = np.hypot(col[window] - u, row[window] - v) / radius
         if rng.random() < 0.5:
             spot = np.exp(-0.5 * distance**2)
