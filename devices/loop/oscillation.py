@@ -361,7 +361,7 @@ class MotorOscillation(OscillationFlyer):
                 spindle.user_readback.unsubscribe(token)
             self.last = traced(readings, start, end, allowance)
             if spindle.connected:
-                self._set_velocity(velocity)
+                self._restore_velocity(velocity)
         if lead:
             self._move(end)
         return self.last
@@ -387,6 +387,13 @@ class MotorOscillation(OscillationFlyer):
                 f"{self.name}: {signal.pvname} is {seen:g} and not {velocity:g} deg/s; the motor "
                 f"does not turn so {limit} time"
             )
+
+    def _restore_velocity(self, velocity: float) -> None:
+        """Put the velocity of before; that a record takes less by now is no fault of the sweep."""
+        try:
+            self._set_velocity(velocity)
+        except HardwareError as error:
+            logger.warning("%s; it was so before the sweep, is VMAX lower now?", error)
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the spindle, and with it a sweep under way."""

@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from caproto import AlarmSeverity, ChannelType
+from caproto import AlarmSeverity, ChannelData, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import (
@@ -113,9 +113,10 @@ class AxisIOC(OwnerGroup):
         self._image_posted = 0.0
         self._counted_at_image = -1
 
-    async def post_error(self, message: str) -> None:
-        """Post an error, such as why a put was refused, on the message PV."""
-        await post(self.cam.status_message, message, AlarmSeverity.MINOR_ALARM)
+    @property
+    def message_channels(self) -> tuple[ChannelData, ...]:
+        """The PV that shows the message for the operator."""
+        return (self.cam.status_message,)
 
     def close(self) -> None:
         """Close files and source, then the endpoints, whose clients may be slow."""
@@ -153,6 +154,8 @@ class AxisIOC(OwnerGroup):
 
     async def _post(self) -> None:
         state = self.camera.state()
+        alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+        await self.post_message(state.message, alarm)
         if state == self._posted and self.cam.has_posted(state.acquiring):
             return
         await self._array_counters.count_to(state.acquired)
@@ -185,11 +188,6 @@ class AxisIOC(OwnerGroup):
             await post(present, size)
         await post(cam.array_size_z, depth[0] if depth else 0)
         await post(cam.array_size, int(np.prod(state.shape)))
-        last = self._posted
-        # Only a new message, so that the reason of a refused put stays visible until then.
-        if last is None or (last.message, last.alarm) != (state.message, state.alarm):
-            alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-            await post(cam.status_message, state.message, alarm)
         for cause, count in state.lost.items():
             severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
             await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)

@@ -1,13 +1,11 @@
 """The plan that calibrates the camera on any mounted sample: scale, roll, axis, delay."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.protocols import Flyable, Movable, Readable
 from bluesky.utils import MsgGenerator
@@ -18,16 +16,25 @@ from plans.run_stubs import step_log
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError, SkywrightError
 from skywright.instruments.loop.calibration import (
+    CALIBRATION,
     AxisLine,
     Scale,
     ZoomCalibration,
+    as_json,
     fit_axis_line,
     fit_scale,
     guess,
     now,
 )
 from skywright.instruments.loop.decision import check_light
-from skywright.instruments.loop.geometry import View, axis_um, target_um, to_goniometer, to_picture
+from skywright.instruments.loop.geometry import (
+    View,
+    axis_um,
+    target_um,
+    to_goniometer,
+    to_laboratory,
+    to_picture,
+)
 from skywright.instruments.loop.rotation_values import RotationValues
 from skywright.instruments.loop.spindle import TURNS
 from skywright.instruments.loop.sweep import Sweep
@@ -38,7 +45,8 @@ SEEN_PX = 12.0
 SPAN = 0.22
 """Reach of the grid from the place of the tip, parts of the picture."""
 BORDER = 0.06
-SHIFT = 0.25
+SHIFT = 0.25, 0.12
+"""Moves along and across the spindle between two rotations, parts of the picture."""
 LOOK_LIMIT_S, FIT_LIMIT_S = 0.5, 20.0
 """Work of the analysis that may wait, s: before a look at one picture; before a fit, which needs
 many pictures and is worth a wait."""
@@ -53,6 +61,9 @@ AGAIN = (
 SCALE_SIGMA_MAX, ROLL_SIGMA_MAX_DEG = 0.01, 0.5
 """Largest standard deviations of a calibration that is saved: of a scale, as part of it; of the
 roll."""
+PHI_EXCESS_DEG, PHI_EXCESS_MAX_DEG = 2.0, 45.0
+"""Angle by which phi may show more than the directions of the stages say: beyond the first the log
+says so, beyond the second no sample can be centered, and nothing is saved."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,9 @@ class CameraCalibrated:
         Relative standard deviation of the worse scale.
     delay_sigma_s, roll_sigma_deg
         Standard deviations.
+    phi_excess_deg, phi_excess_sigma_deg
+        By how much phi shows more than it should for the directions of the stages (`stage_matrix`),
+        and the standard deviation of that. The scale is right all the same.
     uids
         Of the runs.
     """
@@ -75,6 +89,8 @@ class CameraCalibrated:
     scale_sigma: float
     delay_sigma_s: float
     roll_sigma_deg: float
+    phi_excess_deg: float
+    phi_excess_sigma_deg: float
     uids: tuple[str, ...]
 
 
@@ -93,15 +109,17 @@ def calibrate_camera(
     """Find scale, roll, axis and delay of the camera from the motion of a sample, and save them.
 
     The stages move the tip over a grid, known steps along and across the spindle; then the spindle
-    turns forward and back, and once more with the tip elsewhere along it. The sample goes back to
-    where it was, unless a motor or the analysis fails. Any mount will do whose tip is in view.
+    turns forward and back, and once more with the tip elsewhere along and across it. The second
+    move shows by which angle phi is off from the directions of the stages; the scale across the
+    spindle is corrected by its cosine. The sample goes back to where it was, unless a motor or the
+    analysis fails. Any mount will do whose tip is in view.
 
     Parameters
     ----------
     camera, goniometer
         As of `plans.loop.centering.center_loop`.
     result
-        As there; its `calibration` takes what is found, and keeps what it has if the plan fails.
+        As there; its `calibration` takes what is found, at the end.
     zoom
         Position of the zoom.
     target_px
@@ -140,16 +158,20 @@ def calibrate_camera(
     if not abs(delta_deg) >= 180.0:
         raise ConfigError(f"calibrate_camera: delta_deg = {delta_deg}, expected 180 or more")
     tools = stubs.Instruments(camera, goniometer, result, settle_s=settle_s)
-    stubs.check_tools(plan, tools, stubs.ROTATION.with_parts(calibration=(Movable, Readable)))
+    stubs.check_tools(plan, tools, stubs.ROTATION.with_parts(calibration=(Movable,)))
     yield from stubs.check_mounting(plan, goniometer)
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
     look = {"zoom": zoom, DECISION_LIMIT: LOOK_LIMIT_S, TURNS: False}
     fit = {"zoom": zoom, DECISION_LIMIT: FIT_LIMIT_S}
     look_md = stubs.metadata(plan, tools, arguments, md, **look)
-    fit_md = stubs.metadata(plan, tools, arguments, md, **fit)
     uids: list[str] = []
     home = yield from stubs.place(tools)
+
+    def fit_md(calibration: ZoomCalibration) -> dict[str, Any]:
+        # Not saved before it is whole: what ends the plan, or its process, leaves that of before.
+        by = {CALIBRATION: as_json(calibration)}
+        return stubs.metadata(plan, tools, arguments, md, **fit, **by)
 
     def back(steps: MsgGenerator[Any]) -> MsgGenerator[Any]:
         try:
@@ -167,61 +189,52 @@ def calibrate_camera(
         return answer
 
     rough, scale = yield from stubs.recorded(tools, grid, look_md, uids)
-    before = yield from bps.rd(tools.result.calibration, default_value="[]")
-    own = [stop for stop in json.loads(before) if stop["zoom"] == zoom]
 
-    def restore(_: Exception) -> MsgGenerator[None]:
-        present = yield from bps.rd(tools.result.calibration, default_value="[]")
-        # Calibrations of other zooms may have been saved since.
-        others = [stop for stop in json.loads(present) if stop["zoom"] != zoom]
-        yield from bps.abs_set(tools.result.calibration, json.dumps(others + own), wait=True)
+    def both_ways() -> MsgGenerator[RotationValues]:
+        step_log.info("delay: turning the spindle forward and back")
+        return (yield from _turned(tools, turn, replace(turn, delta_deg=-delta_deg)))
 
-    def refined() -> MsgGenerator[CameraCalibrated]:
-        yield from bps.abs_set(tools.result.calibration, asdict(rough), wait=True)
-
-        def both_ways() -> MsgGenerator[RotationValues]:
-            step_log.info("delay: turning the spindle forward and back")
-            return (yield from _turned(tools, turn, replace(turn, delta_deg=-delta_deg)))
-
-        first = yield from stubs.recorded(tools, both_ways, fit_md, uids, turn)
-        if not math.isfinite(first.delay_sigma):
-            raise HardwareError(
-                f"calibrate_camera: the delay of the camera is not known: {first.delay_why}"
-            )
-        timed = replace(rough, delay_s=first.delay)
-        step_log.info("delay: %.3f s (+- %.3f)", first.delay, first.delay_sigma)
-        yield from bps.abs_set(tools.result.calibration, asdict(timed), wait=True)
-
-        def elsewhere() -> MsgGenerator[RotationValues]:
-            shift = _shift_along(timed, first)
-            step_log.info("axis: turning the spindle with the sample %.0f um along it", shift)
-            target = home[0] + shift, home[1], home[2]
-            yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
-            return (yield from back(_turned(tools, turn)))
-
-        second = yield from stubs.recorded(tools, elsewhere, fit_md, uids, turn)
-        line = _axis_line(timed.view, [first, second])
-        _check_sigma("roll", line.roll_sigma_deg, ROLL_SIGMA_MAX_DEG, "deg")
-        final = replace(
-            timed,
-            roll_deg=line.roll_deg,
-            axis_px=line.axis_px,
-            axis_sigma_px=max(line.axis_sigma_px, 0.3),
-            axis_residual_px=max(first.rms, second.rms),
-            date=now(),
+    first = yield from stubs.recorded(tools, both_ways, fit_md(rough), uids, turn)
+    if not math.isfinite(first.delay_sigma):
+        raise HardwareError(
+            f"calibrate_camera: the delay of the camera is not known: {first.delay_why}"
         )
-        yield from bps.abs_set(tools.result.calibration, asdict(final), wait=True)
-        step_log.info("calibration of zoom %g saved", zoom)
-        return CameraCalibrated(
-            calibration=final,
-            scale_sigma=scale.relative_sigma,
-            delay_sigma_s=first.delay_sigma,
-            roll_sigma_deg=line.roll_sigma_deg,
-            uids=tuple(uids),
-        )
+    timed = replace(rough, delay_s=first.delay)
+    step_log.info("delay: %.3f s (+- %.3f)", first.delay, first.delay_sigma)
+    phi = yield from stubs.position(tools.goniometer.phi)
+    shift = _shift(timed, first, phi)
 
-    # The analysis needs the rough calibration; a plan that fails must not leave it behind.
-    return (yield from bpp.contingency_wrapper(refined(), except_plan=restore))
+    def elsewhere() -> MsgGenerator[RotationValues]:
+        step_log.info("axis: turning the spindle with the sample %.0f um along it", shift[0])
+        target = tuple(np.add(home, shift).tolist())
+        yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
+        return (yield from back(_turned(tools, turn)))
+
+    second = yield from stubs.recorded(tools, elsewhere, fit_md(timed), uids, turn)
+    excess, excess_sigma = _phi_excess(first, second, shift, timed.phi_sign)
+    across = "um_per_px_x" if timed.view.vertical else "um_per_px_y"
+    scaled = replace(timed, **{across: getattr(timed, across) * math.cos(math.radians(excess))})
+    line = _axis_line(timed.view, scaled.view, [first, second])
+    _check_sigma("roll", line.roll_sigma_deg, ROLL_SIGMA_MAX_DEG, "deg")
+    final = replace(
+        scaled,
+        roll_deg=line.roll_deg,
+        axis_px=line.axis_px,
+        axis_sigma_px=max(line.axis_sigma_px, 0.3),
+        axis_residual_px=max(first.rms, second.rms),
+        date=now(),
+    )
+    yield from bps.abs_set(tools.result.calibration, asdict(final), wait=True)
+    step_log.info("calibration of zoom %g saved", zoom)
+    return CameraCalibrated(
+        calibration=final,
+        scale_sigma=scale.relative_sigma,
+        delay_sigma_s=first.delay_sigma,
+        roll_sigma_deg=line.roll_sigma_deg,
+        phi_excess_deg=excess,
+        phi_excess_sigma_deg=excess_sigma,
+        uids=tuple(uids),
+    )
 
 
 def _turned(tools: stubs.Instruments, *turns: Sweep) -> MsgGenerator[RotationValues]:
@@ -350,16 +363,51 @@ def _of_reach(part: float, reach: tuple[float, float]) -> float:
 # ---- axis
 
 
-def _shift_along(calibration: ZoomCalibration, found: RotationValues) -> float:
-    """Return a move along the spindle that takes the tip to the other half of the picture, um."""
-    view = calibration.view
-    size, _ = view.by_spindle(view.width_px, view.height_px)
-    um = view.by_spindle(view.um_per_px_x, view.um_per_px_y)[0] * size
-    return -SHIFT * um if found.tip.x > 0.0 else SHIFT * um
+def _shift(calibration: ZoomCalibration, found: RotationValues, phi_deg: float) -> np.ndarray:
+    """Return a move, (3,) um, that takes the tip to the other half of the picture.
+
+    Goniometer frame. Seen at the angle `phi_deg` of the grid it goes along and across the spindle,
+    to where the stages have been.
+    """
+    view, tip = calibration.view, found.tip
+    sizes = view.by_spindle(view.width_px * view.um_per_px_x, view.height_px * view.um_per_px_y)
+    place = to_laboratory((tip.x, tip.y, tip.z), phi_deg, view.phi_sign)[:2]
+    along, across = -np.copysign(np.multiply(SHIFT, sizes), place)
+    return to_goniometer((along, across, 0.0), phi_deg, view.phi_sign)
 
 
-def _axis_line(view: View, rotations: Sequence[RotationValues]) -> AxisLine:
-    """Return the axis from the rows at which rotations saw it, each at its tip."""
+def _phi_excess(
+    before: RotationValues, after: RotationValues, shift_um: np.ndarray, phi_sign: int
+) -> tuple[float, float]:
+    """Return by how much phi shows too much for the directions of the stages, and its sigma, deg.
+
+    Pictures tell how the sample has moved by the angles of phi, and `shift_um` how it should have.
+
+    Raises
+    ------
+    DataError
+        If it is so much that no sample can be centered.
+    """
+    way = complex(*shift_um[1:])
+    seen = complex(after.tip.y - before.tip.y, after.tip.z - before.tip.z)
+    excess = -phi_sign * float(np.angle(seen / way, deg=True))
+    sigma = math.degrees(math.hypot(before.tip.sigma, after.tip.sigma) / abs(way))
+    advice = (
+        f"phi shows {excess:.1f} deg (+- {sigma:.1f}) more than it should for the directions of "
+        "the stages: check phi_sign, then take that from phi's offset (OFF) or turn stage_matrix"
+    )
+    if abs(excess) > PHI_EXCESS_MAX_DEG:
+        raise DataError(f"calibrate_camera: {advice}, and repeat")
+    if abs(excess) > PHI_EXCESS_DEG + sigma:
+        step_log.warning("stages: %s", advice)
+    return excess, sigma
+
+
+def _axis_line(view: View, scaled: View, rotations: Sequence[RotationValues]) -> AxisLine:
+    """Return the axis from the rows at which rotations, fitted with `view`, saw it at their tips.
+
+    `scaled` has the right sizes of pixels.
+    """
     along, rows, sigmas = [], [], []
     for found in rotations:
         across = axis_um(found.axis_row, view)
@@ -368,4 +416,4 @@ def _axis_line(view: View, rotations: Sequence[RotationValues]) -> AxisLine:
         along.append(place_along)
         rows.append(row)
         sigmas.append(found.axis_sigma)
-    return fit_axis_line(along, rows, sigmas, replace(view, roll_deg=0.0))
+    return fit_axis_line(along, rows, sigmas, replace(scaled, roll_deg=0.0))

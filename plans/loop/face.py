@@ -1,6 +1,7 @@
 """Plans for a centered loop: turn its face to the camera, and box it for a raster."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import bluesky.plan_stubs as bps
 from bluesky.protocols import Flyable, Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import Needs, check_devices, finite, flag
+from plans.checks import Needs, check_devices, check_limits, finite, flag
 from plans.loop import stubs
 from plans.run_stubs import with_device_errors
 from skywright.errors import ConfigError, SampleError
@@ -26,7 +27,8 @@ class RasterBox:
     Attributes
     ----------
     face_on_deg
-        Spindle angle of the first view; the second is 90 deg further.
+        Spindle angle of the first view, as seen in which all values hold; the second is 90 deg
+        further, or back where phi cannot go there.
     along_um, across_um, depth_um
         Middle of the box: along the spindle; across it as seen face on, and edge on.
     length_um, width_um, thickness_um
@@ -72,10 +74,37 @@ def face_angle(face_on_deg: float, phi_deg: float, edge: bool = False) -> float:
     return phi_deg + (wanted - phi_deg + 90.0) % 180.0 - 90.0
 
 
+def _two_angles(face_on_deg: float, phi_deg: float, edge: bool = False) -> tuple[float, float]:
+    """Return the angle of `face_angle`, and the nearest one in the other sense."""
+    nearest = face_angle(face_on_deg, phi_deg, edge)
+    return nearest, nearest - math.copysign(180.0, nearest - phi_deg)
+
+
+def _within_limits(plan: str, phi: Any, choices: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
+    """Return the first choice of angles to all of which phi can go.
+
+    Raises
+    ------
+    ConfigError
+        If there is none; it says what keeps phi from the first.
+    """
+    refusals = []
+    for angles in choices:
+        try:
+            check_limits(plan, phi, *angles)
+        except ConfigError as error:
+            refusals.append(error)
+        else:
+            return angles
+    raise refusals[0]
+
+
 def rotate_to_face_on(
     goniometer: Readable, face_on_deg: float, *, edge: bool = False
 ) -> MsgGenerator[float]:
-    """Turn the spindle, the short way, until the loop shows its face (or its edge).
+    """Turn the spindle until the loop shows its face (or its edge).
+
+    It goes the short way, or the other one where a limit of phi is in that way.
 
     Parameters
     ----------
@@ -94,8 +123,8 @@ def rotate_to_face_on(
     Raises
     ------
     ConfigError
-        If the angle is not finite: the loop has no clear face; or if `edge` is neither True nor
-        False.
+        If the angle is not finite: the loop has no clear face; if `edge` is neither True nor
+        False; or if the limits of phi allow neither way.
     HardwareError
         If the spindle does not get there.
     """
@@ -108,7 +137,8 @@ def rotate_to_face_on(
     edge = flag(plan, "edge", edge)
     phi: Any = goniometer.phi  # type: ignore[attr-defined]
     here = yield from stubs.position(phi)
-    target = face_angle(face_on_deg, here, edge)
+    choices = ((angle,) for angle in _two_angles(face_on_deg, here, edge))
+    (target,) = _within_limits(plan, phi, choices)
     yield from stubs.stopped_on_error(with_device_errors(bps.mv(phi, target)), phi)
     return target
 
@@ -151,7 +181,8 @@ def loop_raster_box(
     Raises
     ------
     ConfigError
-        If a number makes no sense or the camera is not calibrated; before anything moves.
+        If a number makes no sense, the camera is not calibrated, or the limits of phi allow no two
+        such views; before anything moves.
     SampleError
         If a view shows no loop, or the two views show different ones and no thickness is given.
     HardwareError
@@ -173,14 +204,17 @@ def loop_raster_box(
         result.calibration.check_value(zoom)
     arguments = {"face_on_deg": face_on_deg, "step_um": step_um, "margin_um": margin_um}
     uids: list[str] = []
+    phi = tools.goniometer.phi
+    here = yield from stubs.position(phi)
+    faces = _two_angles(face_on_deg, here)
+    choices = ((first, first + turn) for first in faces for turn in (90.0, -90.0))
+    angles = _within_limits(plan, phi, choices)
 
     def body() -> MsgGenerator[list[RotationValues]]:
-        here = yield from stubs.position(tools.goniometer.phi)
-        face = face_angle(face_on_deg, here)
         views: list[RotationValues] = []
-        for angle in (face, face + 90.0):
+        for angle in angles:
             yield from bps.checkpoint()
-            yield from bps.mv(tools.goniometer.phi, angle)
+            yield from bps.mv(phi, angle)
             found = yield from stubs.measure_once(tools)
             check_light(found)
             if not views:
@@ -191,7 +225,9 @@ def loop_raster_box(
 
     _md = stubs.metadata(plan, tools, arguments, md, zoom=zoom)
     face, edge = yield from stubs.recorded(tools, body, _md, uids)
-    depth, seen_um, edge_seen = edge.last.box_across, edge.last.box_width, True
+    # Seen from the other side, what is across has the other sign.
+    depth = math.copysign(1.0, angles[1] - angles[0]) * edge.last.box_across
+    seen_um, edge_seen = edge.last.box_width, True
     if trouble := _disagreement(face, edge):
         if thickness_um is None:
             raise SampleError(trouble)
@@ -199,7 +235,7 @@ def loop_raster_box(
     extents = [face.last.box_length, face.last.box_width, seen_um]
     length, width, thickness = (extent + 2.0 * margin_um for extent in extents)
     return RasterBox(
-        face_on_deg=face_on_deg,
+        face_on_deg=angles[0],
         along_um=face.last.box_along,
         across_um=face.last.box_across,
         depth_um=depth,

@@ -11,6 +11,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import epics
 import numpy as np
 import pytest
 from bluesky.plans import scan
@@ -605,6 +606,25 @@ def test_a_motor_that_cannot_turn_so_fast_keeps_its_velocity(
         oscillation.kickoff().wait(LIMIT_S)
         assert "take more time" in reason(oscillation.complete())
     assert goniometer.phi.velocity.get() == 120.0
+
+
+def test_a_sweep_is_good_though_the_record_takes_its_velocity_of_before_no_more(
+    ioc: IocProcess, tmp_path: Path, gonio: MotorGoniometer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """VMAX was lowered, and VELO is still above it."""
+    goniometer = device(MotorGoniometer, ioc.prefix, tmp_path)
+    oscillation, most = goniometer.oscillation, f"{goniometer.phi.prefix}.VMAX"
+    epics.caput(most, 100.0, wait=True)
+    try:
+        with staged(oscillation):
+            oscillation.prepare(Sweep(30.0, 0.5)).wait(LIMIT_S)
+            oscillation.kickoff().wait(LIMIT_S)
+            oscillation.complete().wait(LIMIT_S)
+        assert goniometer.phi.velocity.get(use_monitor=False) == 100.0
+        assert "VELO is 100 and not 120 deg/s" in caplog.text
+    finally:
+        epics.caput(most, 360.0, wait=True)
+        goniometer.phi.velocity.put(120.0, wait=True)
 
 
 def test_a_stop_between_the_moves_of_a_sweep_ends_it(

@@ -258,6 +258,24 @@ def test_an_error_does_not_end_what_follows_another_ioc(monkeypatch: pytest.Monk
     assert severity == AlarmSeverity.MINOR_ALARM
 
 
+def test_the_reason_of_a_refused_put_stays_for_a_time_and_no_longer() -> None:
+    refused = "TEST:cam1:Gain: 3.0, only 1.0 can be used"
+
+    async def shown() -> list[str]:
+        ioc, seen = AxisIOC("TEST:", PushedPictures()), []
+        await ioc._post()
+        await ioc.post_error(refused)
+        ioc.camera.report("taking pictures", alarm=False)
+        for until in (ioc._error_until, 0.0):
+            ioc._error_until = until
+            await ioc._post()
+            seen.append(ioc.cam.status_message.value)
+        ioc.close()
+        return seen
+
+    assert asyncio.run(shown()) == [refused, "taking pictures"]
+
+
 @pytest.mark.parametrize("text", ["a" * 16, b"a" * 16, "a" * 17])
 def test_a_text_that_a_client_may_have_cut_is_refused(text: str | bytes) -> None:
     """pyepics cuts it to the length of the PV: of polygons, the last one would lose corners."""

@@ -82,7 +82,7 @@ def test_the_middle_is_known_though_its_tip_is_uncertain() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"n_turned": 0}, HardwareError, "clocks"),
+        ({"n_turned": 0}, HardwareError, "do the clocks .* agree, is the readback .* every 10 deg"),
         ({"n_flat_image": 28}, HardwareError, "flat image"),
         ({"frozen": True}, HardwareError, "same picture"),
         ({"reason": "pin from another side"}, HardwareError, "run calibrate_camera"),

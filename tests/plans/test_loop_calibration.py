@@ -1,6 +1,7 @@
 """calibrate_camera over the twin: what it finds is what the twin's camera is."""
 
 import logging
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +49,7 @@ def test_the_camera_is_calibrated_from_motion_alone(
     assert made.roll_deg == pytest.approx(truth.roll_deg, abs=0.3)
     assert made.delay_s == pytest.approx(truth.delay_s, abs=0.01)
     assert made.side == truth.side
+    assert abs(found.phi_excess_deg) < 1.5
     assert (made.width_px, made.height_px) == (704, 480)
     assert file.stops() == [other, made]
     now = world.pose()
@@ -211,3 +213,38 @@ def test_stages_that_run_backwards_are_found_out(
     with pytest.raises(DataError, match="check the stage's sign"):
         session.run(calibrate_camera(**devices))
     assert world.pose().x_um == pytest.approx(0.0, abs=1e-6)
+
+
+def turned(devices: dict[str, Any], angle_deg: float) -> None:
+    """Turn the stages about the spindle, which `stage_matrix` and phi do not know of."""
+    sample, angle = devices["goniometer"].sample, math.radians(angle_deg)
+    straight, cos, sin = sample.set, math.cos(angle), math.sin(angle)
+    sample.set = lambda xyz: straight(
+        (xyz[0], cos * xyz[1] - sin * xyz[2], sin * xyz[1] + cos * xyz[2])
+    )
+
+
+@pytest.mark.parametrize(("side", "angle_deg"), [("left", 30.0), ("top", -20.0)])
+def test_a_scale_is_right_though_phi_is_off_from_the_stages(
+    session: Session, caplog: pytest.LogCaptureFixture, side: str, angle_deg: float
+) -> None:
+    world = make_world((150.0, 120.0, -90.0), side=side)
+    devices, truth = session.mount(world, calibrated=False), world.calibration()
+    turned(devices, angle_deg)
+    found = session.run(calibrate_camera(**devices, target_px=truth.target_px))
+    made = found.calibration
+    assert made.um_per_px_x == pytest.approx(truth.um_per_px_x, rel=0.01)
+    assert made.um_per_px_y == pytest.approx(truth.um_per_px_y, rel=0.01)
+    assert made.roll_deg == pytest.approx(truth.roll_deg, abs=0.3)
+    assert found.phi_excess_deg == pytest.approx(-angle_deg, abs=1.5)
+    assert f"phi shows {found.phi_excess_deg:.1f} deg" in caplog.text
+
+
+def test_phi_that_is_far_off_from_the_stages_is_refused(session: Session) -> None:
+    world = make_world((150.0, 120.0, -90.0))
+    devices, file = session.mount(world), session.result.calibration.file
+    before = file.stops()
+    turned(devices, 60.0)
+    with pytest.raises(DataError, match=r"phi shows -(59|6\d)\.\d deg .* more than it should"):
+        session.run(calibrate_camera(**devices))
+    assert file.stops() == before

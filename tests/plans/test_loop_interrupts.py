@@ -13,6 +13,7 @@ from bluesky.utils import Msg, RunEngineInterrupted
 from support.loop_plain import make_world
 from support.loop_session import Session
 
+from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop
 from plans.loop.face import face_angle, loop_raster_box, rotate_to_face_on
 from plans.loop.stubs import COLLECT_S
@@ -88,6 +89,18 @@ def test_an_ended_centering_leaves_everything_stopped(session: Session, end: str
         assert session.run(center_loop(**session.mount(make_world()))).ok
 
 
+def test_a_calibration_that_is_cut_off_leaves_the_one_of_before(session: Session) -> None:
+    """A halt, and the end of the process, leave out the clean-up of a plan."""
+    devices = session.mount(make_world((150.0, 120.0, -90.0)))
+    file = session.result.calibration.file
+    before = file.stops()
+    with pytest.raises(RunEngineInterrupted):
+        session.engine(pausing(calibrate_camera(**devices), in_the_turn()))
+    assert file.stops() == before
+    session.engine.halt()
+    assert file.stops() == before
+
+
 def test_a_plan_that_raises_leaves_everything_stopped(session: Session) -> None:
     devices = session.mount(make_world())
     gonio = devices["goniometer"]
@@ -133,6 +146,27 @@ def test_rotate_to_face_on(session: Session) -> None:
         list(rotate_to_face_on(devices["goniometer"], float("nan")))
 
 
+def limited(phi: Any, low: float, high: float) -> None:
+    """Give a motor limits."""
+
+    def check(angle: float) -> None:
+        if not low <= angle <= high:
+            raise HardwareError(f"{angle:g} deg is beyond its limits {low:g}..{high:g}")
+
+    phi.check_value = check
+
+
+def test_a_limit_in_the_short_way_to_the_face(session: Session) -> None:
+    world = make_world(phi_deg=80.0)
+    gonio = session.mount(world)["goniometer"]
+    limited(gonio.phi, -100.0, 100.0)
+    assert session.run(rotate_to_face_on(gonio, 120.0)) == pytest.approx(-60.0)
+    assert world.pose().phi_deg == pytest.approx(-60.0)
+    limited(gonio.phi, -65.0, -55.0)
+    with pytest.raises(ConfigError, match="cannot move to -150: -150 deg is beyond"):
+        session.run(rotate_to_face_on(gonio, 30.0))
+
+
 def test_a_failed_turn_to_the_face_stops_the_spindle_and_says_why(session: Session) -> None:
     phi = session.mount(make_world())["goniometer"].phi
 
@@ -159,6 +193,22 @@ def test_the_raster_box_covers_the_loop(session: Session) -> None:
     assert box.length_um == pytest.approx(mount.loop_length_um, rel=0.2)
     assert box.n_across == np.ceil(box.width_um / 20.0)
     assert abs(box.across_um) < 20.0
+
+
+def test_the_raster_box_is_that_of_views_within_the_limits_of_phi(session: Session) -> None:
+    boxes = []
+    for low, high in ((-1000.0, 1000.0), (-100.0, 100.0)):
+        world = make_world((210.0, 60.0, -90.0), face_on_deg=70.0, drop_um=100.0, phi_deg=240.0)
+        devices = session.mount(world)
+        limited(devices["goniometer"].phi, low, high)
+        plan = loop_raster_box(**devices, face_on_deg=70.0, thickness_um=100.0)
+        boxes.append(session.run(plan))
+    free, within = boxes
+    assert free.edge_seen
+    assert (free.face_on_deg, within.face_on_deg) == pytest.approx((250.0, 70.0))
+    assert within.across_um == pytest.approx(-free.across_um, abs=15.0)
+    assert within.depth_um == pytest.approx(-free.depth_um, abs=15.0)
+    assert world.pose().phi_deg == pytest.approx(-20.0)
 
 
 def test_without_a_thickness_views_of_different_loops_are_refused(session: Session) -> None:

@@ -305,10 +305,11 @@ def test_background_is_divided_out(face: Bench, tmp_path: Path) -> None:
         assert ask(face, "addImageToList", -1)[0] == status
         face.snapshots[:] = [loop]
         assert ask(face, "getLoopTip") == with_background
-    assert ask(face, "addImageToList", -2)[0] == "normal"
-    assert ask(face, "getLoopTip") != with_background
-    assert ask(face, "addImageToList", -3)[0] == "normal"  # the one that was taken
-    assert ask(face, "getLoopTip") == with_background
+    for no_file in ((), ("{}",)):
+        assert ask(face, "addImageToList", -2)[0] == "normal"
+        assert ask(face, "getLoopTip") != with_background
+        assert ask(face, "addImageToList", -3, *no_file)[0] == "normal"  # the one that was taken
+        assert ask(face, "getLoopTip") == with_background
     assert face.link.run("testAutoML", new_handle()).split()[2:] == test_picture
     assert ask(face, "addImageToList", -3, tmp_path / "none.png")[0] == "error"
     Image.new("L", (640, 480), 200).save(tmp_path / "small.png")

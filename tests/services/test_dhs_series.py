@@ -31,6 +31,7 @@ from skywright.instruments.loop.dhs import pictures as dhs_pictures
 from skywright.instruments.loop.dhs.collection import Collection, Finding
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
+from skywright.instruments.loop.dhs.service import Dhs
 from skywright.instruments.loop.dhs.turn import see_turn
 from skywright.instruments.loop.series_run import RecordedDetection, SeriesRun
 from skywright.instruments.loop.sources import SourceFrame
@@ -787,6 +788,36 @@ def test_a_full_disk_does_not_stop_the_series(monkeypatch: pytest.MonkeyPatch) -
         face.link.start("stopCollectLoopImages", "1.2")
         assert face.link.reply("1.1") == "normal done"
         assert face.link.run("reboxLoopImage", "1.3", 0, 0, 1) == "error no_such_image"
+
+
+def test_a_stop_while_the_detector_is_loaded_ends_the_series() -> None:
+    warm = asyncio.Event()
+    with bench(warm=warm) as face:
+        face.link.start("collectLoopImages", "1.1")
+        face.link.until(lambda: bool(face.link.notes()))
+        assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
+        face.loops[0].call_soon_threadsafe(warm.set)
+        assert face.link.reply("1.1") == "normal done"
+
+
+def test_the_end_does_not_wait_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(series, "SAVE_S", 0.1)
+    monkeypatch.setattr(series, "HANG_S", 0.2, raising=False)
+    camera, goes_on = Camera(PushedPictures()), threading.Event()
+
+    async def close() -> None:
+        operations = Dhs("loopDHS", camera, SlowDetector(), save_directory=tmp_path)._series
+        operations._save.submit(goes_on.wait, LIMIT_S)
+        try:
+            await asyncio.wait_for(operations.close(), 20.0)
+        finally:
+            goes_on.set()
+
+    asyncio.run(close())
+    camera.close()
+    assert f"{tmp_path}: the disk hangs" in caplog.text
 
 
 def test_dcss_gone_in_the_middle_of_a_series(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+CALIBRATION = "camera_calibration"
+"""Key of start documents: the calibration, as of `as_json`, that holds for a run in the place of
+the saved one."""
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))

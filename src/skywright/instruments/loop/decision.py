@@ -10,6 +10,7 @@ from typing import Literal
 from skywright.errors import HardwareError, SampleError
 from skywright.instruments.loop.centering import Reason
 from skywright.instruments.loop.rotation_values import Place, RotationValues
+from skywright.instruments.loop.timing import GAP_MAX_DEG
 
 Aim = Literal["loop", "tip"]
 COARSE_SIGMA_UM = 500.0
@@ -236,8 +237,9 @@ def _check_pictures(found: RotationValues) -> None:
     turned, dark = found.n_turned, found.n_flat_image
     if not turned:
         raise HardwareError(
-            "no picture was taken while the spindle turned; do the clocks of camera and motors "
-            "agree, and does the camera send pictures?"
+            "no picture has an angle of the spindle; do the clocks of camera and motors agree, is "
+            f"the readback of the spindle posted every {GAP_MAX_DEG:g} deg at least, and does the "
+            "camera send pictures?"
         )
     if dark > MANY_DARK * turned:
         raise HardwareError(

@@ -45,10 +45,7 @@ def annotate(
     pin_box
         xmin, ymin, xmax, ymax of the pin (`backends.boxes.find_pin_box`), px.
     """
-    image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
-    draw = ImageDraw.Draw(image)
-    # Lines and letters grow with the picture, or nothing is seen of them on a sheet.
-    unit = max(1, round(max(image.size) / 500))
+    image, draw, unit = canvas(picture)
     color = COLORS[detection.kind]
     if pin_box is not None:
         draw.rectangle([round(value) for value in pin_box], outline=COLORS["pin"], width=unit)
@@ -69,6 +66,13 @@ def annotate(
         stroke_fill=(0, 0, 0),
     )
     return np.asarray(image)
+
+
+def canvas(picture: NDArray[np.uint8]) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
+    """Return a copy of a picture in color, what draws into it, and the width of a line, px."""
+    image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
+    # Lines and letters grow with the picture, or nothing is seen of them on a sheet.
+    return image, ImageDraw.Draw(image), max(1, round(max(image.size) / 500))
 
 
 def caption(detection: Detection) -> str:

@@ -86,12 +86,8 @@ class View:
         """(2, 2) float64: (along, across) um from (x, y) px."""
         roll = np.deg2rad(self.roll_deg)
         turn_back = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
-        nominal = {
-            "left": [[1.0, 0.0], [0.0, 1.0]],
-            "right": [[-1.0, 0.0], [0.0, 1.0]],
-            "top": [[0.0, 1.0], [1.0, 0.0]],
-            "bottom": [[0.0, -1.0], [1.0, 0.0]],
-        }[self.side]
+        sign = -1.0 if self.side in ("right", "bottom") else 1.0
+        nominal = [[0.0, sign], [1.0, 0.0]] if self.vertical else [[sign, 0.0], [0.0, 1.0]]
         return turn_back @ np.array(nominal) * (self.um_per_px_x, self.um_per_px_y)
 
 

@@ -175,11 +175,9 @@ def encode_jpeg(picture: NDArray[np.uint8], quality: int = 85, subsampling: str 
 
     Subsampling of color is 420 as video encoders do, or 444 for lines of one pixel.
     """
-    if picture.ndim == 2:
-        gray = np.ascontiguousarray(picture[:, :, np.newaxis])
-        return simplejpeg.encode_jpeg(gray, quality=quality, colorspace="GRAY")
-    color = np.ascontiguousarray(picture)
-    return simplejpeg.encode_jpeg(color, quality=quality, colorsubsampling=subsampling)
+    pixels = np.ascontiguousarray(np.atleast_3d(picture))
+    space = "GRAY" if picture.ndim == 2 else "RGB"
+    return simplejpeg.encode_jpeg(pixels, quality, space, subsampling)
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:

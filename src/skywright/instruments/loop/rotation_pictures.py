@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
 from skywright.analysis import Batch
 from skywright.analysis.display import contact_sheet
 from skywright.instruments.loop.calibration import ZoomCalibration
 from skywright.instruments.loop.detection import from_row
-from skywright.instruments.loop.draw import annotate, figure_png
+from skywright.instruments.loop.draw import annotate, canvas, figure_png
 from skywright.instruments.loop.geometry import Floats, axis_um, to_view
 from skywright.instruments.loop.picture import encode_jpeg, encode_png
 
@@ -155,9 +155,7 @@ def draw_before_after(
 
 def _mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") -> Picture:
     """Draw the beam, and a text at the top, into a copy, (H, W, 3) uint8, of a picture."""
-    image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
-    draw = ImageDraw.Draw(image)
-    view, unit = calibration.view, max(1, round(max(image.size) / 500))
+    (image, draw, unit), view = canvas(picture), calibration.view
     x, y = view.by_spindle(view.target, calibration.axis_px)
     radius, arm = 14 * unit, 28 * unit
     draw.circle((x, y), radius, outline=BEAM, width=unit)

@@ -14,9 +14,11 @@ from skywright.analysis.second import Document, SecondRun, SecondStage
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import centering
 from skywright.instruments.loop.calibration import (
+    CALIBRATION,
     CalibrationFile,
     ZoomCalibration,
     as_json,
+    from_json,
     guess,
 )
 from skywright.instruments.loop.rotation import LoopRotation, to_series
@@ -70,7 +72,9 @@ class RotationRun(SecondRun):
         return self.turn.turns and bool(self.turn.shape)
 
     def prepare(self, rows: Batch) -> tuple[Analysis[Any], Batch]:
-        """Give each picture its angle, with the calibration that is saved now."""
+        """Give each picture its angle, with the calibration that its run brings or is saved."""
+        if given := self.turn.start.get(CALIBRATION):
+            return _retime(self.turn, rows, from_json(given))
         zoom, shape = float(self.turn.start.get("zoom", 0.0)), self.turn.shape
         # Where the spindle rests, pixels alone count: `calibrate_camera` looks at a new zoom.
         if self.turn.is_meant_to_turn:
@@ -131,16 +135,14 @@ class RotationRun(SecondRun):
         done = centering["pass"] - 1
         when = f"after pass {done}" if done else "before"
         before = _first_pictures.get(centering["uid"])
+        angle = phi[known[0]] if before is None else before[1]
+        row = int(known[np.argmin(np.abs((phi[known] - angle + 180.0) % 360.0 - 180.0))])
+        picture, text = read(row), f"{when}, {phi[row]:.0f} deg"
         if before is None:
-            row = int(known[0])
-            text = f"{when}, {phi[row]:.0f} deg"
             _first_pictures.clear()
-            _first_pictures[centering["uid"]] = read(row), phi[row], text
+            _first_pictures[centering["uid"]] = picture, phi[row], text
             return {}
-        apart = np.abs((phi[known] - before[1] + 180.0) % 360.0 - 180.0)
-        row = int(known[np.argmin(apart)])
-        text = f"{when}, {phi[row]:.0f} deg"
-        return draw_before_after((before[0], before[2]), (read(row), text), calibration)
+        return draw_before_after((before[0], before[2]), (picture, text), calibration)
 
 
 def _retime(

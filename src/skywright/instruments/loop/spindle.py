@@ -49,8 +49,7 @@ class RunSpindle:
     @property
     def turns(self) -> bool:
         """Whether the run has a spindle that is meant to turn."""
-        has_spindle = bool(self._spindle) or bool(self._step_descriptors)
-        return has_spindle and self.is_meant_to_turn
+        return bool(self._spindle or self._step_descriptors) and self.is_meant_to_turn
 
     @property
     def is_meant_to_turn(self) -> bool:
@@ -64,17 +63,11 @@ class RunSpindle:
 
     def __call__(self, name: str, doc: Document) -> None:
         """Take in one document of this run."""
-        if name == "descriptor":
-            self._descriptor(doc)
-        elif name == "stream_resource":
-            self._resource(doc)
-        elif name == "stream_datum":
-            self._datum(doc)
-        elif name == "event":
-            self._event(doc)
-        elif name == "event_page":
+        if name == "event_page":
             for event in unpack_event_page(doc):  # type: ignore[arg-type]
                 self._event(event)
+        elif take := getattr(self, f"_{name}", None):
+            take(doc)
 
     def _descriptor(self, doc: Document) -> None:
         keys = doc["data_keys"]
@@ -87,12 +80,12 @@ class RunSpindle:
         if self.start.get("angle_key") in keys and self._image in keys:
             self._step_descriptors.add(doc["uid"])
 
-    def _resource(self, doc: Document) -> None:
+    def _stream_resource(self, doc: Document) -> None:
         key = self._resources[doc["uid"]] = doc["data_key"]
         path, dataset = file_and_column(doc)
         self._places[key] = str(path), dataset
 
-    def _datum(self, doc: Document) -> None:
+    def _stream_datum(self, doc: Document) -> None:
         key, rows = self._resources.get(doc["stream_resource"], ""), doc["indices"]
         self._counts[key] = rows["stop"]
         if key == self._image:

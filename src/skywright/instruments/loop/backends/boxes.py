@@ -156,7 +156,6 @@ def find_pin_box(gray: NDArray[np.uint8], detection: Detection) -> Corners | Non
     """
     if detection.side is None or math.isnan(detection.pin_base_x):
         return None
-    height, width = gray.shape
     x, y = detection.pin_base_x, detection.pin_base_y
     lying = detection.side in ("left", "right")
     picture, (u, v) = (gray, (x, y)) if lying else (gray.T, (y, x))
@@ -179,9 +178,5 @@ def find_pin_box(gray: NDArray[np.uint8], detection: Detection) -> Corners | Non
     runs = np.split(dark, np.flatnonzero(np.diff(dark) > 0.1 * len(profile)) + 1)
     run = min(runs, key=lambda each: abs(0.5 * (each[0] + each[-1]) - v))
     low, high = run[0] - 0.5, run[-1] + 0.5
-    return {
-        "left": (-0.5, low, x, high),
-        "right": (x, low, width - 0.5, high),
-        "top": (low, -0.5, high, y),
-        "bottom": (low, y, high, height - 0.5),
-    }[detection.side]
+    first, last = (-0.5, u) if before else (u, length - 0.5)
+    return (first, low, last, high) if lying else (low, first, high, last)

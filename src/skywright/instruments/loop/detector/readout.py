@@ -223,10 +223,8 @@ def _goes_on(readout: Readout, tip: Place, side: str) -> bool:
     if readout.maps.tip[near].max() >= LIKELY_PEAK:
         return False
     likely = _likely(readout.maps.masks)
-    far = {
-        "left": likely[near_rows, -1], "right": likely[near_rows, 0],
-        "top": likely[-1, near_columns], "bottom": likely[0, near_columns],
-    }[side]  # fmt: skip
+    last = -1 if side in ("left", "top") else 0
+    far = likely[near_rows, last] if side in ("left", "right") else likely[last, near_columns]
     return bool(far.max() > MASK_MIN)
 
 
@@ -328,8 +326,7 @@ def _box(
         if near.any():
             inside = near
     height, width = maps.edges.shape[1:]
-    fours = inside.reshape(height, 2, width, 2)
-    coarse = fours[:, 0, :, 0] | fours[:, 0, :, 1] | fours[:, 1, :, 0] | fours[:, 1, :, 1]
+    coarse = inside.reshape(height, 2, width, 2).any(axis=(1, 3))
     if not coarse.any():
         return None, None
     values, errors = maps.edges[:, coarse], maps.edge_errors[:, coarse]

@@ -265,7 +265,7 @@ class SnapshotOperations:
                 call.note(f"the background is used, but it could not be saved: {error}")
         elif index == LOAD_BACKGROUND:
             named = call.start.arguments[1:2]
-            file = Path(named[0]) if named else self.background_file
+            file = Path(named[0]) if any(named) else self.background_file  # Tcl's {} is empty
             snapshots.background = await asyncio.to_thread(read_picture, file)
         else:
             raise OperationError(f"index {index}, expected -3, -2, -1, 0 or more")

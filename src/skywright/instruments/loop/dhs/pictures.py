@@ -13,11 +13,10 @@ from skywright.instruments.loop.dhs.collection import Finding
 from skywright.instruments.loop.dhs.recording import Recording
 from skywright.instruments.loop.draw import annotate
 from skywright.instruments.loop.picture import encode_jpeg, encode_png, to_gray
+from skywright.instruments.loop.rotation_pictures import places_on_sheet
 from skywright.instruments.loop.sources import SourceFrame
 
 logger = logging.getLogger(__name__)
-
-SHEET_PICTURES = 12
 
 
 def draw_sheet(series: Recording) -> dict[str, bytes]:
@@ -29,9 +28,8 @@ def draw_sheet(series: Recording) -> dict[str, bytes]:
         File name to contents; empty if nothing was found.
     """
     seen = [finding for finding in series.findings if finding.found is not None]
-    places = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), SHEET_PICTURES)).astype(int))
     drawn = []
-    for finding in (seen[place] for place in places):
+    for finding in (seen[row] for row in places_on_sheet(np.zeros(len(seen)))):
         try:
             gray = series.picture(finding.index)
         except DataError as error:

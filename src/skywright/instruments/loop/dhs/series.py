@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -41,14 +41,18 @@ BEGIN_S = 14.0
 for an answer."""
 TURN_S = 2.0
 """The end of a series waits this long for the fit of its turn."""
-SAVE_S = 1.0
-"""After this the log says that the end of the DHS waits for pictures that are being saved."""
+SAVE_S, HANG_S = 1.0, 7.0
+"""After the first the log says that the end of the DHS waits for what is being saved; so much later
+it waits no longer: a disk that hangs may do so for ever, and a DHS is to end within 10 s."""
 REPORT_S = 1.0
 """New pictures are reported to the catalog this often."""
 
 
 class SeriesOperations:
-    """One series at a time, and the last one; parameters as of `Dhs`, with what records."""
+    """One series at a time, and the last one; parameters as of `Dhs`, with what records.
+
+    `ready` returns when pictures can be searched.
+    """
 
     def __init__(
         self,
@@ -57,8 +61,9 @@ class SeriesOperations:
         config: DhsConfig,
         save_directory: Path | None,
         workers: int,
+        ready: Callable[[Call], Awaitable[None]],
     ) -> None:
-        self._recorder = recorder
+        self._recorder, self._ready = recorder, ready
         self._detector = detector
         self._config = config
         self._directory = save_directory
@@ -116,6 +121,7 @@ class SeriesOperations:
             if previous is not None and previous.task is not None:
                 previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
+            await self._ready(call)  # not before: a stop meanwhile means this series
             begun = self._jobs.submit(self._begin, metadata, collection, saver)
             recording = await self._wait_for_begin(begun)
             await call.update("start_oscillation")
@@ -176,17 +182,19 @@ class SeriesOperations:
         """End what has begun, save all pictures, forget the last series; no search is awaited."""
         self._is_closing = True
         self._search.shutdown(wait=False, cancel_futures=True)
-        await asyncio.wrap_future(self._jobs.submit(bool))  # the jobs before it submit to `_turns`
-        saving = asyncio.create_task(asyncio.to_thread(self._end_threads))
-        if not (await asyncio.wait([saving], timeout=SAVE_S))[0]:
-            logger.warning("%s: waiting until its pictures are saved", self._directory)
-            await saving
-        await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
-        self._jobs.shutdown()
+        ending = asyncio.create_task(asyncio.to_thread(self._end_threads))
+        saved = self._directory or self._recorder.scratch
+        if not (await asyncio.wait([ending], timeout=SAVE_S))[0]:
+            logger.warning("%s: waiting until all is saved", saved)
+            if not (await asyncio.wait([ending], timeout=HANG_S))[0]:
+                logger.error("%s: the disk hangs; what is not saved yet is lost", saved)
 
     def _end_threads(self) -> None:
+        self._jobs.submit(bool).result()  # the jobs before it submit to `_turns`
         self._turns.shutdown()
         self._save.shutdown()
+        self._jobs.submit(self._recorder.close)
+        self._jobs.shutdown()
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
         """Send a row for each picture, in order, until the series is over."""

@@ -1,6 +1,7 @@
 """The DHS: its operations, its camera and its connection to DCSS."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ WARM_UP_WAIT_S = 10.0
 """An operation waits this long for the detector's warm-up; DCSS's scripts give up after 15 s."""
 WARMING_UP = "warming up"
 WITHOUT_DETECTOR = frozenset({"initializeCamera", "findBoundingBox", "stopCollectLoopImages"})
+WAITS_ITSELF = frozenset({"collectLoopImages"})
 
 
 class Dhs:
@@ -57,8 +59,8 @@ class Dhs:
         warm: asyncio.Event | None = None,
     ) -> None:
         config = config or DhsConfig()
-        recorder = SeriesRecorder(camera, begin_run)
-        self._series = SeriesOperations(recorder, detector, config, save_directory, workers)
+        recorder, ready = SeriesRecorder(camera, begin_run), partial(_wait_until_warm, warm)
+        self._series = SeriesOperations(recorder, detector, config, save_directory, workers, ready)
         snapshots = SnapshotOperations(
             Snapshots(fetch, detector),
             ImageList(config.axis_row),
@@ -67,9 +69,8 @@ class Dhs:
         )
         self._camera, self._warm = camera, warm
         operations = {**snapshots.table(), **self._series.table()}
-        if warm is not None:
-            for each in operations.keys() - WITHOUT_DETECTOR:
-                operations[each] = _when_warm(operations[each], warm)
+        for each in operations.keys() - WITHOUT_DETECTOR - WAITS_ITSELF:
+            operations[each] = partial(_when_warm, operations[each], warm)
         self.server = Server(name, operations, detector.trouble)
 
     def state(self) -> dict[str, Any]:
@@ -99,20 +100,21 @@ class Dhs:
             await self._series.close()
 
 
-def _when_warm(operation: Operation, warm: asyncio.Event) -> Operation:
-    """Return `operation`, which waits for the warm-up and fails when that takes long.
+async def _when_warm(operation: Operation, warm: asyncio.Event | None, call: Call) -> str:
+    await _wait_until_warm(warm, call)
+    return await operation(call)
+
+
+async def _wait_until_warm(warm: asyncio.Event | None, call: Call) -> None:
+    """Wait for the warm-up; raise `OperationError` when that takes long.
 
     A search that waited for the file of a network could neither be aborted nor end with the DHS.
     """
-
-    async def perform(call: Call) -> str:
-        if not warm.is_set():
-            call.note(f"{WARMING_UP}: the detector is being loaded")
-            try:
-                async with asyncio.timeout(WARM_UP_WAIT_S):
-                    await warm.wait()
-            except TimeoutError:
-                raise OperationError(WARMING_UP) from None
-        return await operation(call)
-
-    return perform
+    if warm is None or warm.is_set():
+        return
+    call.note(f"{WARMING_UP}: the detector is being loaded")
+    try:
+        async with asyncio.timeout(WARM_UP_WAIT_S):
+            await warm.wait()
+    except TimeoutError:
+        raise OperationError(WARMING_UP) from None

@@ -44,11 +44,7 @@ def turning_pose(deg_per_s: float = 0.0) -> PoseAt:
     The spindle turns evenly, from 0 at time 0. The angle is rounded down to a multiple of
     `STEP_DEG`, so that its pictures can be kept.
     """
-
-    def pose_at(time: float) -> Pose:
-        return Pose(phi_deg=math.floor(deg_per_s * time % 360.0 / STEP_DEG) * STEP_DEG)
-
-    return pose_at
+    return lambda time: Pose(phi_deg=math.floor(deg_per_s * time % 360.0 / STEP_DEG) * STEP_DEG)
 
 
 class SimulatedCamera(PacedSource[SourceFrame]):

@@ -106,13 +106,10 @@ def projection(optics: Optics) -> tuple[NDArray[np.float64], NDArray[np.float64]
     kx, ky = 1.0 / optics.um_per_px_x, 1.0 / optics.um_per_px_y
     roll = np.deg2rad(optics.roll_deg)
     turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
-    axial, axis = optics.axial_px, optics.axis_px
-    matrix, origin = {
-        "left": ([[kx, 0.0], [0.0, ky]], (axial, axis)),
-        "right": ([[-kx, 0.0], [0.0, ky]], (axial, axis)),
-        "top": ([[0.0, kx], [ky, 0.0]], (axis, axial)),
-        "bottom": ([[0.0, kx], [-ky, 0.0]], (axis, axial)),
-    }[optics.side]
+    sign = -1.0 if optics.side in ("right", "bottom") else 1.0
+    matrix, origin = [[sign * kx, 0.0], [0.0, ky]], [optics.axial_px, optics.axis_px]
+    if optics.side in ("top", "bottom"):
+        matrix, origin = [[0.0, kx], [sign * ky, 0.0]], origin[::-1]
     return np.array(matrix) @ turn, np.array(origin)
 
 
@@ -152,10 +149,7 @@ def _dirt(optics: Optics, row: NDArray, col: NDArray, rng: np.random.Generator) 
         radius = rng.uniform(1.5, 12.0) * optics.width_px / 704.0
         depth = rng.uniform(0.01, 0.12) if rng.random() < 0.85 else rng.uniform(0.15, 0.6)
         reach = int(4.0 * radius + 3.0)
-        window = (
-            slice(max(int(v) - reach, 0), int(v) + reach),
-            slice(max(int(u) - reach, 0), int(u) + reach),
-        )
+        window = tuple(slice(max(int(at) - reach, 0), int(at) + reach) for at in (v, u))
         distance = np.hypot(col[window] - u, row[window] - v) / radius
         if rng.random() < 0.5:
             spot = np.exp(-0.5 * distance**2)

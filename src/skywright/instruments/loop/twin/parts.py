@@ -1,5 +1,7 @@
 """The parts of a mount as meshes, in the frame of the mount: see `mount`."""
 
+from typing import Any
+
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
@@ -54,6 +56,15 @@ def _noise(shape: tuple[int, ...], along: float, around: float, rng: np.random.G
     return noise / noise.std()
 
 
+def _bar(
+    label: str, material: Material, x: Floats, y: Floats, z: Floats, *more: Any, **options: Any
+) -> Mesh:
+    """Sweep a part along x whose half widths are y and z, (S,) um; the rest is as of `sweep`."""
+    path, across, normal = np.zeros((3, len(x), 3))
+    path[:, 0], across[:, 1], normal[:, 2] = x, y, z
+    return sweep(label, material, path, across, normal, *more, **options)
+
+
 def pin(mount: Mount, pixel_um: float, rng: np.random.Generator) -> Mesh:
     """Return the pin, its end at x = 0, reaching 25 mm back through any border of the view."""
     radius = mount.pin_um / 2.0
@@ -72,8 +83,6 @@ def pin(mount: Mount, pixel_um: float, rng: np.random.Generator) -> Mesh:
     r[-1] = radius - mount.pin_bevel_um
     # The path runs from the end of the pin backwards, so that center 0 is on the end face.
     x, r = x[::-1], r[::-1]
-    ends, y, z = np.zeros((3, len(x), 3))
-    ends[:, 0], y[:, 1], z[:, 2] = x, r, r
     outline = section(sides)
     displace = np.zeros((len(x), sides, 3))
     if not smooth:
@@ -84,7 +93,7 @@ def pin(mount: Mount, pixel_um: float, rng: np.random.Generator) -> Mesh:
         displace[..., 1:] = lumps[0, :, :, None] * outline
         displace[..., 0] = 0.4 * lumps[1] * (x > -50.0 - mount.pin_bevel_um)[:, None]
     material = STEEL if smooth else FROSTED
-    return sweep("pin", material, ends, y, z, outline, rng, displace=displace)
+    return _bar("pin", material, x, r, r, outline, rng, displace=displace)
 
 
 def _outline(angle: Floats, length_um: float, width_um: float, taper: float) -> Floats:
@@ -160,10 +169,9 @@ def _glue(mount: Mount, thin_um: float, warp: Warp, rng: np.random.Generator) ->
         return []
     t = np.linspace(0.0, 1.0, 12)
     radius = thin_um / 2.0 + (0.3 * mount.pin_um - thin_um / 2.0) * (1.0 - t) ** 2
-    path, y, z = np.zeros((3, len(t), 3))
-    path[:, 0], y[:, 1], z[:, 2] = -5.0 + mount.glue_um * t, radius, radius
+    x = -5.0 + mount.glue_um * t
     glue = Material(0.004, rim=1.0, albedo=0.2, specular=0.6, scatter=0.7)
-    return [sweep("stem", glue, path, y, z, section(24), rng, warp=warp)]
+    return [_bar("stem", glue, x, radius, radius, section(24), rng, warp=warp)]
 
 
 def polymer(mount: Mount, pixel_um: float, warp: Warp, rng: np.random.Generator) -> list[Mesh]:
@@ -183,10 +191,8 @@ def polymer(mount: Mount, pixel_um: float, warp: Warp, rng: np.random.Generator)
     if mount.tab_um > 0.0:
         into = np.clip((0.5 * mount.stem_um - s) / (0.5 * mount.tab_um), 0.0, 1.0)
         width = np.maximum(width, mount.tab_um / 2.0 * np.sqrt(1.0 - (1.0 - into) ** 2))
-    path, y_half, z_half = np.zeros((3, len(s), 3))
-    path[:, 0], y_half[:, 1], z_half[:, 2] = s, width, half
-    outline = section(32, 6.0)
-    plate = sweep("stem", POLYMER, path, y_half, z_half, outline, rng, warp=warp, joined=True)
+    thick = np.full(len(s), half)
+    plate = _bar("stem", POLYMER, s, width, thick, section(32, 6.0), rng, warp=warp, joined=True)
     return [head, plate, *_number(mount, warp, rng)]
 
 
@@ -234,11 +240,9 @@ def _drop(mount: Mount, pixel_um: float, warp: Warp, rng: np.random.Generator) -
     angle = np.linspace(0.0, np.pi, count)
     x, y = _inside(mount, angle).T
     middle = (x[0] + x[-1]) / 2.0
-    path, across, normal = np.zeros((3, count, 3))
-    path[:, 0] = middle + (x - middle) * mount.drop_overfill
-    across[:, 1] = np.maximum(y * mount.drop_overfill, 0.0)
+    x, y = middle + (x - middle) * mount.drop_overfill, np.maximum(y * mount.drop_overfill, 0.0)
     thick = max(mount.drop_um, mount.fiber_um, 2.0 * mount.ice_um) / 2.0
-    normal[:, 2] = thick * (across[:, 1] / across[:, 1].max()) ** 0.7
+    z = thick * (y / y.max()) ** 0.7
     displace = None
     material = Material(0.0004, rim=1.4, rim_power=4.0, albedo=0.03, specular=0.9, scatter=0.5)
     if frozen:
@@ -251,7 +255,7 @@ def _drop(mount: Mount, pixel_um: float, warp: Warp, rng: np.random.Generator) -
             grain=0.25,
             opaque=mount.ice_absorption_per_um > 0.02,
         )
-        across[:, 1] += 0.5 * mount.ice_um * np.sin(angle)
+        y += 0.5 * mount.ice_um * np.sin(angle)
         # Spikes are as wide as high, and at least a pixel or two: else the tip would be where
         # nothing is seen.
         along, around = mount.loop_length_um / count, 2.5 * mount.loop_width_um / sides
@@ -261,17 +265,8 @@ def _drop(mount: Mount, pixel_um: float, warp: Warp, rng: np.random.Generator) -
         displace = np.zeros((count, sides, 3))
         displace[..., 1:] = spikes[:, :, None] * section(sides)
         displace[..., 0] = -spikes * np.cos(angle)[:, None]
-    return sweep(
-        "ice" if frozen else "drop",
-        material,
-        path,
-        across,
-        normal,
-        section(sides),
-        rng,
-        warp=warp,
-        displace=displace,
-    )
+    label = "ice" if frozen else "drop"
+    return _bar(label, material, x, y, z, section(sides), rng, warp=warp, displace=displace)
 
 
 def _crystal(mount: Mount, warp: Warp, rng: np.random.Generator) -> Mesh:
