@@ -232,8 +232,8 @@ def _write_devices(
             for key, value in as_mapping(as_mapping(config).get("data")).items():
                 known.setdefault(key, (value, as_mapping(data_keys.get(key)).get("units")))
         for column in stream.columns:
-            if device := column.data_key.get("object_name"):
-                first, columns = columns_of.setdefault(device, (data, []))
+            if owner := column.data_key.get("object_name"):
+                first, columns = columns_of.setdefault(owner, (data, []))
                 if first == data:
                     columns.append(column)
     for device in dict.fromkeys((*fields, *columns_of)):
