@@ -20,7 +20,7 @@ from skywright.store.export.contents import (
     read_contents,
     scanned_fields,
 )
-from skywright.store.lookup import find_run, time_of
+from skywright.store.lookup import as_mapping, find_run, time_of
 from skywright.store.pictures import holds_frames
 from skywright.store.show import ColumnView, RunView, StreamView
 from skywright.words import local_time
@@ -245,8 +245,7 @@ def _numbers(column: Column, rows: slice, uid: str, dimensions: tuple[int, ...] 
 
 def run_name(start: Mapping[str, Any]) -> str:
     """Return what a run is called: its analysis, else its plan."""
-    analysis = start.get("analysis")
-    name = analysis.get("name") if isinstance(analysis, Mapping) else None
+    name = as_mapping(start.get("analysis")).get("name")
     return str(name or start.get("plan_name") or "run")
 
 

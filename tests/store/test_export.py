@@ -588,6 +588,41 @@ def test_stream_named_like_a_field_of_the_entry(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_nexus(tmp_path / "out.nxs", "sample_stream")["e_V"], [1, 2])
 
 
+def test_streams_that_become_one_group_of_nexus(tmp_path: Path) -> None:
+    names = ("sample", "sample_stream", "sample_stream_")
+    streams = tuple(
+        Stream(name, {}, (memory_column("x", [value]),), {}) for value, name in enumerate(names)
+    )
+    write_nexus(
+        RunContents({"uid": "u", "time": 0.0}, None, "running", streams, ()), tmp_path / "o"
+    )
+    with h5py.File(tmp_path / "o") as file:
+        groups = [each for each in file["entry"].values() if each.attrs.get("signal") == "x"]
+        assert sorted(group["x"][0] for group in groups) == [0, 1, 2]
+        assert json.loads(file["entry/bluesky/descriptors/sample_stream"][()]) == {}
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        None,
+        ["camera"],
+        {"camera": None},
+        {"camera": {"data": None, "data_keys": None}},
+        {"camera": {"data": {"gain": 1}, "data_keys": {"gain": None}}},
+    ],
+)
+def test_nexus_of_a_configuration_of_another_program(tmp_path: Path, configuration: object) -> None:
+    column = memory_column("x", [1.0], object_name="camera")
+    stream = Stream("primary", {"configuration": configuration}, (column,), {})
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (stream,), ())
+    write_nexus(run, tmp_path / "out.nxs")
+    with h5py.File(tmp_path / "out.nxs") as file:
+        camera = file["entry/instrument/camera"]
+        assert camera["x"][()].tolist() == [1.0]
+        assert "gain" not in str(configuration) or camera["gain"][()] == 1
+
+
 def test_nexus_of_what_hdf5_does_not_take(tmp_path: Path) -> None:
     """Texts with a NUL, datetimes, a configuration with the name of a field."""
     dates = np.array([["2026-01-01", "NaT"]], "M8[ns]")

@@ -95,7 +95,13 @@ def test_results_are_the_last_scalars_of_events() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hints", "hinted"), [(None, ()), ({"cam": {}, "diode": {"fields": ["x"]}}, ("x",))]
+    ("hints", "hinted"),
+    [
+        (None, ()),
+        (["x"], ()),
+        ({"cam": None, "slit": ["x"], "diode": {"fields": "x"}, "gate": {"fields": [1, []]}}, ()),
+        ({"cam": {}, "diode": {"fields": ["x"]}}, ("x",)),
+    ],
 )
 def test_streams_of_a_run(
     store: SampleStore, monkeypatch: pytest.MonkeyPatch, hints: Any, hinted: tuple[str, ...]

@@ -339,7 +339,17 @@ def test_names_of_tables_are_no_data_keys() -> None:
     assert [*map(key_name, names)] == stored
 
 
-@pytest.mark.parametrize("hints", [None, {"device": {}}, {"device": {"fields": ["time"]}}])
+@pytest.mark.parametrize(
+    "hints",
+    [
+        None,
+        ["time"],
+        {"device": {}},
+        {"device": None},
+        {"device": {"fields": None}},
+        {"device": {"fields": ["time", ["time"]]}},
+    ],
+)
 def test_a_data_key_that_is_renamed_has_its_values_and_times(hints: Any) -> None:
     normalizer = DocumentNormalizer()
     keys = {"time": {**NUMBER, "shape": [], "source": "x"}}

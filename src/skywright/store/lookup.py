@@ -212,7 +212,6 @@ def summarize(start: Mapping[str, Any], stop: Mapping[str, Any] | None, status: 
     status
         See `JournalListing.status`.
     """
-    events = (stop or {}).get("num_events")
     duration_s = time_of(stop or {}) - time_of(start)
     return RunSummary(
         uid=start["uid"],
@@ -227,7 +226,7 @@ def summarize(start: Mapping[str, Any], stop: Mapping[str, Any] | None, status: 
         time_s=time_of(start),
         duration_s=duration_s if math.isfinite(duration_s) else None,
         status=status,
-        events=dict(events) if isinstance(events, Mapping) else {},
+        events=dict(as_mapping((stop or {}).get("num_events"))),
     )
 
 
@@ -235,6 +234,17 @@ def time_of(document: Mapping[str, Any]) -> float:
     """Return the time of a start or stop document, unix s; -inf if another program gave none."""
     time = document.get("time")
     return time if isinstance(time, int | float) else -math.inf
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """Return a part of a document; it is empty if another program gave no mapping."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def hinted_fields(hint: object) -> list[str]:
+    """Return the data keys that the hint of a device names; none if it is of another form."""
+    fields = as_mapping(hint).get("fields")
+    return [field for field in fields if isinstance(field, str)] if isinstance(fields, list) else []
 
 
 def sample_name(start: Mapping[str, Any]) -> str | None:
@@ -251,9 +261,7 @@ def _text(value: object) -> str | None:
 
 
 def _analysis_name(start: Mapping[str, Any]) -> str | None:
-    about = start.get("analysis")
-    if not isinstance(about, Mapping):
-        return None
+    about = as_mapping(start.get("analysis"))
     return " ".join(str(about[key]) for key in ("name", "version") if about.get(key)) or None
 
 

@@ -16,6 +16,7 @@ from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 from event_model import EventPage, unpack_event_page
 
 from skywright.errors import DataError
+from skywright.store.lookup import as_mapping, hinted_fields
 from skywright.store.tail import Line, Tail
 from skywright.store.tiled_writer import INTERNAL
 
@@ -147,14 +148,14 @@ class DocumentNormalizer:
         doc = doc | {"name": stream}
         if any(names[key] != key for key in keys):
             self._renamed[doc["uid"]] = names
-            hints = (doc.get("hints") or {}).items()
             doc |= {
                 "data_keys": _rename_keys(keys, names),
                 "hints": {
-                    name: hint | {"fields": [names.get(key, key) for key in hint["fields"]]}
-                    if "fields" in hint
-                    else hint
-                    for name, hint in hints
+                    device: {
+                        **as_mapping(hint),
+                        "fields": [names.get(key, key) for key in hinted_fields(hint)],
+                    }
+                    for device, hint in as_mapping(doc.get("hints")).items()
                 },
             }
         self._out.append(("descriptor", doc))

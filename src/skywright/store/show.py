@@ -15,6 +15,7 @@ from skywright.store.export.contents import Column, RunContents, Stream, read_co
 from skywright.store.lookup import (
     JournalListing,
     RunSummary,
+    as_mapping,
     derived_runs,
     find_run,
     summarize,
@@ -165,14 +166,11 @@ def _raw_summary(client: Container, raw_uid: str, listing: JournalListing) -> Ru
 def _view_derived(contents: RunContents) -> DerivedView:
     results = final_results(contents)
     pictures = str(results.pop(PICTURES, "")).splitlines()
-    analysis = contents.start.get("analysis")
-    if not isinstance(analysis, Mapping):  # metadata that a person gave
-        analysis = {}
-    parameters = analysis.get("parameters")
+    analysis = as_mapping(contents.start.get("analysis"))
     return DerivedView(
         summary=_summarize(contents),
         stream=str(analysis.get("stream") or "primary"),  # older derived runs do not name it
-        parameters=parameters if isinstance(parameters, Mapping) else {},
+        parameters=as_mapping(analysis.get("parameters")),
         results=results,
         about=_about_results(contents),
         pictures=tuple(Path(path) for path in pictures if path),

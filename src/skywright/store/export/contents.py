@@ -18,7 +18,7 @@ from skywright.errors import DataError
 from skywright.files.readers import HDF5, first_row, open_reader, readers
 from skywright.store.columns import fits
 from skywright.store.external import files_of
-from skywright.store.lookup import JournalListing
+from skywright.store.lookup import JournalListing, as_mapping, hinted_fields
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import UNREADABLE_FILES
 
@@ -117,8 +117,8 @@ class Stream:
     @property
     def hinted(self) -> tuple[str, ...]:
         """Columns that the devices say are of interest."""
-        hints = (self.descriptor.get("hints") or {}).values()
-        return tuple(field for each in hints for field in each.get("fields") or ())
+        hints = as_mapping(self.descriptor.get("hints")).values()
+        return tuple(field for hint in hints for field in hinted_fields(hint))
 
     def free_name(self, name: str) -> str:
         """Return `name`, with ``_`` at its end where a column has it."""
@@ -153,8 +153,7 @@ def scanned_fields(start: Mapping[str, Any], stream: str | None = None) -> list[
     stream
         Only fields of this stream; None: of any.
     """
-    hints = start.get("hints")
-    dimensions = hints.get("dimensions") if isinstance(hints, Mapping) else None
+    dimensions = as_mapping(start.get("hints")).get("dimensions")
     fields: list[Any] = []
     for dimension in dimensions if isinstance(dimensions, list | tuple) else ():
         match dimension:

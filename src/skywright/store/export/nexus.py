@@ -20,7 +20,7 @@ from skywright.store.export.contents import (
     Stream,
     scanned_fields,
 )
-from skywright.store.lookup import sample_name, time_of
+from skywright.store.lookup import as_mapping, sample_name, time_of
 
 _RESERVED = {
     "bluesky", "definition", "duration", "end_time", "entry_identifier_uuid", "instrument",
@@ -117,8 +117,7 @@ def _write_entry(entry: h5py.Group, contents: RunContents) -> None:
     if sample_name(start) is not None:
         sample = _group(entry, "sample", "NXsample")
         _set(sample, "name", sample_name(start))
-        details = start.get("sample")
-        for key, value in details.items() if isinstance(details, Mapping) else ():
+        for key, value in as_mapping(start.get("sample")).items():
             if key != "name" and isinstance(value, str | int | float):
                 _set(sample, _name(key), value)
     if isinstance(start.get("analysis"), Mapping):
@@ -148,7 +147,11 @@ def _write_stream(
 ) -> h5py.Group:
     """Write a stream as NXdata; attributes say what to plot."""
     name = _name(stream.name)
-    data = _group(entry, f"{name}_stream" if name in _RESERVED else name, "NXdata")
+    if name in _RESERVED:
+        name = f"{name}_stream"
+    while name in entry:  # a stream may be called sample_stream
+        name += "_"
+    data = _group(entry, name, "NXdata")
     for column in stream.columns:
         what = f"{stream.name}/{column.name}"
         if not (link and _link(data, column, what, notes)):
@@ -223,14 +226,14 @@ def _write_devices(
     """Value and unit of each field of the configuration, by device."""
     columns_of: dict[str, tuple[h5py.Group, list[Column]]] = {}
     for stream, data in written:
-        for device, config in stream.descriptor.get("configuration", {}).items():
+        for device, config in as_mapping(stream.descriptor.get("configuration")).items():
             known = fields.setdefault(device, {})
-            for key, value in config.get("data", {}).items():
-                units = config.get("data_keys", {}).get(key, {}).get("units")
-                known.setdefault(key, (value, units))
+            data_keys = as_mapping(as_mapping(config).get("data_keys"))
+            for key, value in as_mapping(as_mapping(config).get("data")).items():
+                known.setdefault(key, (value, as_mapping(data_keys.get(key)).get("units")))
         for column in stream.columns:
-            if device := column.data_key.get("object_name"):
-                first, columns = columns_of.setdefault(device, (data, []))
+            if owner := column.data_key.get("object_name"):
+                first, columns = columns_of.setdefault(owner, (data, []))
                 if first == data:
                     columns.append(column)
     for device in dict.fromkeys((*fields, *columns_of)):
