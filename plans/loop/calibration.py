@@ -34,6 +34,7 @@ from skywright.instruments.loop.geometry import (
     to_goniometer,
     to_laboratory,
     to_picture,
+    to_view,
 )
 from skywright.instruments.loop.rotation_values import RotationValues
 from skywright.instruments.loop.spindle import TURNS
@@ -45,8 +46,9 @@ SEEN_PX = 12.0
 SPAN = 0.22
 """Reach of the grid from the place of the tip, parts of the picture."""
 BORDER = 0.06
-SHIFT = 0.25, 0.12
-"""Moves along and across the spindle between two rotations, parts of the picture."""
+SHIFT = 0.25, 0.09, 0.09
+"""Moves between two rotations: along the spindle, part of the picture's length along it; across it
+and along the beam, parts of the length across it."""
 LOOK_LIMIT_S, FIT_LIMIT_S = 0.5, 20.0
 """Work of the analysis that may wait, s: before a look at one picture; before a fit, which needs
 many pictures and is worth a wait."""
@@ -62,8 +64,10 @@ SCALE_SIGMA_MAX, ROLL_SIGMA_MAX_DEG = 0.01, 0.5
 """Largest standard deviations of a calibration that is saved: of a scale, as part of it; of the
 roll."""
 PHI_EXCESS_DEG, PHI_EXCESS_MAX_DEG = 2.0, 45.0
-"""Angle by which phi may show more than the directions of the stages say: beyond the first the log
-says so, beyond the second no sample can be centered, and nothing is saved."""
+"""Angle between phi and the directions of the stages: above the first there is a warning, above the
+second no sample can be centered, and nothing is saved."""
+LENGTH_ERROR_MAX = 0.15
+"""Largest relative error of the seen length of a move; a stage that runs backwards gives more."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class CameraCalibrated:
     delay_sigma_s, roll_sigma_deg
         Standard deviations.
     phi_excess_deg, phi_excess_sigma_deg
-        By how much phi shows more than it should for the directions of the stages (`stage_matrix`),
-        and the standard deviation of that. The scale is right all the same.
+        Angle that phi shows less the one that the directions of the stages (`stage_matrix`) give,
+        and its standard deviation. The saved scale is corrected for it.
     uids
         Of the runs.
     """
@@ -111,8 +115,8 @@ def calibrate_camera(
     The stages move the tip over a grid, known steps along and across the spindle; then the spindle
     turns forward and back, and once more with the tip elsewhere along and across it. The second
     move shows by which angle phi is off from the directions of the stages; the scale across the
-    spindle is corrected by its cosine. The sample goes back to where it was, unless a motor or the
-    analysis fails. Any mount will do whose tip is in view.
+    spindle is corrected by its cosine. The sample goes back to where it was, unless a motor fails
+    or the plan is aborted. Any mount will do whose tip is in view.
 
     Parameters
     ----------
@@ -169,7 +173,7 @@ def calibrate_camera(
     home = yield from stubs.place(tools)
 
     def fit_md(calibration: ZoomCalibration) -> dict[str, Any]:
-        # Not saved before it is whole: what ends the plan, or its process, leaves that of before.
+        # Saved only when complete, so that the earlier one stays if the plan or its process ends.
         by = {CALIBRATION: as_json(calibration)}
         return stubs.metadata(plan, tools, arguments, md, **fit, **by)
 
@@ -202,18 +206,22 @@ def calibrate_camera(
     timed = replace(rough, delay_s=first.delay)
     step_log.info("delay: %.3f s (+- %.3f)", first.delay, first.delay_sigma)
     phi = yield from stubs.position(tools.goniometer.phi)
-    shift = _shift(timed, first, phi)
+    shift = _shift(timed.view, first, phi)
 
     def elsewhere() -> MsgGenerator[RotationValues]:
-        step_log.info("axis: turning the spindle with the sample %.0f um along it", shift[0])
+        step_log.info("axis: turning the spindle with the sample %.0f, %.0f, %.0f um away", *shift)
         target = tuple(np.add(home, shift).tolist())
         yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
         return (yield from back(_turned(tools, turn)))
 
     second = yield from stubs.recorded(tools, elsewhere, fit_md(timed), uids, turn)
-    excess, excess_sigma = _phi_excess(first, second, shift, timed.phi_sign)
+    excess, excess_sigma = _phi_excess(first, second, shift, timed.view, turn)
+    angle = math.radians(excess)
+    of_angle = math.tan(abs(angle)) * math.radians(excess_sigma)
+    scale_sigma = math.hypot(scale.relative_sigma, of_angle)
+    _check_sigma("scale", scale_sigma, SCALE_SIGMA_MAX, "of its value")
     across = "um_per_px_x" if timed.view.vertical else "um_per_px_y"
-    scaled = replace(timed, **{across: getattr(timed, across) * math.cos(math.radians(excess))})
+    scaled = replace(timed, **{across: getattr(timed, across) * math.cos(angle)})
     line = _axis_line(timed.view, scaled.view, [first, second])
     _check_sigma("roll", line.roll_sigma_deg, ROLL_SIGMA_MAX_DEG, "deg")
     final = replace(
@@ -228,7 +236,7 @@ def calibrate_camera(
     step_log.info("calibration of zoom %g saved", zoom)
     return CameraCalibrated(
         calibration=final,
-        scale_sigma=scale.relative_sigma,
+        scale_sigma=scale_sigma,
         delay_sigma_s=first.delay_sigma,
         roll_sigma_deg=line.roll_sigma_deg,
         phi_excess_deg=excess,
@@ -363,41 +371,69 @@ def _of_reach(part: float, reach: tuple[float, float]) -> float:
 # ---- axis
 
 
-def _shift(calibration: ZoomCalibration, found: RotationValues, phi_deg: float) -> np.ndarray:
-    """Return a move, (3,) um, that takes the tip to the other half of the picture.
+def _shift(view: View, found: RotationValues, phi_deg: float) -> np.ndarray:
+    """Return a move, (3,) um in the goniometer frame, for a rotation with the tip elsewhere.
 
-    Goniometer frame. Seen at the angle `phi_deg` of the grid it goes along and across the spindle,
-    to where the stages have been.
+    Seen at the angle `phi_deg` it goes along the spindle, across it and along the beam: to the
+    other half of the picture, and to the other side of the spindle.
     """
-    view, tip = calibration.view, found.tip
-    sizes = view.by_spindle(view.width_px * view.um_per_px_x, view.height_px * view.um_per_px_y)
-    place = to_laboratory((tip.x, tip.y, tip.z), phi_deg, view.phi_sign)[:2]
-    along, across = -np.copysign(np.multiply(SHIFT, sizes), place)
-    return to_goniometer((along, across, 0.0), phi_deg, view.phi_sign)
+    tip = found.tip
+    length, width = view.by_spindle(
+        view.width_px * view.um_per_px_x, view.height_px * view.um_per_px_y
+    )
+    place = to_laboratory((tip.x, tip.y, tip.z), phi_deg, view.phi_sign)
+    axis = axis_um(found.axis_row, view)
+    middle = to_view(((view.width_px - 1) / 2.0, (view.height_px - 1) / 2.0), view)
+    place[0] += target_um(axis, view) - middle[0]
+    shift = -np.copysign(np.multiply(SHIFT, (length, width, width)), place)
+    return to_goniometer(shift, phi_deg, view.phi_sign)
 
 
 def _phi_excess(
-    before: RotationValues, after: RotationValues, shift_um: np.ndarray, phi_sign: int
+    before: RotationValues, after: RotationValues, shift_um: np.ndarray, view: View, turn: Sweep
 ) -> tuple[float, float]:
-    """Return by how much phi shows too much for the directions of the stages, and its sigma, deg.
+    """Return the angle of phi less that of the stages' directions, and its sigma, deg.
 
-    Pictures tell how the sample has moved by the angles of phi, and `shift_um` how it should have.
+    Parameters
+    ----------
+    before, after
+        A rotation in both directions, and one by `turn` after the move.
+    shift_um
+        The move, (3,) um in the goniometer frame, as the stages made it. The pictures tell the
+        move as the angles of phi have it.
+    view
+        With the scale of the grid: too large across the spindle by 1 / cos of the angle.
+    turn
+        The last rotation.
 
     Raises
     ------
     DataError
-        If it is so much that no sample can be centered.
+        If no turn of the stages explains what is seen, or no sample can be centered with it.
     """
-    way = complex(*shift_um[1:])
+    made = complex(*shift_um[1:])
     seen = complex(after.tip.y - before.tip.y, after.tip.z - before.tip.z)
-    excess = -phi_sign * float(np.angle(seen / way, deg=True))
-    sigma = math.degrees(math.hypot(before.tip.sigma, after.tip.sigma) / abs(way))
+    excess = -view.phi_sign * float(np.angle(seen / made, deg=True))
+    length = abs(seen / made) * math.cos(math.radians(excess))
+    if not abs(length - 1.0) <= LENGTH_ERROR_MAX:
+        raise DataError(
+            f"calibrate_camera: a move across the spindle and along the beam is seen "
+            f"{abs(seen / made):.2f} times as long as the stages made it, and turned by "
+            f"{excess:.0f} deg, which no offset of phi explains; check phi_sign and the signs of "
+            "the stages across the spindle (stage_matrix)"
+        )
+    # The tip's own sigma is that of its place on the mount, which is the same in both rotations
+    fits = [each.rms * view.pixel_um * math.sqrt(2.0 / each.tip.used) for each in (before, after)]
+    # A wrong delay cancels in a rotation in both directions, and turns the other one
+    late = math.radians(turn.rate_deg_s) * before.delay_sigma
+    turned = late * math.hypot(after.tip.y, after.tip.z)
+    sigma = math.degrees(math.hypot(*fits, turned) / abs(made))
     advice = (
-        f"phi shows {excess:.1f} deg (+- {sigma:.1f}) more than it should for the directions of "
-        "the stages: check phi_sign, then take that from phi's offset (OFF) or turn stage_matrix"
+        f"phi differs by {excess:.1f} deg (+- {sigma:.1f}) from the angle that the directions of "
+        "the stages give: subtract this from the offset of phi (OFF), or turn stage_matrix"
     )
     if abs(excess) > PHI_EXCESS_MAX_DEG:
-        raise DataError(f"calibrate_camera: {advice}, and repeat")
+        raise DataError(f"calibrate_camera: {advice}; then repeat")
     if abs(excess) > PHI_EXCESS_DEG + sigma:
         step_log.warning("stages: %s", advice)
     return excess, sigma

@@ -134,7 +134,7 @@ def test_without_a_tip_in_view_nothing_is_calibrated(session: Session) -> None:
     assert not session.result.calibration.file.path.exists()
 
 
-def test_a_failed_plan_puts_back_the_calibration_of_its_zoom_alone(
+def test_a_failed_plan_leaves_the_calibrations_as_they_are(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world()
@@ -237,7 +237,7 @@ def test_a_scale_is_right_though_phi_is_off_from_the_stages(
     assert made.um_per_px_y == pytest.approx(truth.um_per_px_y, rel=0.01)
     assert made.roll_deg == pytest.approx(truth.roll_deg, abs=0.3)
     assert found.phi_excess_deg == pytest.approx(-angle_deg, abs=1.5)
-    assert f"phi shows {found.phi_excess_deg:.1f} deg" in caplog.text
+    assert f"phi differs by {found.phi_excess_deg:.1f} deg" in caplog.text
 
 
 def test_phi_that_is_far_off_from_the_stages_is_refused(session: Session) -> None:
@@ -245,6 +245,20 @@ def test_phi_that_is_far_off_from_the_stages_is_refused(session: Session) -> Non
     devices, file = session.mount(world), session.result.calibration.file
     before = file.stops()
     turned(devices, 60.0)
-    with pytest.raises(DataError, match=r"phi shows -(59|6\d)\.\d deg .* more than it should"):
+    with pytest.raises(DataError, match=r"phi differs by -(59|6\d)\.\d deg"):
         session.run(calibrate_camera(**devices))
     assert file.stops() == before
+
+
+@pytest.mark.parametrize(("y", "z"), [(1.0, -1.0), (-1.0, 1.0)])
+def test_a_stage_across_the_spindle_that_runs_backwards_is_found_out(
+    session: Session, y: float, z: float
+) -> None:
+    # At 0 and 90 deg the grid alone does not show it.
+    world = make_world((150.0, 120.0, -90.0))
+    devices = session.mount(world, calibrated=False)
+    sample = devices["goniometer"].sample
+    forward = sample.set
+    sample.set = lambda xyz: forward((xyz[0], y * xyz[1], z * xyz[2]))
+    with pytest.raises(DataError, match=r"check the stage's sign|signs of the stages across"):
+        session.run(calibrate_camera(**devices))

@@ -72,7 +72,7 @@ class RotationRun(SecondRun):
         return self.turn.turns and bool(self.turn.shape)
 
     def prepare(self, rows: Batch) -> tuple[Analysis[Any], Batch]:
-        """Give each picture its angle, with the calibration that its run brings or is saved."""
+        """Give each picture its angle, by the calibration of its run, else the saved one."""
         if given := self.turn.start.get(CALIBRATION):
             return _retime(self.turn, rows, from_json(given))
         zoom, shape = float(self.turn.start.get("zoom", 0.0)), self.turn.shape
