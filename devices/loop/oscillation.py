@@ -378,22 +378,29 @@ class MotorOscillation(OscillationFlyer):
             raise HardwareError(f"{self.name}: somebody stopped the sweep")
 
     def _set_velocity(self, velocity: float) -> None:
-        signal = self.spindle.velocity
-        signal.put(velocity, wait=True, timeout=PUT_S, use_complete=True)
-        seen = signal.get(use_monitor=False)
+        seen = self._put_velocity(velocity)
         if not math.isclose(seen, velocity, rel_tol=1e-3):
             limit = "fast, take more" if seen < velocity else "slowly (VBAS), take less"
             raise HardwareError(
-                f"{self.name}: {signal.pvname} is {seen:g} and not {velocity:g} deg/s; the motor "
-                f"does not turn so {limit} time"
+                f"{self.name}: {self.spindle.velocity.pvname} is {seen:g} and not {velocity:g} "
+                f"deg/s; the motor does not turn so {limit} time"
             )
 
     def _restore_velocity(self, velocity: float) -> None:
-        """Put the velocity of before; that a record takes less by now is no fault of the sweep."""
-        try:
-            self._set_velocity(velocity)
-        except HardwareError as error:
-            logger.warning("%s; it was so before the sweep, is VMAX lower now?", error)
+        """Put the velocity of before; a record that refuses it is no fault of the sweep."""
+        seen = self._put_velocity(velocity)
+        if not math.isclose(seen, velocity, rel_tol=1e-3):
+            logger.warning(
+                "%s: %s was %g deg/s before the sweep; the record takes %g now (VMAX or VBAS was "
+                "changed)",
+                *(self.name, self.spindle.velocity.pvname, velocity, seen),
+            )
+
+    def _put_velocity(self, velocity: float) -> float:
+        """Put a velocity, deg/s; return the one that the record has then."""
+        signal = self.spindle.velocity
+        signal.put(velocity, wait=True, timeout=PUT_S, use_complete=True)
+        return float(signal.get(use_monitor=False))
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the spindle, and with it a sweep under way."""

@@ -79,7 +79,7 @@ class Shots(FileStreamDevice):
     shapes = Cpt(EpicsSignalRO, "Shapes_RBV", kind=Kind.omitted)
     profile_rings = Cpt(EpicsSignalRO, "ProfileRings_RBV", kind=Kind.omitted)
     rate = Cpt(EpicsSignalRO, "Rate_RBV", kind=Kind.omitted)
-    next_identity = Cpt(EpicsSignalRO, "NextIdentity_RBV", kind=Kind.omitted)
+    next_identity = Cpt(EpicsSignalRO, "NextTag_RBV", kind=Kind.omitted)
     regions = Cpt(Setting, "Regions", kind=Kind.config, string=True)
     regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV", kind=Kind.omitted)
     bins = Cpt(Setting, "Bins", kind=Kind.config, string=True)

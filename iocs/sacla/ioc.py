@@ -153,7 +153,7 @@ class SaclaIOC(OwnerGroup):
     run_number = readback(0, name="Run_RBV")
     high_tag = readback(0, name="HighTag_RBV")
     tag = readback(-1.0, precision=0, name="Tag_RBV")
-    next_identity = readback(0.0, precision=0, name="NextIdentity_RBV")
+    next_identity = readback(0.0, precision=0, name="NextTag_RBV")
     take_shots = choice(RUN, put=_put_run, name="TakeShots")
     rate = readback(0.0, precision=2, units="Hz", name="Rate_RBV")
     lost = readback(0.0, precision=0, name="Lost_RBV")

@@ -27,10 +27,11 @@ class RasterBox:
     Attributes
     ----------
     face_on_deg
-        Spindle angle of the first view, as seen in which all values hold; the second is 90 deg
+        Spindle angle of the first view; all values are for this angle. The second view is 90 deg
         further, or back where phi cannot go there.
     along_um, across_um, depth_um
-        Middle of the box: along the spindle; across it as seen face on, and edge on.
+        Middle of the box: along the spindle; across it as seen at `face_on_deg`; and across it as
+        seen at `face_on_deg` + 90, also where the second view was taken 90 deg back.
     length_um, width_um, thickness_um
         Its extents in the same order, the margin included.
     step_um

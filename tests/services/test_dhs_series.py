@@ -25,6 +25,7 @@ from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.journal import Journal
 from skywright.errors import HardwareError
 from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.cli import dhs
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs import collection, series
 from skywright.instruments.loop.dhs import pictures as dhs_pictures
@@ -798,13 +799,14 @@ def test_a_stop_while_the_detector_is_loaded_ends_the_series() -> None:
         assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
         face.loops[0].call_soon_threadsafe(warm.set)
         assert face.link.reply("1.1") == "normal done"
+        assert "start_oscillation" not in str(face.link.updates("1.1"))
 
 
 def test_the_end_does_not_wait_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(series, "SAVE_S", 0.1)
-    monkeypatch.setattr(series, "HANG_S", 0.2, raising=False)
+    monkeypatch.setattr(series, "HANG_S", 0.2)
     camera, goes_on = Camera(PushedPictures()), threading.Event()
 
     async def close() -> None:
@@ -817,7 +819,27 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(
 
     asyncio.run(close())
     camera.close()
-    assert f"{tmp_path}: the disk hangs" in caplog.text
+    assert f"{tmp_path}: not all is saved (a slow disk" in caplog.text
+
+
+def test_the_end_does_not_wait_for_a_recording_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dhs, "CLOSE_S", 0.2)
+    camera, goes_on = Camera(PushedPictures()), threading.Event()
+    close = camera.close
+    monkeypatch.setattr(camera, "close", lambda: goes_on.wait(LIMIT_S))
+
+    async def end() -> None:
+        try:
+            await asyncio.wait_for(dhs._close(camera), 20.0)
+            assert not goes_on.is_set()
+        finally:
+            goes_on.set()
+
+    asyncio.run(end())
+    close()
+    assert "the recording is not closed after 0.2 s" in caplog.text
 
 
 def test_dcss_gone_in_the_middle_of_a_series(tmp_path: Path) -> None:

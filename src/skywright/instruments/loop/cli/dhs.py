@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from skywright.instruments.loop.backends import Detector
+    from skywright.instruments.loop.camera import Camera
     from skywright.instruments.loop.dhs.config import DhsConfig
     from skywright.instruments.loop.dhs.recording import BeginRun
     from skywright.processes.http_server import HttpServer
@@ -41,6 +42,9 @@ NAME = re.compile("[!-~]{1,100}")
 AUTOML_WORKERS = 4
 """Pictures with the inference service at a time, so that the way there and back costs nothing."""
 SNAPSHOT_LIMIT_S = 10.0
+CLOSE_S = 1.5
+"""Limit for the end of the recording, s: with that of the series (`dhs.series.HANG_S`) a DHS ends
+within 10 s."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +191,18 @@ async def _serve(options: Options) -> None:
     warming.cancel()
     if http is not None:
         http.close()
-    camera.close()
+    await _close(camera)
     # Neither a detector that waits for its service nor a compiler may hold up the end.
     end_process()
+
+
+async def _close(camera: "Camera") -> None:
+    """Close the camera, but do not wait for a disk that hangs."""
+    closing = asyncio.create_task(asyncio.to_thread(camera.close))
+    if not (await asyncio.wait([closing], timeout=CLOSE_S))[0]:
+        logger.error("the recording is not closed after %g s: a slow disk", CLOSE_S)
+        return
+    closing.result()
 
 
 def _serve_status(app: "Starlette", options: Options) -> "HttpServer | None":

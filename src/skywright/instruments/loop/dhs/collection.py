@@ -174,6 +174,11 @@ class Collection:
             self._stopped = time.monotonic()
         self._changed.set()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped is not None
+
     async def next(self) -> Finding | None:
         """Return the next finding, in order; None when the series is over.
 

@@ -122,6 +122,8 @@ class SeriesOperations:
                 previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
             await self._ready(call)  # not before: a stop meanwhile means this series
+            if collection.is_stopped:
+                return "normal done"
             begun = self._jobs.submit(self._begin, metadata, collection, saver)
             recording = await self._wait_for_begin(begun)
             await call.update("start_oscillation")
@@ -179,7 +181,10 @@ class SeriesOperations:
         return f"normal {index} {fraction(upper, height)} {fraction(lower, height)} {size}"
 
     async def close(self) -> None:
-        """End what has begun, save all pictures, forget the last series; no search is awaited."""
+        """End what has begun, save pictures, forget the last series; no search is awaited.
+
+        What is not saved after `SAVE_S` + `HANG_S` is lost.
+        """
         self._is_closing = True
         self._search.shutdown(wait=False, cancel_futures=True)
         ending = asyncio.create_task(asyncio.to_thread(self._end_threads))
@@ -187,13 +192,16 @@ class SeriesOperations:
         if not (await asyncio.wait([ending], timeout=SAVE_S))[0]:
             logger.warning("%s: waiting until all is saved", saved)
             if not (await asyncio.wait([ending], timeout=HANG_S))[0]:
-                logger.error("%s: the disk hangs; what is not saved yet is lost", saved)
+                why = "a slow disk, or a fit that is still compiled"
+                logger.error("%s: not all is saved (%s); the rest is lost", saved, why)
+                return
+        ending.result()
 
     def _end_threads(self) -> None:
         self._jobs.submit(bool).result()  # the jobs before it submit to `_turns`
         self._turns.shutdown()
         self._save.shutdown()
-        self._jobs.submit(self._recorder.close)
+        self._jobs.submit(self._recorder.close).result()
         self._jobs.shutdown()
 
     async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
