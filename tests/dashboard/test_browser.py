@@ -65,7 +65,7 @@ def config(stack: Stack, camera: IocProcess) -> Path:
 
 @pytest.fixture(scope="module")
 def server(config: Path) -> Iterator[LivePage]:
-    with running_page(config) as page:
+    with running_page(config, patient=True) as page:
         yield page
 
 

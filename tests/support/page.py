@@ -12,6 +12,8 @@ from skywright.checks import Check, good
 from skywright.config import Settings
 from skywright.processes.ports import free_port
 
+PATIENT = Path(__file__).parent / "patient_page.py"
+
 
 def settings_of(directory: Path, uri: str, key: str, assets: Path, **more: object) -> Settings:
     """Return a configuration of a store that somebody else serves."""
@@ -25,15 +27,16 @@ def fake_checks(*lines: Check) -> Checks:
 
 
 class LivePage:
-    """A `skywright dashboard`, always at the same address."""
+    """A `skywright dashboard`, always at the same address; a patient one, if it is told so."""
 
-    def __init__(self, config: Path, *arguments: str) -> None:
-        port = str(free_port())
-        self._command = ("dashboard", "--port", port, "--config", str(config), *arguments)
+    def __init__(self, config: Path, *arguments: str, patient: bool = False) -> None:
+        program = (str(PATIENT),) if patient else ("-m", "skywright.cli")
+        address = ("--port", str(free_port()))
+        self._command = (*program, "dashboard", *address, "--config", str(config), *arguments)
         self.start()
 
     def start(self) -> None:
-        self._child = Child("-m", "skywright.cli", *self._command)
+        self._child = Child(*self._command)
         self.uri = str(self._child.ready["uri"])
 
     def freeze(self) -> None:
@@ -55,9 +58,9 @@ class LivePage:
 
 
 @contextmanager
-def running_page(config: Path, *arguments: str) -> Iterator[LivePage]:
-    """Run the page, with further arguments of its command, for the time of a with block."""
-    page = LivePage(config, *arguments)
+def running_page(config: Path, *arguments: str, patient: bool = False) -> Iterator[LivePage]:
+    """Run the page, as `LivePage` is told to, for the time of a with block."""
+    page = LivePage(config, *arguments, patient=patient)
     try:
         yield page
     finally:
