@@ -17,7 +17,8 @@ def provide_kernel_cache() -> None:
     if os.environ.get(VARIABLE) or os.access(Path(__file__).parent, os.W_OK):
         return
     with suppress(OSError, RuntimeError):  # there is no home, or it may not be entered
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        cache = home / "numba"
         present = next(each for each in (cache, *cache.parents) if each.exists())
         if os.access(present, os.W_OK | os.X_OK):
             return

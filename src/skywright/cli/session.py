@@ -3,12 +3,14 @@
 import atexit
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -36,6 +38,8 @@ from skywright.session.ending import wait_with_message
 
 UP_READY_LIMIT_S = 600.0
 UP_END_LIMIT_S = 10.0
+REPEAT_S = 2.0
+"""Time after a signal, s, within which another one belongs to it."""
 SLOW_START_S = 30.0
 FIRST_START = "The first start after an installation compiles, which may take some minutes."
 SLOW_IMPORTS = (
@@ -94,8 +98,9 @@ def session(
 def _exit_on_signals() -> list[int]:
     """End by an exception on SIGTERM, and when the terminal is closed, so that a run is aborted.
 
-    Else a camera would go on recording without a session. The first signal ends it: another one
-    would break off the abort. When a terminal is closed, kernel and shell may send one each.
+    Else a camera would go on recording without a session. A signal within `REPEAT_S` of the one
+    before does nothing, because it would break off the abort: when a terminal is closed, kernel and
+    shell may send one each. A later one ends a session whose end hangs.
 
     Returns
     -------
@@ -104,14 +109,17 @@ def _exit_on_signals() -> list[int]:
     """
     terminals = [number for number in (0, 1, 2) if os.isatty(number)]
     received: list[int] = []
+    last_s = -math.inf
 
     def end(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for terminal in terminals:  # a print to one that is gone would raise before the abort
                 os.dup2(nowhere, terminal)
+        nonlocal last_s
+        before_s, last_s = last_s, time.monotonic()
         received.append(number)
-        if len(received) == 1:
+        if last_s - before_s > REPEAT_S:
             sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, end)

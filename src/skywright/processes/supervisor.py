@@ -40,7 +40,8 @@ end within 5 s."""
 UNANSWERED_MAX = 4
 """Number of requests in a row without an answer after which an HTTP server is killed. One alone may
 be due to a machine that was suspended."""
-LIBC = ctypes.CDLL(None)
+PRCTL = getattr(ctypes.CDLL(None), "prctl", None)
+"""The function of Linux, looked up before a fork; None elsewhere."""
 PR_SET_PDEATHSIG = 1
 """Of <linux/prctl.h>: the signal that the kernel sends when the parent has ended."""
 Report = Callable[[str, str], None]
@@ -374,7 +375,7 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
                 **service.environment,
             },
             process_group=0,
-            preexec_fn=None if service.ready_line else _end_with_this_process,
+            preexec_fn=None if service.ready_line or PRCTL is None else _end_with_this_process,
         )
         own_ends.pop_all()
     return _Process(handle, stdin_write, reader, transport)
@@ -385,8 +386,8 @@ def _end_with_this_process() -> None:
 
     For programs of others: ours end when their stdin is closed.
     """
-    if (prctl := getattr(LIBC, "prctl", None)) is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    assert PRCTL is not None
+    PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _facts_or_end(process: _Process) -> dict[str, Any] | None:

@@ -16,7 +16,9 @@ from skywright.words import counted
 logger = logging.getLogger(__name__)
 
 CLEANUP_LIMIT_S = 30.0
-"""Maximum time to wait for the end of a plan that is aborted, s: of devices that do not answer."""
+"""Maximum time to wait for the end of an aborted plan, s. Its devices may not answer."""
+ENDING = ("aborting", "stopping", "halting")
+"""States of an engine whose plan cleans up already; it takes no abort then."""
 ANALYSIS_LIMIT_S = 30.0
 """Maximum time to wait for each analysis, s."""
 QUIET_S = 1.0
@@ -42,7 +44,8 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
         try:
             engine.abort("the session ended")
         except Exception:
-            if engine.state != "idle":  # else the plan has ended in this moment
+            # Else the plan ends by itself, or by an earlier abort or stop
+            if engine.state not in ("idle", *ENDING):
                 raise
         # It returns at once if the plan was not paused
         if not wait_with_message(

@@ -206,7 +206,7 @@ class Agent:
                         self._event(event)
                         if event["type"] == "error":
                             wait = RETRY_S[1]  # asking again soon does not help
-                            is_made = "not found" not in str(event.get("message"))
+                            is_made = is_made and "not found" not in str(event.get("message"))
                         if self._stop.is_set():
                             return
             except ServerUnavailableError as error:

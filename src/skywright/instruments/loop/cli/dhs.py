@@ -15,7 +15,7 @@ import typer
 
 from skywright.arguments import check_output_directory
 from skywright.config import Settings, load_settings
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, message_of
 from skywright.processes.lifecycle import (
     END_SIGNALS,
     announce_ready,
@@ -201,8 +201,8 @@ async def _close(camera: "Camera") -> None:
     closing = asyncio.create_task(asyncio.to_thread(camera.close))
     if not (await asyncio.wait([closing], timeout=CLOSE_S))[0]:
         logger.error("the recording is not closed after %g s: a slow disk", CLOSE_S)
-        return
-    closing.result()
+    elif (error := closing.exception()) is not None:
+        logger.error("the recording is not closed: %s", message_of(error))
 
 
 def _serve_status(app: "Starlette", options: Options) -> "HttpServer | None":

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skywright.errors import DataError
+from skywright.errors import DataError, message_of
 from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.dhs.collection import Collection
 from skywright.instruments.loop.dhs.config import DhsConfig
@@ -195,7 +195,8 @@ class SeriesOperations:
                 why = "a slow disk, or a fit that is still compiled"
                 logger.error("%s: not all is saved (%s); the rest is lost", saved, why)
                 return
-        ending.result()
+        if (error := ending.exception()) is not None:
+            logger.error("%s: not all is saved: %s", saved, message_of(error))
 
     def _end_threads(self) -> None:
         self._jobs.submit(bool).result()  # the jobs before it submit to `_turns`
