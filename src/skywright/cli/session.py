@@ -38,8 +38,8 @@ from skywright.session.ending import wait_with_message
 
 UP_READY_LIMIT_S = 600.0
 UP_END_LIMIT_S = 10.0
-REPEAT_S = 2.0
-"""Time after a signal, s, within which another one belongs to it."""
+REPEAT_S = 10.0
+"""Time after a signal that ends the session, s, for which further ones do nothing."""
 SLOW_START_S = 30.0
 FIRST_START = "The first start after an installation compiles, which may take some minutes."
 SLOW_IMPORTS = (
@@ -98,9 +98,9 @@ def session(
 def _exit_on_signals() -> list[int]:
     """End by an exception on SIGTERM, and when the terminal is closed, so that a run is aborted.
 
-    Else a camera would go on recording without a session. A signal within `REPEAT_S` of the one
-    before does nothing, because it would break off the abort: when a terminal is closed, kernel and
-    shell may send one each. A later one ends a session whose end hangs.
+    Else a camera would go on recording without a session. Further signals
+    within `REPEAT_S` do nothing, because they would break off the abort: when a terminal is closed,
+    kernel and shell may send one each. A later one ends a session whose end hangs.
 
     Returns
     -------
@@ -109,17 +109,18 @@ def _exit_on_signals() -> list[int]:
     """
     terminals = [number for number in (0, 1, 2) if os.isatty(number)]
     received: list[int] = []
-    last_s = -math.inf
+    ended_s = -math.inf
 
     def end(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for terminal in terminals:  # a print to one that is gone would raise before the abort
                 os.dup2(nowhere, terminal)
-        nonlocal last_s
-        before_s, last_s = last_s, time.monotonic()
+        nonlocal ended_s
         received.append(number)
-        if last_s - before_s > REPEAT_S:
+        now_s = time.monotonic()
+        if now_s - ended_s > REPEAT_S:
+            ended_s = now_s
             sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
