@@ -1,4 +1,4 @@
-"""numba finds a place for compiled kernels, also for a user who has none."""
+"""numba can store compiled kernels, also for a user without a writable directory."""
 
 import os
 from pathlib import Path

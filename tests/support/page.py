@@ -27,7 +27,7 @@ def fake_checks(*lines: Check) -> Checks:
 
 
 class LivePage:
-    """A `skywright dashboard`, always at the same address; a patient one, if it is told so."""
+    """A `skywright dashboard` that keeps its address; `patient` raises its time limit for tiled."""
 
     def __init__(self, config: Path, *arguments: str, patient: bool = False) -> None:
         program = (str(PATIENT),) if patient else ("-m", "skywright.cli")
@@ -59,7 +59,7 @@ class LivePage:
 
 @contextmanager
 def running_page(config: Path, *arguments: str, patient: bool = False) -> Iterator[LivePage]:
-    """Run the page, as `LivePage` is told to, for the time of a with block."""
+    """Run a `LivePage` for the time of a with block; the parameters are those of `LivePage`."""
     page = LivePage(config, *arguments, patient=patient)
     try:
         yield page

@@ -415,7 +415,7 @@ def test_a_session_that_an_operator_closes_stays_closed(
     until(lambda: "Session night is not active" in caplog.text)
     assert "night" not in sessions()
     agent.close()
-    started().close()  # whoever starts an agent again wants its session
+    started().close()  # a new agent makes its session again
 
 
 def test_information_and_settings_are_answered(
