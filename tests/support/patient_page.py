@@ -1,7 +1,7 @@
 """``python patient_page.py dashboard ...``: the live page with a longer time limit for tiled.
 
-A page answers 503 when tiled has not answered for 10 s, and the browser logs this as an error. Tests
-of other things must also pass on a busy machine.
+A page answers 503 when tiled has not answered for 10 s, and the browser logs this as an error.
+Tests of other things must also pass on a busy machine.
 """
 
 from dashboard import catalog
