@@ -427,8 +427,8 @@ def test_the_page_of_a_proxy_does_not_replace_this_one(chrome: Any, server: Live
     [
         ("/runs", f"#runs a[href='/runs/{SCAN}']"),
         (f"/runs/{SCAN}", "details:last-of-type summary"),
-        (f"/runs/{SCAN}", ".export a:last-of-type"),
-        (f"/runs/{SCAN}", "form.plot button"),
+        pytest.param(f"/runs/{SCAN}", ".export a:last-of-type", marks=pytest.mark.soak),
+        pytest.param(f"/runs/{SCAN}", "form.plot button", marks=pytest.mark.soak),
     ],
 )
 def test_the_keyboard_stays_where_it_is_when_the_page_follows(

@@ -410,7 +410,7 @@ def operated(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "--tiles",
         "2",
         "--rate",
-        "15",  # the page is the same, and the browser draws half as often
+        "5",  # the page is the same, and the browser draws a sixth as often
         "--roi",
         whole,
     )

@@ -181,7 +181,7 @@ def signed_permutations() -> list[tuple[tuple[float, ...], ...]]:
     ]
 
 
-@pytest.mark.parametrize("mounting", ["spindle", "table"])
+@pytest.mark.parametrize("mounting", ["spindle", pytest.param("table", marks=pytest.mark.soak)])
 def test_every_arrangement_of_the_stages_brings_the_sample_to_the_center(
     mounting: str, tmp_path: Path
 ) -> None:

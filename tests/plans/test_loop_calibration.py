@@ -73,6 +73,7 @@ def test_a_beam_outside_of_the_picture_is_refused(
     assert world.pose() == before
 
 
+@pytest.mark.soak
 def test_pictures_that_reach_the_file_late_do_no_harm(session: Session) -> None:
     """As on a slow computer: the next picture in the file was taken before the last move."""
     world = make_world((150.0, 120.0, -90.0))
@@ -172,7 +173,11 @@ def test_a_rotation_of_few_pictures_is_refused_and_the_calibration_of_before_sta
     ("limit", "why"),
     [
         ("SCALE_SIGMA_MAX", r"the scale is known to .* of its value only, 1e-09 are needed"),
-        ("ROLL_SIGMA_MAX_DEG", r"the roll is known to .* deg only, 1e-09 are needed"),
+        pytest.param(
+            "ROLL_SIGMA_MAX_DEG",
+            r"the roll is known to .* deg only, 1e-09 are needed",
+            marks=pytest.mark.soak,
+        ),
     ],
 )
 def test_an_uncertain_calibration_is_refused_and_that_of_before_stays(
@@ -224,7 +229,9 @@ def turned(devices: dict[str, Any], angle_deg: float) -> None:
     )
 
 
-@pytest.mark.parametrize(("side", "angle_deg"), [("left", 30.0), ("top", -20.0)])
+@pytest.mark.parametrize(
+    ("side", "angle_deg"), [("left", 30.0), pytest.param("top", -20.0, marks=pytest.mark.soak)]
+)
 def test_a_scale_is_right_though_phi_is_off_from_the_stages(
     session: Session, caplog: pytest.LogCaptureFixture, side: str, angle_deg: float
 ) -> None:
@@ -250,7 +257,7 @@ def test_phi_that_is_far_off_from_the_stages_is_refused(session: Session) -> Non
     assert file.stops() == before
 
 
-@pytest.mark.parametrize(("y", "z"), [(1.0, -1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize(("y", "z"), [(1.0, -1.0), pytest.param(-1.0, 1.0, marks=pytest.mark.soak)])
 def test_a_stage_across_the_spindle_that_runs_backwards_is_found_out(
     session: Session, y: float, z: float
 ) -> None:

@@ -66,9 +66,17 @@ SCENES: dict[str, dict[str, Any]] = {
         "crystal_um": (120.0, 90.0, 60.0),
     },
 }
+QUICK = ("mount from the top", "ice")
+"""Scenes of each run of the tests; the others belong to those of the accuracy."""
 
 
-@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+@pytest.mark.parametrize(
+    "scene",
+    [
+        pytest.param(scene, id=name, marks=() if name in QUICK else pytest.mark.accuracy)
+        for name, scene in SCENES.items()
+    ],
+)
 def test_a_loop_is_brought_to_the_beam(session: Session, scene: dict[str, Any]) -> None:
     world = make_world(**scene)
     devices = session.mount(world)

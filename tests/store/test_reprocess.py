@@ -527,8 +527,15 @@ def test_a_second_stage_is_done_though_another_stream_fails(
     assert {LOOP: derived[0]} in [each.get("inputs") for each in ended]
 
 
-@pytest.mark.parametrize("journal", [True, False])
-@pytest.mark.parametrize("of_derived", [False, True])
+@pytest.mark.parametrize(
+    ("of_derived", "journal"),
+    [
+        (False, True),
+        (True, False),
+        pytest.param(False, False, marks=pytest.mark.soak),
+        pytest.param(True, True, marks=pytest.mark.soak),
+    ],
+)
 def test_a_second_stage_of_a_raw_run_and_of_a_derived_run(
     world: World, tmp_path: Path, of_derived: bool, journal: bool
 ) -> None:

@@ -277,12 +277,16 @@ def test_an_api_that_lost_its_database_gets_the_parents_again(local: Database, a
     agent.close()
 
 
-def test_holes_that_came_and_went_do_not_stop_what_follows(local: Database, api: Any) -> None:
+def test_holes_that_came_and_went_do_not_stop_what_follows(
+    local: Database, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They fill more than one batch."""
+    monkeypatch.setattr(upload, "BATCH", 50)
     rows = tree()
     store(local, rows[:-1])
     gone = [
         {"uuid": f"gone{index}", "grid_uuid": "g", "gridsquare_uuid": "s", "foilhole_id": "9"}
-        for index in range(600)
+        for index in range(60)
     ]
     with local.write() as connection:
         record(connection, "foilhole", gone)
