@@ -1,5 +1,7 @@
 """The end of a session, a script or a notebook: no run is left open, no analysis half done."""
 
+import asyncio
+import atexit
 import logging
 import threading
 import time
@@ -17,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 CLEANUP_LIMIT_S = 30.0
 """Maximum time to wait for the end of an aborted plan, s. Its devices may not answer."""
-ENDING = ("aborting", "stopping", "halting")
-"""States of an engine whose plan cleans up already; it takes no abort then."""
 ANALYSIS_LIMIT_S = 30.0
 """Maximum time to wait for each analysis, s."""
 QUIET_S = 1.0
@@ -41,13 +41,8 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
     if engine.state not in ("idle", "panicked"):
         paused = "paused " if engine.state == "paused" else ""
         typer.echo(f"aborting the {paused}run", err=True)
-        try:
-            engine.abort("the session ended")
-        except Exception:
-            # Else the plan ends by itself, or by an earlier abort or stop
-            if engine.state not in ("idle", *ENDING):
-                raise
-        # It returns at once if the plan was not paused
+        # An error: the plan ends by itself, or by an earlier abort or stop
+        asyncio.run_coroutine_threadsafe(_abort(engine), engine.loop)
         if not wait_with_message(
             partial(_is_idle, engine), "the plan to clean up", CLEANUP_LIMIT_S, "Ctrl-C ends it"
         ):
@@ -65,10 +60,24 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
             )
 
 
+async def _abort(engine: Any) -> None:
+    """Abort the plan of a RunEngine; runs in the event loop of the engine.
+
+    `RunEngine.abort` waits, without a limit, for this loop and for the end of a paused plan.
+    """
+    is_paused = engine.state == "paused"
+    await engine._abort_coro("the session ended")  # noqa: SLF001  as `RunEngine.abort`
+    if is_paused:
+        engine._run_permit.set()  # noqa: SLF001
+
+
 def end_session(engine: Any, analyses: Sequence[Any]) -> None:
     """Finish the runs of a session, then end the workers of its analyses."""
-    finish_runs(engine, analyses)
-    close_analyses(analyses)
+    atexit.unregister(finish_runs)  # of the start-up files: it would wait for a device once more
+    try:
+        finish_runs(engine, analyses)
+    finally:  # also where a second signal has ended the waiting
+        close_analyses(analyses)
 
 
 def close_analyses(analyses: Sequence[Any]) -> None:
