@@ -387,11 +387,26 @@ def _run_ipython(received: list[int]) -> None:
     shell.events.register("post_run_cell", end_on_signal)
     namespace = shell.user_ns
     load_profile(namespace)
-    engine, analyses = namespace["RE"], live_analyses(namespace)  # IPython empties it at the end
+    engine, analyses = namespace["RE"], live_analyses(namespace)
     show_banner(namespace)
     try:
         with suppress(SystemExit):  # of a signal that has come at the prompt
-            app.start()
+            _interact(shell)
     finally:
         end_session(engine, analyses)
     end_process(128 + received[0] if received else 0)
+
+
+def _interact(shell: Any) -> None:
+    """Run the console until it is left.
+
+    IPython's `mainloop` empties the namespace then, which a plan of the user needs to clean up.
+    """
+    while True:
+        try:
+            shell.interact()
+            break
+        except KeyboardInterrupt:  # one of several in a row may come here
+            continue
+        finally:
+            shell.restore_term_title()
