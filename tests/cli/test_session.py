@@ -283,6 +283,17 @@ def test_a_second_session_is_refused_with_the_pid(beamline: dict[str, str]) -> N
     assert done.stderr.count("\n") == 1
 
 
+def test_a_print_that_cannot_be_written_is_no_error() -> None:
+    """The RunEngine prints before it pauses or aborts, and Ctrl-C ends the `tee` of its output."""
+    read, gone = os.pipe()
+    os.close(read)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for number in (gone, full):
+        raw = session._LossyFile(number, "w")
+        with io.TextIOWrapper(io.BufferedWriter(raw)) as stream:
+            print("pausing", file=stream, flush=True)
+
+
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
