@@ -130,6 +130,7 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             for name in ("up", "tiled", "ingester", "repeater", "dashboard")
         ),
         (IOC.replace("s.axis]", "s.tiled]"), r"iocs\.tiled: .*part of this name"),
+        (f"{IOC}args = '--source sim'", r"iocs\.axis\.args: input should be a list \(got '--sour"),
         ("iocs = 3", r"iocs: .*dictionary.*\(got 3\)"),
         (
             '[loop.detection]\nbackend = "automl"\nurl = "http://a:1"\ntthreshold = 0.1',

@@ -435,7 +435,8 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
             if variable and not inside:
                 where, why = f"{variable}:", why.replace(f"{word}: ", "", 1)
         return f"{where} {why}" if "(got " in why else f"{where} {why} (got {seen})"
-    return f"{where} {error['msg'][0].lower()}{error['msg'][1:]} (got {seen})"
+    wrong = error["msg"].replace("valid tuple", "list")  # the word of TOML
+    return f"{where} {wrong[0].lower()}{wrong[1:]} (got {seen})"
 
 
 def _variable_of(parts: Sequence[str], is_missing: bool) -> tuple[str, Sequence[str]]:
