@@ -73,3 +73,21 @@ def test_a_signal_that_ends_the_waiting_does_not_leave_the_workers(
         ending.end_session(SimpleNamespace(state="idle"), [analysis])
     assert closed.is_set()
     assert not_repeated == [ending.finish_runs]
+
+
+def test_an_error_of_a_plan_that_cleans_up_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody else gets it: the call that runs the plan has returned at the pause."""
+
+    def plan() -> Iterator[Msg]:
+        yield from bps.checkpoint()
+        try:
+            yield from bps.pause()
+        finally:
+            raise OSError("the shutter is stuck")
+
+    RE = RunEngine({})
+    with suppress(RunEngineInterrupted):
+        RE(plan())
+    ending.finish_runs(RE, [])
+    ours = [each.getMessage() for each in caplog.records if each.name == ending.__name__]
+    assert ours == ["the plan failed while it cleaned up: the shutter is stuck"]

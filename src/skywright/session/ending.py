@@ -6,13 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import typer
 
 from skywright.callbacks.worker_supervisor import END_LIMIT_S
-from skywright.waiting import wait_until
+from skywright.errors import message_of
 from skywright.words import counted
 
 logger = logging.getLogger(__name__)
@@ -41,10 +43,9 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
     if engine.state not in ("idle", "panicked"):
         paused = "paused " if engine.state == "paused" else ""
         typer.echo(f"aborting the {paused}run", err=True)
-        # An error: the plan ends by itself, or by an earlier abort or stop
-        asyncio.run_coroutine_threadsafe(_abort(engine), engine.loop)
+        aborting = asyncio.run_coroutine_threadsafe(_abort(engine), engine.loop)
         if not wait_with_message(
-            partial(_is_idle, engine), "the plan to clean up", CLEANUP_LIMIT_S, "Ctrl-C ends it"
+            partial(_is_done, aborting), "the plan to clean up", CLEANUP_LIMIT_S, "Ctrl-C ends it"
         ):
             logger.error("the plan has not cleaned up; look whether its devices are at rest")
     for analysis in analyses:
@@ -61,14 +62,18 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
 
 
 async def _abort(engine: Any) -> None:
-    """Abort the plan of a RunEngine; runs in the event loop of the engine.
+    """Abort the plan of a RunEngine and wait for its end; runs in the event loop of the engine.
 
     `RunEngine.abort` waits, without a limit, for this loop and for the end of a paused plan.
     """
     is_paused = engine.state == "paused"
-    await engine._abort_coro("the session ended")  # noqa: SLF001  as `RunEngine.abort`
-    if is_paused:
-        engine._run_permit.set()  # noqa: SLF001
+    with suppress(Exception):  # the plan ends by itself, or by an earlier abort or stop
+        await engine._abort_coro("the session ended")  # noqa: SLF001  as `RunEngine.abort`
+        if is_paused:
+            engine._run_permit.set()  # noqa: SLF001
+    (result,) = await asyncio.gather(engine._task, return_exceptions=True)  # noqa: SLF001
+    if isinstance(result, Exception):
+        logger.error("the plan failed while it cleaned up: %s", message_of(result))
 
 
 def end_session(engine: Any, analyses: Sequence[Any]) -> None:
@@ -123,8 +128,8 @@ def wait_with_message(
         return False
 
 
-def _is_idle(engine: Any, limit_s: float) -> bool:
-    return wait_until(lambda: bool(engine.state == "idle"), limit_s)
+def _is_done(future: "futures.Future[None]", limit_s: float) -> bool:
+    return bool(futures.wait([future], limit_s).done)
 
 
 def _have_ended(threads: Sequence[threading.Thread], limit_s: float) -> bool:
