@@ -71,10 +71,9 @@ async def _abort(engine: Any) -> None:
         await engine._abort_coro("the session ended")  # noqa: SLF001  as `RunEngine.abort`
         if is_paused:
             engine._run_permit.set()  # noqa: SLF001
-    ends: list[Any] = await asyncio.gather(engine._task, return_exceptions=True)  # noqa: SLF001
-    for error in ends:
-        if isinstance(error, Exception):
-            logger.error("the plan failed while it cleaned up: %s", message_of(error))
+    for result in await asyncio.gather(engine._task, return_exceptions=True):  # noqa: SLF001
+        if isinstance(result, Exception):
+            logger.error("the plan failed while it cleaned up: %s", message_of(result))
 
 
 def end_session(engine: Any, analyses: Sequence[Any]) -> None:
