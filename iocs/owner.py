@@ -122,7 +122,7 @@ class OwnerGroup(PVGroup):
     async def _run_guarded(
         self, work: Callable[[], Awaitable[None]], failed: str = "PVs cannot be posted"
     ) -> bool:
-        """Do a part of the posting; return whether it went well. Log and post an error once."""
+        """Do a part of the posting; return whether it went well. Post an error, log it once."""
         name = work.__name__
         try:
             await work()
@@ -133,5 +133,5 @@ class OwnerGroup(PVGroup):
             if self._failing.get(name) != wrong:
                 self._failing[name] = wrong
                 logger.exception("%s", self.prefix)
-                await self.post_error(wrong)
+            await self.post_error(wrong)  # each time: it stays while it lasts
             return False

@@ -130,13 +130,14 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
             for name in ("up", "tiled", "ingester", "repeater", "dashboard")
         ),
         (IOC.replace("s.axis]", "s.tiled]"), r"iocs\.tiled: .*part of this name"),
+        (f"{IOC}args = '--source sim'", r"iocs\.axis\.args: input should be a list \(got '--sour"),
         ("iocs = 3", r"iocs: .*dictionary.*\(got 3\)"),
         (
             '[loop.detection]\nbackend = "automl"\nurl = "http://a:1"\ntthreshold = 0.1',
             r"loop\.detection: backend automl: tthreshold: no such key; did you mean threshold\?",
         ),
         ('[loop.detection]\nbackend = "automl"', r"loop\.detection: .*url: is missing"),
-        ('[loop.detection]\nbackend = "nix"', r"loop\.detection: backend 'nix': expected one of"),
+        ('[loop.detection]\nbackend = "nix"', r"loop\.detection: backend: 'nix', expected one of"),
         (
             '[loop.detection]\nmodel = "a.onnx"',
             r"loop\.detection: backend network: model: no such key; there is none",
@@ -304,11 +305,19 @@ def test_a_variable_without_the_wrong_key_is_not_blamed_for_the_file(
         settings_of(tmp_path, '[store]\ntiled_port = "x"')
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("PSSS__SPECTRA__SATURATION", "high", "'high'"),
+        ("LOOP__DETECTION__MARGIN", "3", "backend network: no such key"),
+        ("LOOP__DETECTION__BACKEND", "lucky", "'lucky', expected one of"),
+    ],
+)
 def test_a_variable_with_a_wrong_parameter_of_an_analysis_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    key: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SKYWRIGHT_PSSS__SPECTRA__SATURATION", "high")
-    with pytest.raises(ConfigError, match=r"^SKYWRIGHT_PSSS__SPECTRA__SATURATION: .*'high'"):
+    monkeypatch.setenv(f"SKYWRIGHT_{key}", value)
+    with pytest.raises(ConfigError, match=rf"^SKYWRIGHT_{key}: .*{said}"):
         settings_of(tmp_path, "[metadata]\nsample = 1")
 
 

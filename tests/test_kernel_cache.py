@@ -23,6 +23,18 @@ def test_a_user_without_a_writable_directory_has_one_for_kernels(
     assert [str(each) for each in tmp_path.iterdir()] == [os.environ[VARIABLE]]
 
 
+def test_the_cache_of_another_user_in_this_home_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `sudo` leaves it there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) == tmp_path)
+    (tmp_path / "numba").mkdir()
+    provide_kernel_cache()
+    assert Path(os.environ[VARIABLE]) in {*tmp_path.iterdir()} - {tmp_path / "numba"}
+
+
 @pytest.mark.parametrize("writable", ["package", "home"])
 def test_the_places_of_numba_come_first(
     writable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,8 +5,10 @@ import errno
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,6 +143,13 @@ def test_a_child_that_has_just_been_started_is_stopped(tmp_path: Path) -> None:
     before = set(psutil.Process().children())
     asyncio.run(main())
     assert set(psutil.Process().children()) <= before
+
+
+@pytest.mark.skipif(supervisor_module.PRCTL is None, reason="a function of Linux")
+def test_a_child_whose_parent_ends_at_once_does_not_begin() -> None:
+    parent_that_has_ended = 0
+    begin = partial(supervisor_module._end_with_parent, parent_that_has_ended)
+    assert subprocess.run(["true"], preexec_fn=begin, check=False).returncode == 1
 
 
 def test_a_child_without_a_ready_line_is_ready_with_no_facts(tmp_path: Path) -> None:
@@ -521,8 +530,6 @@ async def main():
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
-    import subprocess
-
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
     assert done.returncode == -signal.SIGKILL
     pid = int(done.stdout)

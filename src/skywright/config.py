@@ -430,12 +430,13 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
         return f"{where} is missing{note}"
     if error["type"] == "value_error":  # our own check; pydantic puts "Value error, " before it
         why = str(error["ctx"]["error"])
-        key, _, rest = why.partition(": ")
-        variable, inside = _variable_of([*parts, key], is_missing)
-        if variable and not inside:  # of one key of a table of any values
-            where, why = f"{variable}:", rest
+        for word in why.split(": ")[:-1]:  # one may be a key of a table of any values
+            variable, inside = _variable_of([*parts, word], is_missing)
+            if variable and not inside:
+                where, why = f"{variable}:", why.replace(f"{word}: ", "", 1)
         return f"{where} {why}" if "(got " in why else f"{where} {why} (got {seen})"
-    return f"{where} {error['msg'][0].lower()}{error['msg'][1:]} (got {seen})"
+    wrong = error["msg"].replace("valid tuple", "list")  # the word of TOML
+    return f"{where} {wrong[0].lower()}{wrong[1:]} (got {seen})"
 
 
 def _variable_of(parts: Sequence[str], is_missing: bool) -> tuple[str, Sequence[str]]:

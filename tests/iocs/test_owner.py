@@ -158,6 +158,25 @@ def test_an_alarm_that_returns_is_shown_at_once_and_its_end_too() -> None:
     assert asyncio.run(shown()) == [refused, "the cable is out", "idle"]
 
 
+def test_an_error_of_the_posting_is_shown_as_long_as_it_lasts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Failing(Speaking):
+        async def _post(self) -> None:
+            await self.post_message("idle", 0)
+            raise OSError("no")
+
+    async def shown() -> str:
+        group = Failing("T:")
+        await group._run_guarded(group._post)
+        group._error_until = 0.0
+        await group._run_guarded(group._post)
+        return str(group.message.value)
+
+    assert asyncio.run(shown()) == "PVs cannot be posted: OSError: no"
+    assert len(caplog.records) == 1
+
+
 def test_an_event_that_does_not_come_is_waited_for_no_longer_than_that() -> None:
     asyncio.run(asyncio.wait_for(wait_at_most(0.01, asyncio.Event()), LIMIT_S))
 

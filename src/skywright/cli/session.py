@@ -1,6 +1,7 @@
 """``skywright session``: the profile in IPython, or a line or a script of Python with it."""
 
 import atexit
+import io
 import json
 import logging
 import math
@@ -74,6 +75,7 @@ def session(
     from skywright.session.profile import startup_directory
 
     logging.getLogger("bluesky").addFilter(_is_not_abort)
+    _drop_what_cannot_be_written()
     received = _exit_on_signals()
     settings = load_settings(config)
     name = "-c"
@@ -95,6 +97,37 @@ def session(
         _run_code(program, name)
 
 
+class _LossyFile(io.FileIO):
+    """A terminal, a pipe or a file; what cannot be written to it is dropped."""
+
+    def write(self, data: Any) -> int:
+        """Write bytes; a terminal or a reader that is gone, or a full disk, is no error."""
+        with suppress(OSError):
+            return super().write(data)
+        return memoryview(data).nbytes
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Let a print to stdout and stderr that cannot be written do nothing.
+
+    Its exception would break off a run, the pause that Ctrl-C asks for, and the abort of a run: the
+    RunEngine prints what it does.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        with suppress(AttributeError, OSError):  # closed, or not the one of this process
+            stream = getattr(sys, name)
+            if stream.fileno() == number:
+                stream.flush()
+                lossy = io.TextIOWrapper(
+                    io.BufferedWriter(_LossyFile(number, "w", closefd=False)),
+                    stream.encoding,
+                    stream.errors,
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                )
+                setattr(sys, name, lossy)
+
+
 def _exit_on_signals() -> list[int]:
     """End by an exception on SIGTERM, and when the terminal is closed, so that a run is aborted.
 
@@ -107,15 +140,10 @@ def _exit_on_signals() -> list[int]:
     list of int
         The signals that have come.
     """
-    terminals = [number for number in (0, 1, 2) if os.isatty(number)]
     received: list[int] = []
     ended_s = -math.inf
 
     def end(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for terminal in terminals:  # a print to one that is gone would raise before the abort
-                os.dup2(nowhere, terminal)
         nonlocal ended_s
         received.append(number)
         now_s = time.monotonic()
@@ -387,11 +415,26 @@ def _run_ipython(received: list[int]) -> None:
     shell.events.register("post_run_cell", end_on_signal)
     namespace = shell.user_ns
     load_profile(namespace)
-    engine, analyses = namespace["RE"], live_analyses(namespace)  # IPython empties it at the end
+    engine, analyses = namespace["RE"], live_analyses(namespace)
     show_banner(namespace)
     try:
         with suppress(SystemExit):  # of a signal that has come at the prompt
-            app.start()
+            _interact(shell)
     finally:
         end_session(engine, analyses)
     end_process(128 + received[0] if received else 0)
+
+
+def _interact(shell: Any) -> None:
+    """Run the console until it is left.
+
+    IPython's `mainloop` empties the namespace then, which a plan of the user needs to clean up.
+    """
+    while True:
+        try:
+            shell.interact()
+            break
+        except KeyboardInterrupt:  # one of several in a row may come here
+            continue
+        finally:
+            shell.restore_term_title()

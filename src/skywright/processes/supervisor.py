@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -375,19 +376,24 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
                 **service.environment,
             },
             process_group=0,
-            preexec_fn=None if service.ready_line or PRCTL is None else _end_with_this_process,
+            preexec_fn=None
+            if service.ready_line or PRCTL is None
+            else partial(_end_with_parent, os.getpid()),
         )
         own_ends.pop_all()
     return _Process(handle, stdin_write, reader, transport)
 
 
-def _end_with_this_process() -> None:
-    """Let the kernel terminate a new child when this process has ended, however (Linux only).
+def _end_with_parent(parent: int) -> None:
+    """Let the kernel terminate this new child when its parent has ended, however (Linux only).
 
     For programs of others: ours end when their stdin is closed.
     """
     assert PRCTL is not None
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the parent would lose it
     PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it has ended since the fork, and no signal comes
+        os._exit(1)
 
 
 async def _facts_or_end(process: _Process) -> dict[str, Any] | None:

@@ -1,24 +1,26 @@
 """The end of a session, a script or a notebook: no run is left open, no analysis half done."""
 
+import asyncio
+import atexit
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import typer
 
 from skywright.callbacks.worker_supervisor import END_LIMIT_S
-from skywright.waiting import wait_until
+from skywright.errors import message_of
 from skywright.words import counted
 
 logger = logging.getLogger(__name__)
 
 CLEANUP_LIMIT_S = 30.0
 """Maximum time to wait for the end of an aborted plan, s. Its devices may not answer."""
-ENDING = ("aborting", "stopping", "halting")
-"""States of an engine whose plan cleans up already; it takes no abort then."""
 ANALYSIS_LIMIT_S = 30.0
 """Maximum time to wait for each analysis, s."""
 QUIET_S = 1.0
@@ -41,15 +43,9 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
     if engine.state not in ("idle", "panicked"):
         paused = "paused " if engine.state == "paused" else ""
         typer.echo(f"aborting the {paused}run", err=True)
-        try:
-            engine.abort("the session ended")
-        except Exception:
-            # Else the plan ends by itself, or by an earlier abort or stop
-            if engine.state not in ("idle", *ENDING):
-                raise
-        # It returns at once if the plan was not paused
+        aborting = asyncio.run_coroutine_threadsafe(_abort(engine), engine.loop)
         if not wait_with_message(
-            partial(_is_idle, engine), "the plan to clean up", CLEANUP_LIMIT_S, "Ctrl-C ends it"
+            partial(_is_done, aborting), "the plan to clean up", CLEANUP_LIMIT_S, "Ctrl-C ends it"
         ):
             logger.error("the plan has not cleaned up; look whether its devices are at rest")
     for analysis in analyses:
@@ -65,10 +61,28 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
             )
 
 
+async def _abort(engine: Any) -> None:
+    """Abort the plan of a RunEngine and wait for its end; runs in the event loop of the engine.
+
+    `RunEngine.abort` waits, without a limit, for this loop and for the end of a paused plan.
+    """
+    is_paused = engine.state == "paused"
+    with suppress(Exception):  # the plan ends by itself, or by an earlier abort or stop
+        await engine._abort_coro("the session ended")  # noqa: SLF001  as `RunEngine.abort`
+        if is_paused:
+            engine._run_permit.set()  # noqa: SLF001
+    for result in await asyncio.gather(engine._task, return_exceptions=True):  # noqa: SLF001
+        if isinstance(result, Exception):
+            logger.error("the plan failed while it cleaned up: %s", message_of(result))
+
+
 def end_session(engine: Any, analyses: Sequence[Any]) -> None:
     """Finish the runs of a session, then end the workers of its analyses."""
-    finish_runs(engine, analyses)
-    close_analyses(analyses)
+    atexit.unregister(finish_runs)  # of the start-up files: it would wait for a device once more
+    try:
+        finish_runs(engine, analyses)
+    finally:  # also where a second signal has ended the waiting
+        close_analyses(analyses)
 
 
 def close_analyses(analyses: Sequence[Any]) -> None:
@@ -114,8 +128,8 @@ def wait_with_message(
         return False
 
 
-def _is_idle(engine: Any, limit_s: float) -> bool:
-    return wait_until(lambda: bool(engine.state == "idle"), limit_s)
+def _is_done(future: "futures.Future[None]", limit_s: float) -> bool:
+    return bool(futures.wait([future], limit_s).done)
 
 
 def _have_ended(threads: Sequence[threading.Thread], limit_s: float) -> bool:

@@ -116,7 +116,7 @@ def detector_class(backend: str = "network", **settings: Any) -> type[Detector]:
     """
     backend = FORMER_NAMES.get(backend, backend)
     if backend not in BACKENDS:
-        raise ConfigError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+        raise ConfigError(f"backend: {backend!r}, expected one of {', '.join(BACKENDS)}")
     kind: type[Detector] = resolve(BACKENDS[backend])
     try:
         check_keys(settings, kind)

@@ -1,0 +1,93 @@
+"""The end of a session has a limit, whatever the devices do."""
+
+import atexit
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from types import SimpleNamespace
+
+import bluesky.plan_stubs as bps
+import pytest
+from bluesky import Msg, RunEngine
+from bluesky.utils import RunEngineInterrupted
+from support.waiting import until
+
+from skywright.session import ending
+
+
+class Hanging:
+    """A device that does not come to rest, in a pause or while a plan cleans up."""
+
+    def __init__(self, hangs_in: str) -> None:
+        self.hangs_in, self.at_rest = hangs_in, threading.Event()
+
+    def pause(self) -> None:
+        if self.hangs_in == "pausing":
+            self.at_rest.wait()
+
+    def resume(self) -> None: ...
+
+    def plan(self) -> Iterator[Msg]:
+        yield Msg("null", self)  # from now on the engine knows it
+        yield from bps.checkpoint()
+        try:
+            yield from bps.pause()
+        finally:
+            self.at_rest.wait()
+
+
+@pytest.mark.parametrize("state", ["pausing", "paused"])
+def test_a_device_that_hangs_does_not_hold_up_the_end(
+    state: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ending, "QUIET_S", 0.01)
+    monkeypatch.setattr(ending, "CLEANUP_LIMIT_S", 0.01)
+    RE = RunEngine({}, context_managers=[])  # those are for the main thread
+    device = Hanging(state)
+
+    def run() -> None:
+        with suppress(RunEngineInterrupted):
+            RE(device.plan())
+
+    threading.Thread(target=run, daemon=True).start()
+    until(lambda: RE.state == state)
+    try:
+        ending.finish_runs(RE, [])
+        assert "the plan has not cleaned up" in caplog.text
+    finally:
+        device.at_rest.set()
+    until(lambda: RE.state == "idle")
+
+
+def test_a_signal_that_ends_the_waiting_does_not_leave_the_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed, not_repeated = threading.Event(), []
+
+    def end(_: float) -> bool:
+        raise SystemExit
+
+    analysis = SimpleNamespace(name="slow", unfinished=[], wait_for_all=end, close=closed.set)
+    monkeypatch.setattr(atexit, "unregister", not_repeated.append)
+    with pytest.raises(SystemExit):
+        ending.end_session(SimpleNamespace(state="idle"), [analysis])
+    assert closed.is_set()
+    assert not_repeated == [ending.finish_runs]
+
+
+def test_an_error_of_a_plan_that_cleans_up_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody else gets it: the call that runs the plan has returned at the pause."""
+
+    def plan() -> Iterator[Msg]:
+        yield from bps.checkpoint()
+        try:
+            yield from bps.pause()
+        finally:
+            raise OSError("the shutter is stuck")
+
+    RE = RunEngine({})
+    with suppress(RunEngineInterrupted):
+        RE(plan())
+    ending.finish_runs(RE, [])
+    ours = [each.getMessage() for each in caplog.records if each.name == ending.__name__]
+    assert ours == ["the plan failed while it cleaned up: the shutter is stuck"]
