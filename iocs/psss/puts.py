@@ -17,7 +17,7 @@ from caproto.asyncio.client import Context
 
 from iocs.psss.pvs import STATES
 from skywright.acquire.counters import Counters
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, DataError
 from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.layouts import FIGURE_COLUMNS
 from skywright.instruments.psss.processor import Processor
@@ -211,6 +211,9 @@ class Puts:
             data = _as_its_type(value, pv.channel.native_data_type, pv.channel.native_data_count)
             async with asyncio.timeout(PUT_LIMIT_S):
                 await pv.write(data, wait=False)
+        except DataError as error:
+            self.counters.add(f"{pv.name}: {error}")
+            return False
         except Exception as error:  # whatever the other IOC does, the next value may get through
             self.counters.add(f"{pv.name} failed")
             logger.debug("psss: %s: %s", pv.name, error)
@@ -260,15 +263,20 @@ def put_counts(state: ProcessorState, statistics: ServiceStatistics) -> dict[str
 
 
 def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
-    """Return a value in the type of a PV of another IOC, which has `count` elements."""
+    """Return a value in the type of a PV of another IOC, which has `count` elements.
+
+    Raises
+    ------
+    DataError
+        If the type does not hold it: of an array, if it does not hold one of its elements.
+    """
     if not isinstance(value, TextOrCode):
         # The old service put what fits too; an IOC refuses more.
         data = np.atleast_1d(value)[:count]
         if kind in INTEGERS:
             limits = np.iinfo(INTEGERS[kind])
-            wrong = data[~((data >= limits.min) & (data <= limits.max))]
-            if len(wrong):
-                raise ValueError(f"a PV of {kind.name} does not hold {wrong[0]:g}")
+            if not ((data >= limits.min) & (data <= limits.max)).all():
+                raise DataError(f"a PV of {kind.name} does not hold such a number")
         return data
     letters = value.text.encode("latin-1", "replace")
     if kind is ChannelType.STRING:
@@ -276,5 +284,5 @@ def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
     if kind is ChannelType.CHAR and count > 1:
         return np.frombuffer(letters[: count - 1] + b"\0", np.uint8)
     if value.code is None:
-        raise ValueError(f"a PV of {kind.name} holds no text")
+        raise DataError(f"a PV of {kind.name} holds no text")
     return [value.code]

@@ -43,6 +43,7 @@ from skywright.instruments.sacla.pipeline import check_have_pixels
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
 from skywright.instruments.sacla.replay_file import LONGEST_SIDE
 from skywright.instruments.sacla.report import format_bins, parse_bins
+from skywright.instruments.sacla.run_images import DETECTORS_MAX
 from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
@@ -159,8 +160,10 @@ class SaclaIOC(OwnerGroup):
     lost = readback(0.0, precision=0, name="Lost_RBV")
     message = readback("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
     detectors = readback("", ChannelType.CHAR, max_length=1024, name="Detectors_RBV")
-    shapes = readback([0], ChannelType.LONG, max_length=32, name="Shapes_RBV")
-    profile_rings = readback([0], ChannelType.LONG, max_length=16, name="ProfileRings_RBV")
+    shapes = readback([0], ChannelType.LONG, max_length=2 * DETECTORS_MAX, name="Shapes_RBV")
+    profile_rings = readback(
+        [0], ChannelType.LONG, max_length=DETECTORS_MAX, name="ProfileRings_RBV"
+    )
     measuring = readback("", ChannelType.CHAR, max_length=MEASURING_TEXT, name="Measuring_RBV")
     regions = long_text(put=_put_regions, max_length=REGIONS_TEXT, name="Regions")
     regions_number = readback(0, name="RegionsNumber_RBV")
@@ -169,7 +172,7 @@ class SaclaIOC(OwnerGroup):
     hits = readback("", ChannelType.STRING, name="Hits_RBV")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
-    shown_detector = number(0, checked(0, 15), name="ShownDetector")
+    shown_detector = number(0, checked(0, DETECTORS_MAX - 1), name="ShownDetector")
     shown_region = number(0, checked(0, REGIONS_MAX - 1), name="ShownRegion")
     files = readback("[]", ChannelType.CHAR, max_length=16_384, name="Files_RBV")
     region_rows = readback(0, name="RegionRows_RBV")
@@ -343,6 +346,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         return group, {}
     axis = SimulatedAxis()
     source, truth = _make_source(args, axis)
+    check_detectors(source)
     regions = [parse_region(each) for each in args.roi or []]
     for region in regions:  # `Regions` has blanks between regions
         if any(letter.isspace() for letter in region.name):
@@ -377,16 +381,17 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     return group, {"source": args.source, "detectors": list(source.info.tiles)}
 
 
-def whole_tile(source: ShotSource) -> Region:
-    """Return a region that holds all pixels of the first detector.
+def check_detectors(source: ShotSource) -> None:
+    """Raise `ConfigError` if a source has no detector, or more than the PVs and columns hold."""
+    count = len(source.info.tiles)
+    if not 1 <= count <= DETECTORS_MAX:
+        raise ConfigError(
+            f"source {source.name}: {count} detectors, the IOC takes 1 to {DETECTORS_MAX}"
+        )
 
-    Raises
-    ------
-    ConfigError
-        If the source has no detector.
-    """
-    if not source.info.tiles:
-        raise ConfigError(f"source {source.name}: there is no detector, and the IOC needs one")
+
+def whole_tile(source: ShotSource) -> Region:
+    """Return a region that holds all pixels of the first detector."""
     name, tile = next(iter(source.info.tiles.items()))
     rows, columns = tile.bad.shape
     corners = ((-0.5, -0.5), (columns - 0.5, -0.5), (columns - 0.5, rows - 0.5), (-0.5, rows - 0.5))

@@ -19,7 +19,8 @@ from support.waiting import until
 
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import DTYPES
-from iocs.psss.puts import PUT_PERIOD_S, Puts, _as_its_type
+from iocs.psss.puts import PUT_PERIOD_S, Puts, TextOrCode, _as_its_type
+from skywright.errors import DataError
 from skywright.instruments.psss.averages import AverageEndpoint
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.pv_names import OLD_PUT_NAMES, PUT_NAMES
@@ -88,7 +89,7 @@ def test_of_a_spectrum_that_does_not_fit_the_first_columns_are_put() -> None:
 )
 def test_a_number_that_a_pv_cannot_hold_is_not_put(value: Any, kind: ChannelType) -> None:
     """Channel Access would carry another number: -2147483648 for a pulse id."""
-    with pytest.raises(ValueError, match=f"a PV of {kind.name} does not hold"):
+    with pytest.raises(DataError, match=f"a PV of {kind.name} does not hold"):
         _as_its_type(value, kind, 2)
     np.testing.assert_array_equal(_as_its_type(value, ChannelType.DOUBLE, 2), np.atleast_1d(value))
     np.testing.assert_array_equal(_as_its_type(100.5, kind, 2), [100.5])
@@ -209,12 +210,13 @@ def test_a_count_that_was_not_put_is_put_again(processor: Processor) -> None:
     written: list[Any] = []
 
     class Refusing:
-        name = "SITE:STATE"
-        channel = SimpleNamespace(
-            native_data_type=ChannelType.LONG,
-            native_data_count=1,
-            access_rights=AccessRights.READ | AccessRights.WRITE,
-        )
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.channel = SimpleNamespace(
+                native_data_type=ChannelType.LONG,
+                native_data_count=1,
+                access_rights=AccessRights.READ | AccessRights.WRITE,
+            )
 
         async def write(self, data: Any, **options: Any) -> None:
             written.append(data)
@@ -222,14 +224,17 @@ def test_a_count_that_was_not_put_is_put_again(processor: Processor) -> None:
                 raise TimeoutError
 
     async def put() -> None:
-        putting = asyncio.create_task(puts._put_newest({"state": Refusing()}))
+        state, message = Refusing("SITE:STATE"), Refusing("SITE:MESSAGE")
+        putting = asyncio.create_task(puts._put_newest({"state": state}))
         await asyncio.wait([putting], timeout=5 * PUT_PERIOD_S)
         putting.cancel()
+        assert not await puts._put("message", message, TextOrCode("processing"))
 
-    puts.connected = {"SITE:STATE"}
+    puts.connected = {"SITE:STATE", "SITE:MESSAGE"}
     asyncio.run(put())
     assert written == [[1], [1]]
-    assert puts.status()["not_put"] == {"SITE:STATE failed": 1}
+    cause = "SITE:MESSAGE: a PV of LONG holds no text"
+    assert puts.status()["not_put"] == {"SITE:STATE failed": 1, cause: 1}
 
 
 def test_pvs_that_may_not_be_written_are_counted(processor: Processor) -> None:

@@ -116,8 +116,10 @@ def test_a_region_whose_name_has_a_blank_is_refused_at_the_start(monkeypatch):
         sacla_ioc.main()
 
 
-def test_a_file_without_detectors_is_refused_at_the_start():
+@pytest.mark.parametrize("count", [0, 17])
+def test_a_file_without_detectors_or_with_too_many_is_refused_at_the_start(count):
     """The command line replays it; the PVs and the columns of the IOC are of detectors."""
-    source = SimpleNamespace(name="replay", info=SimpleNamespace(tiles={}))
-    with pytest.raises(ConfigError, match="source replay: there is no detector"):
-        sacla_ioc.whole_tile(source)
+    tiles = dict.fromkeys(range(count))
+    source = SimpleNamespace(name="replay", info=SimpleNamespace(tiles=tiles))
+    with pytest.raises(ConfigError, match=f"source replay: {count} detectors, .* 1 to 16"):
+        sacla_ioc.check_detectors(source)

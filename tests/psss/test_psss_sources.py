@@ -430,6 +430,12 @@ def test_replay_leaves_out_the_zeros_of_bs_h5_compact(tmp_path):
     source.halt()
     assert [pulse.pulse_id for pulse in pulses] == [12, 14, 16]
     assert (np.array([pulse.image for pulse in pulses]) == images[[1, 3, 1]]).all()
+    with h5py.File(path, "r+") as file:
+        file["data/CAM:FPICTURE"][:] = 0
+    source.open()
+    with pytest.raises(StopIteration, match="all pictures are missing"):
+        take(source, 5)
+    source.halt()
 
 
 def test_replay_takes_large_integer_times_for_ns(tmp_path):

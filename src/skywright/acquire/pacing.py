@@ -120,7 +120,8 @@ class PacedSource(PolledSource[Item]):
         Kind of source.
     make
         Called with the number of the item (0, 1, ...) and the present Unix time, s; returns the
-        item, or None if there is none of this number. Raises `StopIteration` after the last item.
+        item, or None if there is none of this number. Raises `StopIteration` after the last item;
+        its text, if it has one, is reported.
     period_s
         Time between items, s; 0: an item is always due.
     behind_s
@@ -190,8 +191,9 @@ class PacedSource(PolledSource[Item]):
         self._number = number + 1
         try:
             return self._make(number, time.time())
-        except StopIteration:
-            raise StopIteration(f"no more {self._item_name}s from number {number} on") from None
+        except StopIteration as end:
+            ended = f"no more {self._item_name}s from number {number} on"
+            raise StopIteration(end.value or ended) from None
         except Exception as error:
             self._lost.add("unreadable")
             raise DataError(f"{self._item_name} {number}: {message_of(error)}") from error

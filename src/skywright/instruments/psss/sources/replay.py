@@ -24,6 +24,7 @@ IMAGE_DATASETS = ("/image", "/images", "/data/image", "/entry/data/data", "/entr
 ID_NAMES = ("pulse_id", "pulse_ids", "pulseId")
 PRESENT = "is_data_present"
 """Dataset beside the pictures, of SwissFEL's writers: 0 where a picture is missing."""
+_ALL_MISSING = "all pictures are missing"
 TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
 """Datasets, beside the pictures or in a group above, with the time since 1970.
 
@@ -39,7 +40,8 @@ class ReplaySource(PacedSource[Pulse]):
     The times of the file are those of the first turn; later pulses have no time.
     Pictures that are not taken in time count as lost, ``late``. A pulse whose picture cannot be
     read comes without it, and is reported. Pulses that were recorded without a picture are left
-    out; in files of ``bs h5 --compact`` these are the ones whose picture has zeros only.
+    out; in files of ``bs h5 --compact`` these are the ones whose picture has zeros only. If that
+    holds for all of them, the source ends.
 
     Parameters
     ----------
@@ -74,6 +76,8 @@ class ReplaySource(PacedSource[Pulse]):
         """Places of the pictures in the dataset."""
         self._times: NDArray[np.int64] | None = None
         self._zeros_are_missing = False
+        self._missing = 0
+        """Number of missing pictures since the last one that is there, or since the start."""
 
     def open(self) -> None:
         """Open the file. The next picture is the one after the last that was played.
@@ -92,7 +96,7 @@ class ReplaySource(PacedSource[Pulse]):
                 raise
             except Exception as error:  # h5py raises many kinds for a damaged file
                 raise ConfigError(f"{self.path}: no HDF5 file to replay ({error})") from error
-            self._images = images
+            self._images, self._missing = images, 0
             files.pop_all()
         super().open()
 
@@ -119,7 +123,11 @@ class ReplaySource(PacedSource[Pulse]):
             except (OSError, RuntimeError) as error:  # a chunk that cannot be decompressed
                 self.report(f"{self.path}: picture {row} cannot be read ({error})")
             if self._zeros_are_missing and image is not None and not image.any():
+                self._missing += 1
+                if self._missing == len(self._ids):
+                    raise StopIteration(f"{self.path}: {_ALL_MISSING}")
                 return None
+            self._missing = 0
             time_ns = None if self._times is None or turn else int(self._times[index])
             pulse_id = int(self._ids[index]) + turn * span
             return Pulse(pulse_id, time_ns, image, has_unusable_picture=image is None)
@@ -182,7 +190,7 @@ def _ids(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         ids = found[()].astype(np.int64)
         rows = np.flatnonzero(_are_there(images, ids))
         if not len(rows):
-            raise ConfigError(f"{images.file.filename}: {images.name}: all pictures are missing")
+            raise ConfigError(f"{images.file.filename}: {images.name}: {_ALL_MISSING}")
         if (np.diff(ids[rows]) <= 0).any():
             raise ConfigError(f"{images.file.filename}: {found.name}: pulse ids do not grow")
         return ids[rows], rows

@@ -318,10 +318,10 @@ class SaclaSource(PolledSource[Record[Any]]):
         catch_up_tags = FOLLOW_TAGS if follows else settings.catch_up_tags
         grid = make_grid(start, catch_up_tags, *steps, self._shots)
         info = make_info(self._api, settings, number, grid, facts)
-        for name, about in facts.items():
+        for name in self._images:
             if name.startswith("MPCCD"):  # a camera has no gain
-                is_given = "mp_absgain" in about
-                why = "" if is_given else "no mp_absgain: gain 1 and no threshold are used"
+                lacks_gain = name in facts and "mp_absgain" not in facts[name]
+                why = "no mp_absgain: gain 1 and no threshold are used" if lacks_gain else ""
                 self._troubles.set(f"gain of {name}", why)
         if follows:
             self._report_beginning(info, (grid.first - start) // grid.step)
