@@ -99,7 +99,7 @@ class CatalogReader:
             return self._latest[key], ""
         task.remove_done_callback(self._answered_late)  # one notice for all views
         task.add_done_callback(self._answered_late)
-        return self._latest.get(key), f"store: tiled has not answered for {WAIT_S:g} s"
+        return self._latest.get(key), _no_answer()
 
     async def try_ask(self, question: Callable[..., T], *arguments: Any) -> tuple[T | None, str]:
         """Return what `ask_soon` returns, or None and why the question cannot be answered.
@@ -112,11 +112,14 @@ class CatalogReader:
             return None, str(error)
 
     async def ask_anew(self, question: Callable[..., T], *arguments: Any) -> T:
-        """Return what `ask` returns; the answer is not kept.
+        """Return what `ask` returns; the answer is not kept, and one that comes late is dropped.
 
         For answers of megabytes, that hardly anybody asks for twice.
         """
-        return await self._read(question, arguments)
+        try:
+            return await asyncio.wait_for(self._read(question, arguments), WAIT_S)
+        except TimeoutError as error:
+            raise ConfigError(_no_answer()) from error
 
     def _asked(
         self, question: Callable[..., T], arguments: tuple[Any, ...]
@@ -239,6 +242,10 @@ class CatalogReader:
         async with self._changed:
             self.version += 1
             self._changed.notify_all()
+
+
+def _no_answer() -> str:
+    return f"store: tiled has not answered for {WAIT_S:g} s"
 
 
 def _reason(error: httpx.HTTPError) -> str:

@@ -165,7 +165,8 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
     notes: list[str] = []
     for name in (uid, *choice.others[: RUNS_MAX - 1]):
         try:
-            read = _read(read_contents(find_run(client, name)), choice)
+            contents = read_contents(find_run(client, name), only=(choice.stream,))
+            read = _read(contents, choice)
             if series and series[0].y.ndim < read.y.ndim:
                 raise DataError(f"run {read.uid}: a row of {choice.y} is not one number")
         except DataError as error:

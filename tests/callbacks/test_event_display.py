@@ -49,6 +49,23 @@ def test_the_table_of_events_leaves_out_fields_in_files(
     assert "det_fwhm" not in printed
 
 
+@pytest.mark.parametrize(
+    ("hints", "shown"),
+    [
+        (None, {}),
+        ({"det": None}, {}),
+        ({"det": {}}, {}),
+        ({"det": {"fields": None}}, {"det": {"fields": []}}),
+        ({"det": {"fields": ["n", "image"]}}, {"det": {"fields": ["n"]}}),
+    ],
+)
+def test_hints_that_a_device_need_not_have(hints: Any, shown: Any) -> None:
+    received: list[Any] = []
+    keys = {"n": IN_EVENT, "image": IN_FILE}
+    events_only(lambda *_: received.append(_))("descriptor", {"data_keys": keys, "hints": hints})
+    assert received == [("descriptor", {"data_keys": keys, "hints": shown})]
+
+
 def test_of_runs_that_are_open_side_by_side_the_newest_is_shown(
     display: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -134,6 +134,14 @@ def test_an_identity_in_documents_that_are_not_read_is_the_sequence_number(kind:
     assert (table.announced(), table.identity) == (1, None)
 
 
+@pytest.mark.parametrize("configuration", [None, {"det": None}, {"det": {"data": None}}])
+def test_a_stream_without_a_configuration_is_read(configuration: Any) -> None:
+    raw = RawRun({"uid": "run"}, RequiredKeys(("x",), "number", "time"))
+    doc = {"uid": "one", "name": "primary", "data_keys": {"x": key()}}
+    raw("descriptor", doc | {"configuration": configuration})
+    assert raw.streams["primary"].configuration == {}
+
+
 @pytest.mark.parametrize("keep_values", [True, False])
 def test_values_of_a_stream_whose_configuration_changes_are_counted(keep_values: bool) -> None:
     required = RequiredKeys(("x",), "number", "time")

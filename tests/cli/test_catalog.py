@@ -347,14 +347,26 @@ RAW_RUN = RunSummary(
 )
 
 
-def test_a_narrow_terminal_cuts_nothing_off_plan_and_status() -> None:
-    console = Console(width=60)
+@pytest.mark.parametrize(
+    ("width", "shown", "left_out"),
+    [(60, {"1234", "primary", "15"}, {"14.7"}), (45, {"take_pictures"}, {"1234", "primary"})],
+)
+def test_a_narrow_terminal_cuts_nothing_off_plan_and_status(
+    width: int, shown: set[str], left_out: set[str]
+) -> None:
+    console = Console(width=width)
     with console.capture() as printed:
-        console.print(catalog._runs_table([RAW_RUN], narrow=True))
+        console.print(catalog._runs_table([RAW_RUN], width))
     assert "…" not in printed.get()
     words = printed.get().split()
-    assert {"8f293804", "1234", "success", "primary", "15"} <= set(words)
+    assert {"8f293804", "success", *shown} <= set(words)
+    assert left_out.isdisjoint(words)
     assert "take_pictures".startswith(next(word for word in words if word.startswith("take_")))
+
+
+def test_of_many_streams_a_line_has_the_first_ones() -> None:
+    run = replace(RAW_RUN, events={"empty": 0, **{f"s{n}": n + 1 for n in range(7)}})
+    assert run.counts == "s0 1, s1 2, s2 3, s3 4, 3 more streams"
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,24 @@ def test_frames_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     catalog.close()
 
 
+def test_a_frame_does_not_wait_for_a_tiled_that_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_module, "WAIT_S", 0.05)
+
+    async def scenario() -> None:
+        catalog = CatalogReader(settings_of(tmp_path, "http://127.0.0.1:9", "", tmp_path))
+        catalog._client, gate = object(), threading.Event()
+        try:
+            with pytest.raises(ConfigError, match="tiled has not answered for"):
+                await catalog.ask_anew(lambda _: gate.wait(LIMIT_S))
+        finally:
+            gate.set()
+        catalog.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
 @pytest.mark.parametrize("exports", [False, True])
 def test_the_page_ends_while_its_threads_wait_for_tiled(tmp_path: Path, exports: bool) -> None:
     """A byte of the answer comes now and then, so that the request does not end by its timeout."""

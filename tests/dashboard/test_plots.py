@@ -127,7 +127,7 @@ def overlay(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plot]:
     def draw(*runs: RunContents) -> Plot:
         by_uid = {run.start["uid"]: run for run in runs}
         monkeypatch.setattr("dashboard.plots.find_run", lambda client, uid: uid)
-        monkeypatch.setattr("dashboard.plots.read_contents", by_uid.__getitem__)
+        monkeypatch.setattr("dashboard.plots.read_contents", lambda uid, **_: by_uid[uid])
         uid, *others = by_uid
         client = cast(Container, None)
         return draw_plot(client, uid, Choice("primary", "signal", "pulse_id", tuple(others)))
@@ -317,7 +317,7 @@ def test_what_a_run_does_not_have_is_said(store: SampleStore, page: TestClient) 
 def test_a_run_whose_file_is_gone_has_its_page_with_the_reason_in_place_of_the_plot(
     page: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(run: Container) -> RunContents:
+    def fail(run: Container, only: object) -> RunContents:
         raise DataError("primary/omega (/gone.h5): the tiled server cannot read it")
 
     monkeypatch.setattr("dashboard.plots.read_contents", fail)

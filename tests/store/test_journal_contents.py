@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from skywright.store import tail as tail_module
 from skywright.store.columns import ColumnType, convert, declared, widen
 from skywright.store.journal_contents import JournalContents, datum_fields
+from skywright.store.rows import stored_data_keys, type_notes
 from skywright.store.tail import Line, locked_if_dead, read_lines
 
 
@@ -49,6 +50,21 @@ def test_events_in_any_order_have_the_line_of_the_last_one() -> None:
     last = {3: 5, 5: 3, 6: 6, 8: 7}
     assert all(reader.stream.is_last_line_of(*each) for each in last.items())
     assert [n for n in range(10) if reader.stream.has_event(n)] == [3, 5, 6, 8]
+
+
+def test_a_data_key_without_a_dtype_has_that_of_its_values() -> None:
+    """The other columns of its stream are not lost with it, and a note says so."""
+    reader = Reader(y={})
+    keys = {"x": {"shape": [], "source": "other"}, "y": {"dtype": "number", "shape": []}}
+    reader.add("descriptor", {"uid": "d", "name": "other", "data_keys": keys})
+    event = {"descriptor": "d", "seq_num": 1, "time": 1.0, "timestamps": {}}
+    reader.add("event", event | {"data": {"x": 2, "y": 0.5}})
+    stream = reader.contents.streams["other"]
+    assert (reader.contents.left_out, stream.seq_nums()) == (set(), [1])
+    assert stored_data_keys(stream)["x"]["dtype"] == "integer"
+    assert type_notes(stream) == [
+        "other/x: declared without a dtype, stored as integer, because of its values"
+    ]
 
 
 @pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan, 0.5, "1", None, [1]])

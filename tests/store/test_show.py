@@ -32,7 +32,7 @@ from support.sample_runs import (
 from skywright.analysis.display import to_uint8
 from skywright.callbacks.journal import journal_path
 from skywright.errors import DataError
-from skywright.store.export.contents import Column, RunContents, Stream
+from skywright.store.export.contents import Column, RunContents, Stream, read_contents
 from skywright.store.lookup import JournalListing, find_run
 from skywright.store.pictures import holds_frames, write_pictures
 from skywright.store.show import RunView, final_results, view_run
@@ -201,6 +201,24 @@ def test_a_run_of_which_more_will_be_stored(
         seen = view_run(store.client, find_run(store.client, DEAD), JournalListing(tmp_path))
     assert seen.summary.status == status
     assert seen.notes == (note, "primary/diode_current: no value stored yet")
+
+
+def test_only_the_results_of_derived_runs_are_read(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stream of a run takes two requests or more."""
+    read: list[Any] = []
+
+    def note(run: Any, listing: Any, only: Any = None) -> RunContents:
+        contents = read_contents(run, listing, only)
+        read.append((only, [stream.name for stream in contents.streams]))
+        return contents
+
+    monkeypatch.setattr("skywright.store.show.read_contents", note)
+    assert len(view(store, SCAN).derived) == 2
+    assert read == [(None, ["baseline", "primary"]), *[(("result",), ["result"])] * 2]
+    run = find_run(store.client, SCAN)
+    assert [each.name for each in read_contents(run, only=("primary",)).streams] == ["primary"]
 
 
 def test_a_run_that_is_written_anew_while_it_is_read(

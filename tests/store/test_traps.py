@@ -340,22 +340,23 @@ def test_names_of_tables_are_no_data_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "hints",
+    ("hints", "stored"),
     [
-        None,
-        ["time"],
-        {"device": {}},
-        {"device": None},
-        {"device": {"fields": None}},
-        {"device": {"fields": ["time", ["time"]]}},
+        (None, {}),
+        (["time"], {}),
+        ({"device": {}}, {"device": {}}),  # bluesky shows all keys of such a device
+        ({"device": None}, {"device": None}),
+        ({"device": {"fields": None}}, {"device": {"fields": None}}),
+        ({"device": {"fields": ["time", ["time"]]}}, {"device": {"fields": ["time_"]}}),
     ],
 )
-def test_a_data_key_that_is_renamed_has_its_values_and_times(hints: Any) -> None:
+def test_a_data_key_that_is_renamed_has_its_values_and_times(hints: Any, stored: Any) -> None:
     normalizer = DocumentNormalizer()
     keys = {"time": {**NUMBER, "shape": [], "source": "x"}}
     doc = {"uid": "d", "name": "primary", "data_keys": keys, "hints": hints}
     line = normalizer(Line(1, "descriptor", doc))[-1]
     assert (line.name, [*line.doc["data_keys"]]) == ("descriptor", ["time_"])
+    assert line.doc["hints"] == stored
     event = {"descriptor": "d", "seq_num": 1, "time": 1.0}
     event |= {"data": {"time": 2.0}, "timestamps": {"time": 3.0}}
     (line,) = normalizer(Line(2, "event", event))

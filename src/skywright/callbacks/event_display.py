@@ -19,11 +19,11 @@ def events_only(callback: Callback) -> Callback:
             in_files = {key for key, about in doc["data_keys"].items() if "external" in about}
             if in_files and in_files == set(doc["data_keys"]):
                 return
+            # A device is left out that hints at no fields: bluesky shows all of its keys
             hints = {
-                device: {**hint, "fields": [f for f in hint["fields"] if f not in in_files]}
-                if "fields" in hint
-                else hint
-                for device, hint in doc.get("hints", {}).items()
+                device: {**hint, "fields": [f for f in hint["fields"] or () if f not in in_files]}
+                for device, hint in (doc.get("hints") or {}).items()
+                if hint and "fields" in hint
             }
             doc = {**doc, "hints": hints}
         callback(name, doc)

@@ -148,8 +148,8 @@ class RawStream:
     def begin(self, found: Mapping[str, str], descriptor: Document) -> None:
         """Set the data keys of the inputs, and make the empty table."""
         self.keys = dict(found)
-        for device in descriptor.get("configuration", {}).values():
-            self.configuration |= device.get("data", {})
+        for device in (descriptor.get("configuration") or {}).values():
+            self.configuration |= (device or {}).get("data") or {}
         try:
             self.table = _empty_table(self.run.required, found, descriptor["data_keys"])
         except DataError as error:

@@ -37,8 +37,10 @@ LOSSES = ("n_dropped", "n_missing", "n_late")
 """Counts of members that were not used; one that is 0 is printed last."""
 PLACES = ("last_identity", "update_number")
 """Results that are printed last."""
-NARROW = 100
-"""Columns of a terminal below which the table of runs has no room for all that it holds."""
+NARROW, PHONE = 100, 60
+"""Columns of a terminal below which the table of runs has no room for some of its columns."""
+LEFT_OUT = {NARROW: {"took", "sample"}, PHONE: {"scan", "events or raw run"}}
+"""Headings of the columns that are left out of the table of runs below these widths."""
 RESULTS_MAX, COLUMNS_MAX = 12, 12
 """Results and columns that `show` prints without ``--all``."""
 
@@ -100,7 +102,7 @@ def runs(
             print_json(run)
     elif found:
         console = make_console()
-        console.print(_runs_table(found, console.width < NARROW))
+        console.print(_runs_table(found, console.width))
     else:
         is_search = run_filter != RunFilter()
         typer.echo("no run matches" if is_search else "no run in the catalog yet", err=True)
@@ -221,26 +223,28 @@ def _time(option: str, text: str | None, *, end: bool = False) -> float | None:
         raise DataError(f"{option} {error}") from error
 
 
-def _runs_table(found: "list[RunSummary]", narrow: bool) -> Table:
-    """Return a line for each run; a narrow table has no year, seconds, duration and sample."""
+def _runs_table(found: "list[RunSummary]", width: int) -> Table:
+    """Return a line for each run; one for a narrow terminal has no year, seconds and `LEFT_OUT`."""
+    left_out = {name for limit, names in LEFT_OUT.items() if width < limit for name in names}
     table = Table(box=None, pad_edge=False)
-    texts = ["plan or analysis", *([] if narrow else ["sample"]), "status", "events or raw run"]
-    for heading in ("uid", "scan", "started", *([] if narrow else ["took"])):
-        table.add_column(heading, no_wrap=True)
-    for heading in texts:
-        table.add_column(heading, overflow="fold")
-    for run in found:
-        started, took, sample = local_time(run.time_s), in_seconds(run.duration_s), run.sample or ""
-        of_raw = f"of {run.raw_uid[:8]}" if run.raw_uid else ""
-        table.add_row(
-            run.uid[:8],
-            str(run.scan_id if run.scan_id is not None else ""),
-            *([started[5:-3]] if narrow else [started, took]),
-            run.analysis or run.plan or "",
-            *([] if narrow else [sample]),
-            run.status,
-            of_raw or ", ".join(f"{name} {n}" for name, n in sorted(run.events.items()) if n),
-        )
+    for number, run in enumerate(found):
+        started = local_time(run.time_s)
+        cells = {
+            "uid": run.uid[:8],
+            "scan": str(run.scan_id if run.scan_id is not None else ""),
+            "started": started[5:-3] if width < NARROW else started,
+            "took": in_seconds(run.duration_s),
+            "plan or analysis": run.analysis or run.plan or "",
+            "sample": run.sample or "",
+            "status": run.status,
+            "events or raw run": f"of {run.raw_uid[:8]}" if run.raw_uid else run.counts,
+        }
+        shown = {name: text for name, text in cells.items() if name not in left_out}
+        if number == 0:
+            for name in shown:
+                is_short = name in ("uid", "scan", "started", "took")
+                table.add_column(name, no_wrap=is_short, overflow="fold")
+        table.add_row(*shown.values())
     return table
 
 

@@ -49,7 +49,7 @@ def declared(data_key: Mapping[str, Any]) -> ColumnType | None:
     >>> declared({"dtype": "number", "shape": [], "source": "x"})
     ColumnType(kind='number', dtype='', shape=(), large=False)
     """
-    kind = data_key["dtype"]
+    kind = data_key.get("dtype")
     return ColumnType(kind) if kind in _SCALARS else None
 
 

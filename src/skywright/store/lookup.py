@@ -24,6 +24,8 @@ _RUNS = {RAW: catalog, ANALYSIS: analysis}
 UID_CHARACTERS_MIN = 4
 PAGE = 100
 """Maximum number of runs in one answer of the server."""
+STREAMS_MAX = 4
+"""Streams that `RunSummary.counts` names."""
 SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
 """Where start documents keep the sample's name: our plans, nested metadata, older plans."""
 
@@ -82,6 +84,13 @@ class RunSummary:
     incomplete (`JournalListing.status`)."""
     events: Mapping[str, int]
     """Number of events of each stream, from the stop document; empty before it."""
+
+    @property
+    def counts(self) -> str:
+        """The first few streams that have events, each with the number of them."""
+        counts = [f"{name} {count}" for name, count in sorted(self.events.items()) if count]
+        more = len(counts) - STREAMS_MAX
+        return ", ".join([*counts[:STREAMS_MAX], *([f"{more} more streams"] if more > 0 else [])])
 
 
 def find_runs(

@@ -151,10 +151,10 @@ class DocumentNormalizer:
             doc |= {
                 "data_keys": _rename_keys(keys, names),
                 "hints": {
-                    device: {
-                        **as_mapping(hint),
-                        "fields": [names.get(key, key) for key in hinted_fields(hint)],
-                    }
+                    # Without fields all keys of a device are of interest; with none, no key is
+                    device: {**hint, "fields": [names.get(key, key) for key in fields]}
+                    if (fields := hinted_fields(hint))
+                    else hint
                     for device, hint in as_mapping(doc.get("hints")).items()
                 },
             }

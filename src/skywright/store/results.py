@@ -25,7 +25,7 @@ def last_result(run: Container) -> dict[str, NDArray[Any]]:
     dict
         By name; () for a scalar or text. Empty before the first result.
     """
-    contents = read_contents(run)
+    contents = read_contents(run, only=(RESULT, ARRAYS))
     found = {name: np.asarray(value) for name, value in final_results(contents).items()}
     for stream in filter(None, map(contents.stream, (RESULT, ARRAYS))):
         for column in stream.columns:

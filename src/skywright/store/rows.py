@@ -20,7 +20,7 @@ def _stored(stream: Stream, key: str) -> dict[str, Any]:
     if column.kind == "array":
         shape = [max(length, 1) for length in column.shape]
         return data_key | {"dtype": "array", "dtype_numpy": column.dtype, "shape": shape}
-    if data_key["dtype"] != column.kind:
+    if data_key.get("dtype") != column.kind:
         data_key.pop("dtype_numpy", None)
     return data_key | {"dtype": column.kind, "shape": []}
 
@@ -29,7 +29,7 @@ def type_notes(stream: Stream) -> list[str]:
     """Return a note for each column that is not stored as its descriptor says."""
     notes = []
     for key, column in stream.columns.items():
-        promised = stream.data_keys[key]["dtype"]
+        promised = stream.data_keys[key].get("dtype", "without a dtype")
         if promised != column.kind:
             notes.append(
                 f"{stream.name}/{key}: declared {promised}, stored as {column.kind}, "

@@ -123,7 +123,9 @@ def view_run(client: Container, run: Container, listing: JournalListing | None =
         streams=tuple(_view_stream(stream) for stream in contents.streams),
         raw=_raw_summary(client, summary.raw_uid, listing) if summary.raw_uid else None,
         analysis=None if is_raw else _view_derived(contents),
-        derived=tuple(_view_derived(read_contents(each, listing)) for each in derived),
+        derived=tuple(
+            _view_derived(read_contents(each, listing, only=(RESULT,))) for each in derived
+        ),
         notes=contents.notes,
     )
 

@@ -214,7 +214,7 @@ class StreamWriter:
         if not rows:
             return
         for key, data_key in data_keys.items():
-            if data_key["dtype"] == "array" and "external" not in data_key:
+            if "external" not in data_key and data_key["dtype"] == "array":
                 # In a table small arrays lose their shape or element type
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)

@@ -1,6 +1,6 @@
 """Read a stored run, stream by stream, in a form that any exporter can write."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,7 +162,9 @@ def scanned_fields(start: Mapping[str, Any], stream: str | None = None) -> list[
     return [field for field in fields if isinstance(field, str)]
 
 
-def read_contents(run: Container, listing: JournalListing | None = None) -> RunContents:
+def read_contents(
+    run: Container, listing: JournalListing | None = None, only: Collection[str] | None = None
+) -> RunContents:
     """Read metadata and events of `run`; columns of files and arrays are read by `Column.read`.
 
     Parameters
@@ -171,6 +173,8 @@ def read_contents(run: Container, listing: JournalListing | None = None) -> RunC
         tiled client of the run.
     listing
         The journals, for the status of the run.
+    only
+        Names of the streams to read; None: all. A stream takes two or more requests.
 
     Raises
     ------
@@ -190,6 +194,7 @@ def read_contents(run: Container, listing: JournalListing | None = None) -> RunC
     streams = [
         _read_stream(node.base, name, notes, unreadable, absent)
         for name, node in sorted(_stream_nodes(run).items())
+        if only is None or name in only
     ]
     return RunContents(
         start=metadata["start"],
@@ -206,7 +211,7 @@ def _stream_nodes(run: Container) -> dict[str, Container]:
     A client that lists their names and then asks for each one fails while the ingester writes the
     run anew: it has deleted the streams, and makes them again.
     """
-    nodes = dict(run.include_data_sources().base.items())
+    nodes = dict(run.new_variation(include_data_sources=True).base.items())
     streams = nodes.get("streams")
     if streams is None or "BlueskyEventStream" in {spec.name for spec in streams.specs}:
         return nodes
