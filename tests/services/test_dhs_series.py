@@ -802,6 +802,23 @@ def test_a_stop_while_the_detector_is_loaded_ends_the_series() -> None:
         assert "start_oscillation" not in str(face.link.updates("1.1"))
 
 
+def test_a_stop_while_the_series_before_ends_turns_no_spindle(
+    face: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, free = SeriesRecorder.begin, threading.Event()
+
+    def begin_late(*arguments: Any) -> Recording:
+        free.wait(LIMIT_S)
+        return begin(*arguments)
+
+    monkeypatch.setattr(SeriesRecorder, "begin", begin_late)
+    face.link.start("collectLoopImages", "1.1")
+    assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
+    free.set()
+    assert face.link.reply("1.1") == "normal done"
+    assert face.link.updates("1.1") == []
+
+
 def test_the_end_does_not_wait_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
