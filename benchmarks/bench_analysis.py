@@ -44,7 +44,7 @@ Pictures = list[NDArray[np.uint8]]
 
 
 def draw_mounts() -> Pictures:
-    """Render different mounts, grey."""
+    """Render different mounts, gray."""
     rng = np.random.default_rng(7)
     found = []
     for number in range(PICTURES):

@@ -90,7 +90,7 @@ class CameraView(Device):
             getattr(self, attribute).subscribe(keep)
 
     def picture(self) -> NDArray[np.uint8] | None:
-        """Return the newest picture; None before the first, or if it is no grey or RGB picture."""
+        """Return the newest picture; None before the first, or if it is no gray or RGB picture."""
         values = self._values.get("pixels")
         sizes = [int(self._values.get(f"size_{i}", 0)) for i in range(3)]
         return None if values is None else picture_of(values, *sizes)

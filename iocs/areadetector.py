@@ -209,7 +209,7 @@ class AcquisitionControl(Protocol):
         """End the acquisition in progress and return it; None if there is none."""
 
     def set_color(self, color: bool, /) -> bool:
-        """Request pictures in color, or grey ones; return whether they are in color now."""
+        """Request pictures in color, or gray ones; return whether they are in color now."""
 
 
 class Cam(PVGroup):

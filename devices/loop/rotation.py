@@ -17,8 +17,7 @@ HINTED_RESULTS = ("ok", "middle_x", "middle_y", "middle_z", "middle_sigma", "fac
 class CameraCalibration:
     """The camera's calibrations, one for each zoom, in one JSON file.
 
-    `set` takes the fields of a `ZoomCalibration` and saves them; those of other zooms stay. It also
-    takes what `read` returned, and then saves exactly these calibrations.
+    `set` takes the fields of a `ZoomCalibration` and saves them; those of other zooms stay.
 
     Parameters
     ----------
@@ -34,14 +33,11 @@ class CameraCalibration:
         self.file = CalibrationFile(path)
         self.name = name
 
-    def set(self, values: Mapping[str, Any] | str) -> StatusWithReason:
-        """Save the calibration of one zoom, or all of them as JSON text."""
+    def set(self, values: Mapping[str, Any]) -> StatusWithReason:
+        """Save the calibration of one zoom."""
         status = StatusWithReason(obj=self)
         try:
-            if isinstance(values, str):
-                self.file.replace([ZoomCalibration(**stop) for stop in json.loads(values)])
-            else:
-                self.file.save(ZoomCalibration(**values))
+            self.file.save(ZoomCalibration(**values))
         except (ConfigError, OSError, TypeError, ValueError) as error:
             status.set_exception(
                 error if isinstance(error, ConfigError) else ConfigError(f"{self.name}: {error}")

@@ -17,14 +17,14 @@ VIEW = View()
 TIP_UM = np.array([-400.0, 260.0, -150.0])
 AXIS_PX, FACE_DEG, WIDE_UM, THIN_UM = 236.0, 60.0, 300.0, 50.0
 ARROW = {"arrowstyle": "-|>", "color": "0.2", "lw": 1.2}
-BLUE, RED, GREY = "#1f5fa8", "#b8322a", "0.55"
+BLUE, RED, GRAY = "#1f5fa8", "#b8322a", "0.55"
 
 
 def draw_picture(axes: Axes) -> None:
     """Draw what the camera sees: pin from the left, axis, target, along and across."""
     x, y = observe(TIP_UM, 0.0, VIEW, AXIS_PX)
-    axes.axhline(AXIS_PX, color=GREY, ls="-.", lw=1)
-    axes.axvline(VIEW.target, color=GREY, ls=":", lw=1)
+    axes.axhline(AXIS_PX, color=GRAY, ls="-.", lw=1)
+    axes.axvline(VIEW.target, color=GRAY, ls=":", lw=1)
     axes.text(560, AXIS_PX - 9, "axis row", color="0.3")
     axes.text(VIEW.target + 8, 466, "target column", color="0.3")
     axes.fill([-0.5, 90, 90, -0.5], [y - 48, y - 48, y + 48, y + 48], color="0.35")
@@ -57,7 +57,7 @@ def draw_section(axes: Axes) -> None:
     axes.text(beam[-1] + 14, across[-1], "phi grows", color=RED)
     axes.plot(0, 0, "k+", ms=12)
     axes.text(-12, -14, "axis", ha="right")
-    for angle, color, label in ((0.0, BLUE, ""), (30.0, GREY, " at 30 deg")):
+    for angle, color, label in ((0.0, BLUE, ""), (30.0, GRAY, " at 30 deg")):
         for name, unit in (("y", (0, 180, 0)), ("z", (0, 0, 180))):
             _, v, w = to_laboratory(unit, angle)
             axes.annotate("", (w, v), (0, 0), arrowprops={**ARROW, "color": color})
@@ -82,7 +82,7 @@ def draw_rotation(axes: Axes) -> None:
     axes.plot(smooth, observe(fit.offset_um, smooth, VIEW, fit.axis_row_px)[:, 1], color=BLUE)
     axes.plot(phi[fit.used], tips[fit.used, 1], ".", color="k", label="used")
     axes.plot(phi[~fit.used], tips[~fit.used, 1], "x", color=RED, label="neck taken for the tip")
-    axes.axhline(fit.axis_row_px, color=GREY, ls="-.", lw=1)
+    axes.axhline(fit.axis_row_px, color=GRAY, ls="-.", lw=1)
     axes.text(2, fit.axis_row_px - 2, "a, the axis row", color="0.3")
     axes.legend(frameon=False, loc="lower right")
     axes.invert_yaxis()
@@ -105,7 +105,7 @@ def draw_face(axes: Axes) -> None:
     axes.plot(np.linspace(0, 180, 200), seen, color=BLUE)
     axes.plot(phi[face.used], width[face.used], "k.")
     axes.plot(phi[~face.used], width[~face.used], "x", color=RED)
-    axes.axvline(face.face_on_deg, color=GREY, ls=":", lw=1)
+    axes.axvline(face.face_on_deg, color=GRAY, ls=":", lw=1)
     axes.set(xlabel="phi, deg", ylabel="width of the head, um", ylim=(0, None))
     axes.set_title(f"face-on at {face.face_on_deg:.1f} deg (true {FACE_DEG:.0f})")
 

@@ -46,9 +46,9 @@ SEEN_PX = 12.0
 SPAN = 0.22
 """Reach of the grid from the place of the tip, parts of the picture."""
 BORDER = 0.06
-SHIFT = 0.25, 0.09, 0.09
-"""Moves between two rotations: along the spindle, part of the picture's length along it; across it
-and along the beam, parts of the length across it."""
+SHIFT = SPAN, 0.09, 0.09
+"""Moves between two rotations: along the spindle, part of the picture's length along it (no farther
+than the grid went); across it and along the beam, parts of the length across it."""
 LOOK_LIMIT_S, FIT_LIMIT_S = 0.5, 20.0
 """Work of the analysis that may wait, s: before a look at one picture; before a fit, which needs
 many pictures and is worth a wait."""
@@ -63,9 +63,10 @@ AGAIN = (
 SCALE_SIGMA_MAX, ROLL_SIGMA_MAX_DEG = 0.01, 0.5
 """Largest standard deviations of a calibration that is saved: of a scale, as part of it; of the
 roll."""
-PHI_EXCESS_DEG, PHI_EXCESS_MAX_DEG = 2.0, 45.0
+PHI_EXCESS_DEG, PHI_EXCESS_MAX_DEG = 2.0, 40.0
 """Angle between phi and the directions of the stages: above the first there is a warning, above the
-second no sample can be centered, and nothing is saved."""
+second nothing is saved. From 45 deg on no sample can be centered; a wrong phi_sign looks like an
+angle above 40 deg where it does not change the seen length of a move by `LENGTH_ERROR_MAX`."""
 LENGTH_ERROR_MAX = 0.15
 """Largest relative error of the seen length of a move; a stage that runs backwards gives more."""
 

@@ -1,4 +1,4 @@
-"""Grey levels of pictures."""
+"""Gray levels of pictures."""
 
 import math
 

@@ -80,7 +80,7 @@ def test_each_decision_is_made_on_the_present_frame(
     key = decisions["data_keys"]["live_mean_level"]
     assert (key["dtype"], key["units"], key["source"]) == (
         "number",
-        "grey levels",
+        "gray levels",
         "ANALYSIS:picture_statistics",
     )
     assert decisions["hints"]["live"]["fields"] == ["live_mean_level"]

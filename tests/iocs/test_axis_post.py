@@ -321,8 +321,8 @@ def test_sizes_of_the_image_are_those_of_its_array(monkeypatch: pytest.MonkeyPat
         finally:
             ioc.close()
 
-    grey, color = (40 * 60, 60, 40, 0), (40 * 60 * 3, 3, 60, 40)
-    assert asyncio.run(shown()) == [grey, grey, color, color]
+    gray, color = (40 * 60, 60, 40, 0), (40 * 60 * 3, 3, 60, 40)
+    assert asyncio.run(shown()) == [gray, gray, color, color]
 
 
 def test_callbacks_that_block_hold_up_the_end_of_an_acquisition() -> None:

@@ -141,7 +141,7 @@ def stands_out(scene, pose, frame, seed):
     contrast = np.percentile(np.abs(uniform_filter(seen - without, 3))[near], 95)
     shot = optics.shot_noise * np.median(without[near])
     noise = np.hypot(optics.read_noise, np.sqrt(max(shot, 0.0))) / 3.0
-    return contrast / max(noise, 0.7)  # a grey level's rounding and the JPEG remain
+    return contrast / max(noise, 0.7)  # a gray level's rounding and the JPEG remain
 
 
 def luminance(image):

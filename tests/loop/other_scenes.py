@@ -23,7 +23,7 @@ FRONT_LIT, DROP, CRYSTAL = 0.2, 0.45, 0.4  # parts of the scenes
 
 @dataclass
 class Scene:
-    """A picture that is being drawn, (height, width) grey levels, and where things are in it."""
+    """A picture that is being drawn, (height, width) gray levels, and where things are in it."""
 
     rng: np.random.Generator
     width: int

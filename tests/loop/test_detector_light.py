@@ -16,7 +16,7 @@ def test_light_and_noise_of_a_picture() -> None:
     assert found.saturated == pytest.approx(20 / 320)
     low, high = np.quantile(few[::2, ::2], (0.005, 0.995))
     assert found.spread == pytest.approx(high - low, abs=2)
-    # The median of the differences, 5.7, is a whole number of grey levels here.
+    # The median of the differences, 5.7, is a whole number of gray levels here.
     assert found.noise == pytest.approx(6, abs=0.5 / (0.6745 * np.sqrt(2)) + 0.3)
     assert not found.flat
 

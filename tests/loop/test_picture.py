@@ -1,4 +1,4 @@
-"""Bytes of image files to grey arrays, and what broken ones say."""
+"""Bytes of image files to gray arrays, and what broken ones say."""
 
 import contextlib
 import io
@@ -74,7 +74,7 @@ def test_transparent_parts_are_white():
 
 
 @pytest.mark.parametrize("mode", ["P", "L"])
-def test_transparent_color_of_a_palette_or_grey_file_is_white(mode):
+def test_transparent_color_of_a_palette_or_gray_file_is_white(mode):
     picture = Image.fromarray(np.full((48, 64), 100, np.uint8))
     picture.paste(30, (0, 0, 64, 10))
     out = io.BytesIO()

@@ -189,8 +189,8 @@ def test_replay_of_a_folder_in_order_and_round(folder: Path) -> None:
     source = Replay(folder, fps=500)
     assert source.size == (40, 32)
     frames = take(source, 5)
-    grey = [int(decode(frame.data or b"").mean()) for frame in frames[:5]]
-    assert grey == [0, 50, 100, 0, 50]
+    gray = [int(decode(frame.data or b"").mean()) for frame in frames[:5]]
+    assert gray == [0, 50, 100, 0, 50]
     assert frames[0].data == (folder / "p0.jpg").read_bytes()
     assert [frame.frame_number for frame in frames[:5]] == [0, 1, 2, 3, 4]
 

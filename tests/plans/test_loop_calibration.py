@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from bluesky.utils import MsgGenerator
 from ophyd.status import Status
@@ -16,6 +17,9 @@ from plans.loop import calibration, stubs
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
+from skywright.instruments.loop.geometry import View, to_goniometer
+from skywright.instruments.loop.rotation_values import Place, RotationValues
+from skywright.instruments.loop.sweep import Sweep
 
 
 @pytest.mark.parametrize(
@@ -257,7 +261,24 @@ def test_phi_that_is_far_off_from_the_stages_is_refused(session: Session) -> Non
     assert file.stops() == before
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(("y", "z"), [(1.0, -1.0), pytest.param(-1.0, 1.0, marks=pytest.mark.soak)])
+=======
+@pytest.mark.parametrize("phi_deg", [20.0, 22.0, 23.0, 24.0, 25.0, 26.0])
+def test_a_wrong_phi_sign_is_found_out_at_any_angle(phi_deg: float) -> None:
+    shift = to_goniometer((0.0, 40.0, 40.0), phi_deg)
+    # The grid is seen shorter by cos(2 phi), and its scale is as much too large.
+    y, z = np.array([shift[1], -shift[2]]) / math.cos(math.radians(2.0 * phi_deg))
+    before, after = (
+        RotationValues(tip=Place(y=a, z=b, used=90), rms=0.5, delay_sigma=0.002)
+        for a, b in ((0.0, 0.0), (y, z))
+    )
+    with pytest.raises(DataError, match=r"check phi_sign|phi differs by"):
+        calibration._phi_excess(before, after, shift, View(), Sweep(180.0, 3.0))
+
+
+@pytest.mark.parametrize(("y", "z"), [(1.0, -1.0), (-1.0, 1.0)])
+>>>>>>> loop
 def test_a_stage_across_the_spindle_that_runs_backwards_is_found_out(
     session: Session, y: float, z: float
 ) -> None:

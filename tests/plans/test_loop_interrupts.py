@@ -39,14 +39,14 @@ def pausing(plan: Any, at: Callable[[Msg], bool]) -> Any:
     return bpp.plan_mutator(plan, mutate)
 
 
-def in_the_turn() -> Callable[[Msg], bool]:
-    """Pick the fourth sleep of the first sweep."""
+def in_the_turn(sleep: int = 4) -> Callable[[Msg], bool]:
+    """Pick a sleep of the sweeps, the fourth of the first one."""
     turns = 0
 
     def at(msg: Msg) -> bool:
         nonlocal turns
         turns += msg.command == "sleep" and abs(msg.args[0] - COLLECT_S) < 0.01
-        return turns == 4
+        return turns == sleep
 
     return at
 
@@ -89,16 +89,30 @@ def test_an_ended_centering_leaves_everything_stopped(session: Session, end: str
         assert session.run(center_loop(**session.mount(make_world()))).ok
 
 
-def test_a_calibration_that_is_cut_off_leaves_the_one_of_before(session: Session) -> None:
+@pytest.mark.parametrize("end", ["halt", "abort", "resume"])
+def test_a_calibration_that_is_interrupted_in_its_last_rotation(session: Session, end: str) -> None:
     """A halt, and the end of the process, leave out the clean-up of a plan."""
-    devices = session.mount(make_world((150.0, 120.0, -90.0)))
-    file = session.result.calibration.file
-    before = file.stops()
+    world = make_world((150.0, 120.0, -90.0))
+    world.fps = 8.0
+    devices = session.mount(world)
+    gonio, file = devices["goniometer"], session.result.calibration.file
+    before, home = file.stops(), world.pose()
+    sleeps = 3.0 / COLLECT_S
     with pytest.raises(RunEngineInterrupted):
-        session.engine(pausing(calibrate_camera(**devices), in_the_turn()))
+        session.engine(pausing(calibrate_camera(**devices), in_the_turn(int(2 * sleeps) + 4)))
     assert file.stops() == before
-    session.engine.halt()
-    assert file.stops() == before
+    stops = gonio.sample.stops
+    getattr(session.engine, end)()
+    now = world.pose()
+    if end == "resume":
+        (made,) = file.stops()
+        assert made.delay_s == pytest.approx(world.delay_s, abs=0.01)
+        assert (now.x_um, now.y_um, now.z_um) == pytest.approx((home.x_um, home.y_um, home.z_um))
+    else:
+        assert file.stops() == before
+        assert now.x_um != pytest.approx(home.x_um, abs=50.0)
+    if end == "abort":
+        assert gonio.sample.stops > stops
 
 
 def test_a_plan_that_raises_leaves_everything_stopped(session: Session) -> None:

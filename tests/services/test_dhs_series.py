@@ -172,7 +172,7 @@ def test_the_note_has_the_number_of_a_usual_turn() -> None:
         assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
         assert face.link.reply("1.1") == "normal done"
         assert (
-            "90 expected, 2 received, 2 analysed (network 2), 0 failed" in (face.link.notes()[-1])
+            "90 expected, 2 received, 2 analyzed (network 2), 0 failed" in (face.link.notes()[-1])
         )
 
 
@@ -800,6 +800,23 @@ def test_a_stop_while_the_detector_is_loaded_ends_the_series() -> None:
         face.loops[0].call_soon_threadsafe(warm.set)
         assert face.link.reply("1.1") == "normal done"
         assert "start_oscillation" not in str(face.link.updates("1.1"))
+
+
+def test_a_stop_while_the_series_before_ends_turns_no_spindle(
+    face: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, free = SeriesRecorder.begin, threading.Event()
+
+    def begin_late(*arguments: Any) -> Recording:
+        free.wait(LIMIT_S)
+        return begin(*arguments)
+
+    monkeypatch.setattr(SeriesRecorder, "begin", begin_late)
+    face.link.start("collectLoopImages", "1.1")
+    assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
+    free.set()
+    assert face.link.reply("1.1") == "normal done"
+    assert face.link.updates("1.1") == []
 
 
 def test_the_end_does_not_wait_for_a_disk_that_hangs(

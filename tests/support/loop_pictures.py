@@ -51,7 +51,7 @@ class Drawn:
 
 
 def to_jpeg(gray: NDArray[np.uint8]) -> bytes:
-    """Return a grey picture as a JPEG file."""
+    """Return a gray picture as a JPEG file."""
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(gray[:, :, np.newaxis]), quality=90, colorspace="GRAY"
     )

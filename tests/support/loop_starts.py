@@ -12,7 +12,7 @@ tip, along       +-2 mm from the beam; every third start has its tip out of the 
                  or the other, by up to 0.3 mm (there by columns 4..6 um)
 tip, across      +-1 mm from the spindle, y and z evenly
 spindle          any angle
-back light       90..190 grey levels, stray light included, before vignette and gradient
+back light       90..190 gray levels, stray light included, before vignette and gradient
 calibration      scale off by sigma 0.3 %, axis row by 0.4 px, roll by 0.05 deg, delay by 5 ms
 ===============  ===================================================================================
 """

@@ -1,4 +1,4 @@
-"""The generators of labelled pictures, and what is done to each picture afterwards."""
+"""The generators of labeled pictures, and what is done to each picture afterwards."""
 
 import io
 import sys
@@ -243,7 +243,7 @@ def spoiled(rng: np.random.Generator, sample: Sample) -> Sample:
 def compressed(
     rng: np.random.Generator, sample: Sample, least: float, most: float, quality: int
 ) -> Sample:
-    """Noise of `least` to `most` grey levels, and JPEG of at least a quality, as they come."""
+    """Noise of `least` to `most` gray levels, and JPEG of at least a quality, as they come."""
     gray = sample.gray
     if rng.random() < 0.7:
         gray = gray + rng.normal(0, log_uniform(rng, least, most), gray.shape)

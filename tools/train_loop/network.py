@@ -1,6 +1,6 @@
 """The network that finds a loop: a small encoder and decoder with skip connections, and its heads.
 
-Its input is a picture, or a part of one, of 128 x 192 grey levels: small, so that it learns and
+Its input is a picture, or a part of one, of 128 x 192 gray levels: small, so that it learns and
 runs fast; the read-out lets it look a second time at the part that it found. It normalizes the
 light itself, so that the file of weights holds everything that was trained.
 """
@@ -70,7 +70,7 @@ class LoopNetwork(nn.Module):
             self.edges.bias[4:] = 2.0
 
     def forward(self, gray: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return `OUTPUTS` for (N, 1, 128, 192) grey levels, 0..255."""
+        """Return `OUTPUTS` for (N, 1, 128, 192) gray levels, 0..255."""
         mean = gray.mean((2, 3), keepdim=True)
         spread = ((gray - mean) ** 2).mean((2, 3), keepdim=True).sqrt()
         first = self.stem(((gray - mean) / (spread + 4.0)).clamp(-5.0, 5.0))
@@ -104,7 +104,7 @@ class ReadNetwork(nn.Module):
         self.centers = here.repeat(2, 1, 1)  # of the cells, x, y, x, y
 
     def forward(self, gray: Tensor) -> tuple[Tensor, ...]:
-        """Return `OUTPUTS` for (1, 1, 128, 192) grey levels, uint8."""
+        """Return `OUTPUTS` for (1, 1, 128, 192) gray levels, uint8."""
         maps, edges, side, kind = (out[0] for out in self.network(gray.float()))
         likely = maps[: MAPS.index("tip_dx")].sigmoid()
         # The training measures both errors in cells of the maps.

@@ -1,4 +1,4 @@
-"""One labelled picture: how every generator hands it over, and how it is packed for training."""
+"""One labeled picture: how every generator hands it over, and how it is packed for training."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +24,7 @@ class Sample:
 
     Attributes
     ----------
-    gray : (H, W) float64, grey levels.
+    gray : (H, W) float64, gray levels.
     masks : (5, H, W) bool, of `network.MASKS`.
     kind, side : one of `network.KINDS` and `network.SIDES`.
     tip, begin : (x, y) of the tip and of the end of the pin; NaN where there is none in view.

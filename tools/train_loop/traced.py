@@ -17,7 +17,7 @@ from traced_bodies import Floats, Stage, bare_pin, ground_of, spread, trace_moun
 FORMATS = ((456, 304), (440, 330), (420, 300), (400, 320), (340, 340), (464, 312), (372, 256))
 KINDS_DRAWN = {"nylon": 0.42, "mitegen": 0.34, "pin": 0.13, "none": 0.11}
 APART_PX = 8  # between clutter and the tip
-SEEN_MIN = 6.0  # grey levels at the tip
+SEEN_MIN = 6.0  # gray levels at the tip
 
 
 def foreign(rng: np.random.Generator, like: Stage, alone: bool) -> tuple[Floats, Floats]:

@@ -32,7 +32,7 @@ def views(gray: Tensor, bits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, 
 
     Returns
     -------
-    (N, 1, 128, 192) float32 grey levels, (N, 5, 64, 96) float32 masks, (N, 14) float32.
+    (N, 1, 128, 192) float32 gray levels, (N, 5, 64, 96) float32 masks, (N, 14) float32.
     """
     shifts = torch.arange(len(MASKS), device=bits.device, dtype=torch.uint8)
     masks = ((bits[:, None] >> shifts[:, None, None]) & 1).float()
@@ -67,7 +67,7 @@ def cut_out(gray: Tensor, masks: Tensor, numbers: Tensor) -> tuple[Tensor, Tenso
     gray = _sampled(gray, first, size, flip, 2 * rows, 2 * columns)
     gray = functional.avg_pool2d(gray, 2)
     masks = (_sampled(masks, first, size, flip, rows // FINE, columns // FINE) > 0.4).float()
-    # A part that shows no cell of the mount is labelled as empty.
+    # A part that shows no cell of the mount is labeled as empty.
     seen = masks[:, :3].sum((1, 2, 3)) >= 1
     return gray, masks, _numbers(numbers, first, size, flip, seen)
 

@@ -1,4 +1,4 @@
-"""The camera of `devices.loop.axis` with ophyd-async, and what record 0002 measured of both.
+"""The AXIS camera with ophyd-async, and what record 0002 measured of it and of the ophyd device.
 
 Nothing imports this file. Both cameras run in one environment of their own, here ophyd-async
 0.21.3, aioca 2.1, ophyd 1.11.2, pyepics 3.5.10 and bluesky 1.15.1 on Python 3.11::

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skywright.errors import DataError
 
 SHEET_GRAY = 24
-"""Grey level of the sheet between the images, 0 to 255."""
+"""Gray level of the sheet between the images, 0 to 255."""
 LABEL_PX = 14
 """Height of a label, px."""
 

@@ -1,4 +1,4 @@
-"""Grey levels of a camera's pictures: the plainest analysis, and a model for others."""
+"""Gray levels of a camera's pictures: the plainest analysis, and a model for others."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -11,7 +11,7 @@ from skywright.errors import ConfigError
 from skywright.files.columns import Column
 
 LEVELS = 256
-GRAY = {"units": "grey levels"}
+GRAY = {"units": "gray levels"}
 
 
 class Levels(NamedTuple):
@@ -28,7 +28,7 @@ class PictureStatistics(Analysis[Levels]):
     Parameters
     ----------
     full_scale
-        Highest grey level, 255 for 8-bit cameras. The last bin of the histogram includes all
+        Highest gray level, 255 for 8-bit cameras. The last bin of the histogram includes all
         higher levels, the first one those below 0.
 
     Raises

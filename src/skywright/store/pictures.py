@@ -66,7 +66,7 @@ def write_pictures(
 
 
 def holds_frames(column: Column | ColumnView) -> bool:
-    """Return whether rows are frames: grey or RGB, and not a small matrix or a long table."""
+    """Return whether rows are frames: gray or RGB, and not a small matrix or a long table."""
     shape = column.shape[1:]
     is_gray, is_rgb = len(shape) == 2, len(shape) == 3 and shape[2] == 3
     if not (is_gray or is_rgb) or column.shape[0] == 0:

@@ -360,7 +360,7 @@ def test_covered_tip_is_told():
     assert tip_is_covered(below_border, replace(optics, side="right"))
 
 
-def test_color_and_grey_files():
+def test_color_and_gray_files():
     import io
 
     from PIL import Image
@@ -370,6 +370,6 @@ def test_color_and_grey_files():
     data = encode_jpeg(frame.image, 80)
     back = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
     assert np.abs(back - frame.image).mean() < 4.0
-    grey = render(Scene(Mount(), Optics(color=False)), Pose()).image
-    assert grey.shape == (480, 704)
-    assert np.asarray(Image.open(io.BytesIO(encode_jpeg(grey)))).shape == (480, 704)
+    gray = render(Scene(Mount(), Optics(color=False)), Pose()).image
+    assert gray.shape == (480, 704)
+    assert np.asarray(Image.open(io.BytesIO(encode_jpeg(gray)))).shape == (480, 704)

@@ -21,7 +21,7 @@ from skywright.instruments.loop.detection import SIDE_NAMES as SIDES
 from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
 
 BACKENDS = tuple(backends.BACKENDS)
-GREY = {"units": "grey levels"}
+GRAY = {"units": "gray levels"}
 LIT_SHARE = 0.5
 """A smaller picture in a recording, its last row and its last column have more than this part of
 pixels that are not black. The part of a dark picture up to the last pixel that is not black, or the
@@ -56,11 +56,11 @@ COLUMNS = (
     Column("clipped", "|b1", attrs={"description": "leaves the frame not only on the pin side"}),
     Column("tip_in_view", "|b1"),
     code_column("tip_sign", SIGNS, "+: past the far edge, -: at the pin side"),
-    Column("level", "<f4", attrs={**GREY, "description": "mean level"}),
+    Column("level", "<f4", attrs={**GRAY, "description": "mean level"}),
     Column("saturated", "<f4", attrs={"units": "", "description": "part at the scale's ends"}),
-    Column("contrast", "<f4", attrs={**GREY, "description": "mount against light"}),
-    Column("sharpness", "<f4", attrs={"units": "grey levels/px"}),
-    Column("noise", "<f4", attrs={**GREY, "description": "standard deviation of the background"}),
+    Column("contrast", "<f4", attrs={**GRAY, "description": "mount against light"}),
+    Column("sharpness", "<f4", attrs={"units": "gray levels/px"}),
+    Column("noise", "<f4", attrs={**GRAY, "description": "standard deviation of the background"}),
     Column("flat", "|b1", attrs={"description": "no light or no structure"}),
     *(px_column(name, "its expected absolute error") for name in ERROR_NAMES),
     code_column("backend", BACKENDS, "what found it; network may stand in"),
@@ -119,7 +119,7 @@ class Votes(NamedTuple):
     tip_max: NDArray[np.float64] = np.full(2, -np.inf)
     """x, y; infinite when there is no tip."""
     width_max: float = -np.inf
-    last: tuple[float, float, float, int] = (NAN, NAN, NAN, 0)
+    last: tuple[float, ...] = (NAN, NAN, NAN, 0.0)
     """tip x, y, score and kind in the last picture."""
 
 
@@ -187,7 +187,7 @@ class LoopDetection(Analysis[Votes]):
         self.detector.warm_up()
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Look at each picture by itself, (H, W) uint8 grey or (H, W, 3) uint8 color."""
+        """Look at each picture by itself, (H, W) uint8 gray or (H, W, 3) uint8 color."""
         found = (self.detector.find(without_padding(picture)) for picture in batch["image"])
         return as_columns((each.detection, each.backend) for each in found)
 
@@ -209,12 +209,7 @@ class LoopDetection(Analysis[Votes]):
             tip_min=tips.min(axis=0, initial=np.inf),
             tip_max=tips.max(axis=0, initial=-np.inf),
             width_max=float(widths.max(initial=-np.inf)),
-            last=(
-                float(members["tip_x"][-1]),
-                float(members["tip_y"][-1]),
-                float(score[-1]),
-                int(kind[-1]),
-            ),
+            last=tuple(float(members[name][-1]) for name in ("tip_x", "tip_y", "score", "kind")),
         )
 
     def fold(self, prefix: Votes | None, statistic: Votes) -> Votes:
@@ -254,7 +249,7 @@ class LoopDetection(Analysis[Votes]):
             "last_tip_x": tip_x,
             "last_tip_y": tip_y,
             "last_score": score,
-            "last_kind": KINDS[kind],
+            "last_kind": KINDS[int(kind)],
         }
 
     def draw(self, batch: Batch) -> Mapping[str, bytes]:

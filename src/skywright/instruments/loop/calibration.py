@@ -1,7 +1,7 @@
 """Calibration of the camera at each zoom: scale, roll, axis, delay; kept in one JSON file."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -311,15 +311,15 @@ class CalibrationFile:
         return load_calibrations(self.path) if self.path.exists() else []
 
     def save(self, new: ZoomCalibration) -> None:
-        """Save the calibration of one zoom; those of other zooms stay."""
-        self.replace([*(stop for stop in self.stops() if stop.zoom != new.zoom), new])
+        """Save the calibration of one zoom; those of other zooms stay.
 
-    def replace(self, stops: Iterable[ZoomCalibration]) -> None:
-        """Save exactly these calibrations; the file is replaced whole or not at all."""
+        The file is replaced whole or not at all.
+        """
+        stops = [*(stop for stop in self.stops() if stop.zoom != new.zoom), new]
         ordered = sorted(stops, key=lambda stop: stop.zoom)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path, sync=True) as new:
-            new.write_bytes(_STOPS.dump_json(ordered, indent=2) + b"\n")
+        with replacing(self.path, sync=True) as file:
+            file.write_bytes(_STOPS.dump_json(ordered, indent=2) + b"\n")
 
     def at(self, zoom: float, shape: tuple[int, ...] = ()) -> ZoomCalibration:
         """Return the calibration at a zoom, for pictures of a shape (H, W, ...) if that is known.

@@ -109,7 +109,7 @@ class Camera(Owner[SourceFrame, SourceFrame]):
 
     def __init__(self, source: Source, changed: Callable[[], None] = lambda: None) -> None:
         self.color = False
-        """True records (H, W, 3) RGB, False (H, W) grey."""
+        """True records (H, W, 3) RGB, False (H, W) gray."""
         self._size = source.size
         # Each picture goes to both recorders, and each ignores it unless it has a file to write.
         self._layout = PictureLayout()
@@ -222,7 +222,7 @@ class Camera(Owner[SourceFrame, SourceFrame]):
         self._recorder.stop()
 
     def set_color(self, color: bool) -> bool:
-        """Choose color or grey; return what is in use, which a recording fixes."""
+        """Choose color or gray; return what is in use, which a recording fixes."""
         if self._recorder.path is None:
             self.color = color
         self.changed()

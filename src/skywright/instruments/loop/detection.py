@@ -11,7 +11,7 @@ CLASS_NAMES = ("none", "nylon", "mitegen", "pin")
 SIDE_NAMES = ("none", "left", "right", "top", "bottom")
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 SIGN_NAMES = ("", "+", "-")
-DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
+DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # gray levels: no light; no structure at all
 SIDE_MIN_PX = 32
 """Smaller pictures are refused."""
 AT_BORDER = 0.004
@@ -57,14 +57,14 @@ class Detection:
     something at the pin side is seen whose end cannot be told; True with the empty text."""
     level: float = NAN
     saturated: float = NAN
-    """Mean grey level, fraction of pixels at the ends of the scale."""
+    """Mean gray level, fraction of pixels at the ends of the scale."""
     contrast: float = NAN
-    """Grey levels by which the mount differs from the light; without a mount, from the 0.5th to the
+    """Gray levels by which the mount differs from the light; without a mount, from the 0.5th to the
     99.5th percentile."""
     sharpness: float = NAN
-    """99.5th percentile of the gradient, grey levels per pixel."""
+    """99.5th percentile of the gradient, gray levels per pixel."""
     noise: float = NAN
-    """Standard deviation from pixel to pixel, of every second one of them, grey levels."""
+    """Standard deviation from pixel to pixel, of every second one of them, gray levels."""
     flat: bool = False
     """Light off or no structure: neither a mount nor an empty view can be told."""
     head_errors: Corners | None = None

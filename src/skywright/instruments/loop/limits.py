@@ -11,7 +11,7 @@ from skywright.instruments.loop.detect import finder
 WINDOW_CELLS = 2
 """Half width of the search for the edge, from the edge of the network's mask, in its cells."""
 EDGE_LEVEL = 0.5  # of the contrast: where a blurred edge truly is
-CONTRAST_MIN = 6.0  # grey levels: a weaker edge is left where the mask has it
+CONTRAST_MIN = 6.0  # gray levels: a weaker edge is left where the mask has it
 SMOOTH_COLUMNS = 3
 
 

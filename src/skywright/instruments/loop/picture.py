@@ -100,7 +100,7 @@ def picture_size(data: bytes, known: Collection[Size | None] = ()) -> Size | Non
 
 
 def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn color, (H, W, 3) uint8, into luminance, (H, W) uint8; grey stays as it is.
+    """Turn color, (H, W, 3) uint8, into luminance, (H, W) uint8; gray stays as it is.
 
     Luminance is that of ITU-R BT.601, in fixed point.
     """

@@ -65,7 +65,7 @@ class LastPicture:
     sign: str = _text("+: past the far edge, -: at the pin side", "<U1")
     tip_in_view: bool = _flag("the last picture shows the tip")
     flat: bool = _flag("the last picture has no light or no structure")
-    level: float = _real("grey levels", "mean level of the last picture")
+    level: float = _real("gray levels", "mean level of the last picture")
     saturated: float = _real("", "part of the last picture at the scale's ends")
 
 

@@ -192,7 +192,7 @@ class Processor(Owner[Pulse, Result]):
         return settings
 
     def set_color(self, color: bool) -> bool:
-        """Return False: pictures are grey."""
+        """Return False: pictures are gray."""
         return False
 
     # ---- the way of a pulse

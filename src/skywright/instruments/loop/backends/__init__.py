@@ -37,7 +37,7 @@ class Detector(ABC):
     """A back-end; all methods may be called from any thread."""
 
     color = False
-    """Whether color tells it more than grey, so that files are worth decoding to RGB."""
+    """Whether color tells it more than gray, so that files are worth decoding to RGB."""
 
     @abstractmethod
     def find(self, picture: NDArray[np.uint8], file: bytes | None = None, key: str = "") -> Found:
@@ -46,7 +46,7 @@ class Detector(ABC):
         Parameters
         ----------
         picture
-            (H, W) grey or (H, W, 3) RGB uint8, at least 32 x 32.
+            (H, W) gray or (H, W, 3) RGB uint8, at least 32 x 32.
         file
             The image file that it came as, for back-ends that send it on.
         key

@@ -189,10 +189,9 @@ async def _serve(options: Options) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await serving
     warming.cancel()
-    if http is not None:
-        http.close()
     await _close(camera)
-    # Neither a detector that waits for its service nor a compiler may hold up the end.
+    # Neither an open request for /health, nor a detector that waits for its service, nor a compiler
+    # may hold up the end.
     end_process()
 
 

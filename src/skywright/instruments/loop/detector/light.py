@@ -11,7 +11,7 @@ from skywright.instruments.loop.detection import DARK_LEVEL, FLAT_RANGE
 
 @dataclass(frozen=True)
 class Light:
-    """Figures of the light of a picture, grey levels."""
+    """Figures of the light of a picture, gray levels."""
 
     level: float
     saturated: float
@@ -52,7 +52,7 @@ def _quantiles(levels: NDArray[np.int16], *shares: float) -> list[float]:
 
 
 def contrast(gray: NDArray[np.uint8], mount: NDArray[np.bool_]) -> float:
-    """Return by how much a mount differs from what is around it, grey levels.
+    """Return by how much a mount differs from what is around it, gray levels.
 
     Parameters
     ----------

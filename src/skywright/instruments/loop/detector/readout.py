@@ -349,7 +349,7 @@ def _near(cell: Cell) -> tuple[slice, slice]:
 
 
 def _regions_near(regions: NDArray[np.int_], cell: Cell) -> NDArray[np.bool_]:
-    """Return the cells of the labelled regions that come near a cell."""
+    """Return the cells of the labeled regions that come near a cell."""
     wanted = np.zeros(int(regions.max()) + 1, np.bool_)
     wanted[regions[_near(cell)]] = True
     wanted[0] = False

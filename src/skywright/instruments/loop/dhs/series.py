@@ -121,12 +121,11 @@ class SeriesOperations:
             if previous is not None and previous.task is not None:
                 previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
-            await self._ready(call)  # not before: a stop meanwhile means this series
-            if collection.is_stopped:
-                return "normal done"
+            await self._ready(call)
             begun = self._jobs.submit(self._begin, metadata, collection, saver)
             recording = await self._wait_for_begin(begun)
-            await call.update("start_oscillation")
+            if not collection.is_stopped:  # since the start, which may have waited long
+                await call.update("start_oscillation")
             collection.expect()
             await self._report(call, collection, recording)
             await asyncio.wrap_future(self._jobs.submit(recording.end))

@@ -16,7 +16,7 @@ from skywright.instruments.loop.picture import Size, decode
 
 LIMIT_S = 13.0
 """For a picture and what is found in it; DCSS's scripts give up after 15 s."""
-LIGHT_MIN = 8.0  # grey levels of a background that can be divided by
+LIGHT_MIN = 8.0  # gray levels of a background that can be divided by
 
 Fetch = Callable[[], Awaitable[bytes]]
 """Gives the file of a fresh picture, or raises `HardwareError` or `DataError`."""

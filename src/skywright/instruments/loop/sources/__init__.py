@@ -48,7 +48,7 @@ class SourceFrame:
         return f"frame {self.frame_number}"
 
     def pixels(self, color: bool) -> NDArray[np.uint8]:
-        """Return (H, W) grey or (H, W, 3) RGB pixels; `DataError` if `data` is no whole picture."""
+        """Return (H, W) gray or (H, W, 3) RGB pixels; `DataError` if `data` is no whole picture."""
         if self.image is None:
             return decode(self.data or b"", self.name, color)
         if color == (self.image.ndim == 3):

@@ -105,11 +105,8 @@ def section(sides: int, power: float = 2.0) -> Floats:
     of 4, so the half widths of a swept part are exact.
     """
     angle = 2.0 * np.pi * np.arange(sides) / sides
-    cos, sin = np.cos(angle).round(12), np.sin(angle).round(12)
-    return np.stack(
-        [np.sign(f) * np.abs(f) ** (2.0 / power) for f in (cos, sin)],
-        axis=1,
-    )
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1).round(12)
+    return np.asarray(np.sign(circle) * np.abs(circle) ** (2.0 / power))
 
 
 def sweep(

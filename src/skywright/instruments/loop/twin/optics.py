@@ -71,7 +71,7 @@ class Optics:
     mottle: float = 0.0
     """Relative rms of blotches of the light."""
     color: bool = True
-    """Three channels; grey otherwise."""
+    """Three channels; gray otherwise."""
     tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """(3,) float: relative color of the light."""
     color_vignette: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -219,7 +219,7 @@ def _overlay(width: int, height: int, seed: int) -> tuple[NDArray[np.uint8], NDA
     draw.text((7, 2), text, fill=1, font=font)
     draw.text((6, 1), text, fill=250, font=font)
     pixels = np.asarray(strip)
-    # Without grey levels, as character generators do: black shadow, white text.
+    # Without gray levels, as character generators do: black shadow, white text.
     pixels = np.where(pixels > 110, 250, np.where(pixels > 0, 1, 0)).astype(np.uint8)
     return pixels, np.ones_like(pixels, bool) if boxed else pixels > 0
 

@@ -254,7 +254,7 @@ def expose(
         Picture without a sample, counts.
     chroma : (C, 6) float32
         Factor of a channel: 1 + a + b r^2 + c x + d y + e (1 - transmission) + f reflection, with x
-        and y in -1..1 of the frame; C = 1 for grey.
+        and y in -1..1 of the frame; C = 1 for gray.
     transmission, reflection : (h, w) float32
     corner : (2,) int64
         Column and row of their first pixel.
