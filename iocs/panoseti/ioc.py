@@ -324,6 +324,8 @@ class PanosetiBase(OwnerGroup):
         error = self.runs.error if self.runs is not None else ""
         await post(self.sim.error, error)
         trouble = error or tracker.error
+        if tracker.unread and not (trouble or state.alarm):
+            trouble = f"{tracker.unread} files are read no further; the log of the IOC names them"
         alarm = state.alarm or bool(trouble)
         severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
         await self.post_message(trouble or state.message, severity)

@@ -49,11 +49,15 @@ def test_a_directory_that_cannot_be_listed_is_named_and_is_no_unreadable_file(
 
 
 def test_a_directory_that_is_gone_is_an_alarm(owner: EpuOwner, root: Path, tmp_path: Path) -> None:
-    owner.watcher.scan()
+    owner.watcher.run(idle_exit=0)
     assert owner.alarm() == ""
     root.rename(tmp_path / "elsewhere")
     owner.watcher.scan()
     assert owner.alarm() == f"{root}: No such file or directory"
+    root.mkdir()  # what is left where a disk was mounted
+    owner.watcher.scan()
+    assert owner.alarm() == f"{root}: it is empty, though files of it are recorded"
+    root.rmdir()
     (tmp_path / "elsewhere").rename(root)
     owner.watcher.scan()
     assert owner.alarm() == ""

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DataError
 from watching import Following, check, recorded
 
 from skywright.errors import ConfigError
+from skywright.instruments.epu.cli_watch import default_database
 from skywright.instruments.epu.watch.changes import InotifySource, changed_files
 from skywright.instruments.epu.watch.database_document import database_chunks
 from skywright.instruments.epu.watch.watcher import Watcher
@@ -412,6 +413,7 @@ def test_a_path_that_is_not_utf8_is_reported(root, database):
     assert watcher.state.unreadable == len(watcher.unreadable) > 0
     assert all(path.startswith("caf\\xe9/") for path in watcher.unreadable)
     assert comparable(recorded(database, root)) == comparable(expected)
+    assert default_database(odd).suffix == ".sqlite"
     with pytest.raises(ConfigError, match="not UTF-8"):
         Watcher(odd, database)
     shutil.rmtree(odd)

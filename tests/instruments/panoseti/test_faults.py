@@ -236,6 +236,11 @@ def test_truncated_and_garbage_files_are_counted_and_the_others_are_whole(tmp_pa
     assert rows == [(0, number) for number in range(30)]
     np.testing.assert_array_equal(images, frames.image)
     assert tracker.source.lost == {"file not readable": 2}
+    assert tracker.unread == 2
+    (tmp_path / "next").mkdir()
+    assert tracker.start_recording(tmp_path / "next/index.h5") == ""
+    until_rows(tracker, 30)
+    assert tracker.unread == 0  # what is there now can be read
 
 
 def test_a_file_that_begins_with_bytes_of_no_frame_is_read_when_it_has_grown(tmp_path, tracked):

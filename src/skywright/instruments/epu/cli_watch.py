@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import sys
 import threading
 from contextlib import ExitStack
@@ -233,7 +234,7 @@ def default_database(directory: Path) -> Path:
 
     def file_of(*parts: object) -> Path:
         text = "\n".join(map(str, parts))
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
         return place / f"{path.name}-{digest}.sqlite"
 
     file, old = file_of(path, status.st_ino), file_of(path, status.st_dev, status.st_ino)

@@ -25,6 +25,9 @@ QUEUE_BYTES = 16_000_000
 QUEUE_TIMEOUT_S = 20.0
 """Frames are in files: reading waits this long for a slow disk before rows are lost."""
 
+UNREAD = ("file not readable", "file replaced")
+"""Causes by which a source counts files that it reads no further."""
+
 
 class RunSource(Source[FrameGroup], Protocol):
     """A source of the frames of one run after the other."""
@@ -175,6 +178,7 @@ class Tracker:
         self._all: list[Recorder[Any, Any]] = [*self.recorders.values(), self.events]
         self._is_started = False
         self._without_slot = 0
+        self._unread_before = 0
         self.has_recorded = False
         """Whether an index was ever begun: it refers to the files of the run."""
         self.newest: dict[IndexKey, FrameGroup] = {}
@@ -225,6 +229,7 @@ class Tracker:
             error = self._open_indexes(path)
             if not error:
                 self.source.rewind(run)
+                self._unread_before = self._unread_ever()
                 self.owner.acquire()
                 self._is_started = True
         finally:
@@ -265,6 +270,14 @@ class Tracker:
         if modules := self.slots.further:
             errors.append(f"modules {modules} have no slot: start the IOC with more --modules")
         return "; ".join(errors)
+
+    @property
+    def unread(self) -> int:
+        """Number of files of the present, or last, recording that are read no further."""
+        return max(0, self._unread_ever() - self._unread_before)
+
+    def _unread_ever(self) -> int:
+        return sum(self.source.lost.get(cause, 0) for cause in UNREAD)
 
     @property
     def rows_lost(self) -> int:

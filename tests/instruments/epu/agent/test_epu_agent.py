@@ -215,6 +215,29 @@ def test_a_micrograph_whose_hole_has_come_before_its_square_is_not_lost(
     remote.close()
 
 
+def test_a_hole_that_is_not_found_in_its_new_image_has_no_center_in_the_api(
+    local: Database, tmp_path: Path
+) -> None:
+    rows = tree()[:9]
+    rows[5][1].update(center_x=2.5, quality=0.8, x_location=7, manifest_file="old")
+    new = {"center_x": None, "quality": None, "manifest_file": "new"}
+    remote = open_database(tmp_path / "api.sqlite", announce=True)
+    with TestClient(create_app(remote)) as client:
+        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
+        for changes in ({}, {5: new, 6: {"diameter": 3}}):
+            # A watcher that has read no image of a hole clears nothing of it.
+            client.put("/foilholes/h1", json={"quality": 0.7})
+            for place, change in changes.items():
+                rows[place][1].update(change)
+            store(local, rows)
+            while uploader.upload():
+                pass
+        first, second = (client.get(f"/foilholes/{uuid}").json() for uuid in ("h0", "h1"))
+    assert [first[name] for name in ("center_x", "quality", "x_location")] == [None, None, 7]
+    assert (second["quality"], second["diameter"]) == (0.7, 3)
+    remote.close()
+
+
 @pytest.mark.parametrize("url", ["http://u:secret@host:80a", "http://[::1", "ftp://host", "http:"])
 def test_a_wrong_address_is_named_without_its_password(local: Database, url: str) -> None:
     for what, make in (("API", lambda: Agent(local, ApiSettings(url))),

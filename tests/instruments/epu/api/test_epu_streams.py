@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from sqlalchemy import RowMapping, select
+from sqlalchemy.exc import OperationalError
 from support import forked
 from support.epu_api import make_hole
 from support.waiting import until
@@ -216,6 +218,48 @@ def test_streams_are_never_silent_for_long(
     # The streams begin with connection and heartbeat, and with heartbeat.
     is_ping = [chunk == PING for chunk in asyncio.run(chunks())]
     assert is_ping == [False, False, True, False, True, True]
+
+
+def test_streams_go_on_when_the_database_was_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After the end of a stream the agent of smartem-decisions never connects again."""
+
+    async def next_event(stream: Any) -> str:
+        while (chunk := await anext(stream)) == PING:
+            pass
+        return str(next(read_events(iter(chunk.decode().splitlines())))[0])
+
+    async def names() -> list[str]:
+        service = Service(database)
+        service.start()
+        view = frontend._View({"acquisition.progress"}, None, None)
+        streams = agents._instructions(service, "a", "s", ""), frontend._events(service, view)
+        found = [await next_event(stream) for stream in (streams[0], *streams)]
+        for uuid in ("before", "meanwhile"):
+            with database.write() as connection:
+                instructions.instruct(connection, "s", InstructionCreate())
+                write.record(connection, "acquisition", [{"uuid": uuid, "name": "n"}])
+            if uuid == "meanwhile":
+                with monkeypatch.context() as away:
+                    failure = OperationalError("SELECT", {}, Exception("it is away"))
+                    away.setattr(Database, "read", Mock(side_effect=failure))
+                    for stream in (*streams, *streams, *streams):
+                        assert await anext(stream) == PING
+            found += [await next_event(stream) for stream in streams]
+        for stream in streams:
+            await stream.aclose()  # type: ignore[attr-defined]
+        service.writer.close()
+        return found
+
+    given(database)
+    for module in (agents, frontend):
+        monkeypatch.setattr(module, "POLL_S", 0.0)
+        monkeypatch.setattr(module, "PING_S", 0.0)
+    monkeypatch.setattr(frontend, "PERIOD_MIN_S", 0.0)
+    begin = ["connection", "heartbeat", "heartbeat"]
+    assert asyncio.run(names()) == [*begin, *2 * ["instruction", "acquisition.progress"]]
+    assert caplog.text.count("it is away") == 2
 
 
 def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) -> None:

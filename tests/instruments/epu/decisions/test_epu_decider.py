@@ -362,6 +362,20 @@ def test_what_was_sent_for_another_grid_is_sent_again(double: SimpleNamespace) -
     assert kinds == 2 * ["reorder_gridsquares", "skip_gridsquares", "reorder_foilholes"]
 
 
+def test_a_suggestion_to_a_session_that_is_missing_is_sent_less_and_less_often() -> None:
+    waits: list[float] = []
+    answers = iter([*6 * [404], 200])
+    client: Any = SimpleNamespace(
+        request=lambda *_: httpx.Response(next(answers)), close=lambda: None
+    )
+    sender = InstructionSender(client, "s")
+    sender._stopped.wait = waits.append  # type: ignore[assignment]
+    sender.send("grid", Suggestion(("5",)))
+    until(lambda: len(waits) == 6 and not sender.problem)
+    sender.close()
+    assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
 def test_orders_of_each_kind_reach_the_service(double: SimpleNamespace) -> None:
     control = ControlClient(double.url)
     handlers = control.handlers()

@@ -21,6 +21,7 @@ from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.database.schema import setting
 from skywright.instruments.epu.database.schema_exchange import outbox
 from skywright.instruments.epu.database.write import present
+from skywright.instruments.epu.entities import FoilHoleManifest
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,8 @@ class Uploader:
         status = response.status_code
         if status in (200, 201):
             self.sent += len(rows)
+            if kind == "foilhole":
+                self._clear(rows, response.json())
             return True
         if status == 404 and again and parent is not None:
             if self._create_parent(kind, parent):
@@ -162,6 +165,17 @@ class Uploader:
         self.refused += len(rows)
         log.error("the API refuses %s: %s %s", path, status, response.text[:300])
         return False
+
+    def _clear(self, holes: Sequence[read.Row], answers: Sequence[Mapping[str, Any]]) -> None:
+        """Clear what the newest image of a hole does not tell, but an older one, sent before, did.
+
+        A request that creates an entity, or does it again, changes only the values that it gives.
+        """
+        for hole, answer in zip(holes, answers, strict=False):
+            known = [name for name in FoilHoleManifest._fields if answer.get(name) is not None]
+            gone = {name: None for name in known if hole[name] is None}
+            if gone and hole["manifest_file"] is not None:
+                self._send("PUT", f"{KINDS['foilhole'].path}/{hole['uuid']}", gone)
 
     def _create_parent(self, kind: str, parent: str) -> bool:
         """Send the parent, since the API does not know it; it may have lost its database."""
@@ -192,7 +206,7 @@ class Uploader:
             waits = _waits(connection, "foilhole", uuid, numbers)
         planned = square["n_foilhole_positions"] if square is not None else None
         if planned and stored >= planned and not waits and self._registered.get(uuid) != stored:
-            self._post(f"/gridsquares/{uuid}/registered?count={stored}")
+            self._send("POST", f"/gridsquares/{uuid}/registered?count={stored}")
             self._registered[uuid] = stored
 
     def _register_grid(self, uuid: str, numbers: Sequence[int]) -> None:
@@ -219,19 +233,19 @@ class Uploader:
         if now == before:
             return
         for path, body in posts.items():
-            self._post(path, body)
+            self._send("POST", path, body)
         if before is None:
-            self._post(f"/grids/{uuid}/registered")
+            self._send("POST", f"/grids/{uuid}/registered")
         with self._database.write() as connection:
             connection.execute(delete(setting).where(setting.c.name == mark))
             connection.execute(setting.insert().values(name=mark, value=now))
 
-    def _post(self, path: str, body: Any = None) -> None:
-        response = self._client.request("POST", path, body)
+    def _send(self, method: str, path: str, body: Any = None) -> None:
+        response = self._client.request(method, path, body)
         if response.status_code in (*REFUSED, 404):
             log.error("the API refuses %s: %s", path, response.text[:300])
         elif response.status_code not in (200, 201):
-            raise _wrong_place("POST", path, response)
+            raise _wrong_place(method, path, response)
 
     def _acknowledge(self, body: dict[str, Any]) -> None:
         path = body["path"]

@@ -10,11 +10,12 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Service, ServiceOf
-from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream
+from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream, report_failure
 from skywright.instruments.epu.database.schema_exchange import (
     agent_connection,
     agent_log,
@@ -63,35 +64,44 @@ async def _instructions(
     try:
         yield event("connection", {**ids, "status": "connected"})
         next_heartbeat = next_ping = 0.0
+        is_noted, trouble = True, ""
         while not service.stopping.is_set():
             changed = service.changed
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 next_ping = time.monotonic() + PING_S
-                await service.writer.do(partial(instructions.beat, connection_id=connection_id))
                 yield event("heartbeat", {**ids, "timestamp": datetime.now(UTC)})
+                is_noted = False
             elif time.monotonic() >= next_ping:
                 next_ping = time.monotonic() + PING_S
                 yield PING
-            closed = await _take_waiting(service, ids, undelivered)
-            if closed == "replaced":
-                message = f"a newer stream of session {session_id} has replaced this one"
-                yield event("error", {"error": closed, "message": message})
-            if closed is not None:  # the agent connects again
-                return
-            while undelivered:
-                number = undelivered[0]["instruction_id"]
-                try:
-                    chunk = event("instruction", _instruction(undelivered[0]))
-                except TypeError as error:  # of before such ones were refused; see `_deliverable`
-                    logger.error("instruction %s cannot be sent: %s", number, error)
-                    became: dict[str, Any] = {"status": "failed"}  # not handed out again
-                else:
-                    yield chunk
-                    became = {"sent_at": datetime.now(UTC)}
-                undelivered.pop(0)
-                note = partial(instructions.mark, instruction_id=number, **became)
-                await service.writer.do(note)
+            try:
+                closed = await _take_waiting(service, ids, undelivered)
+                if closed == "replaced":
+                    message = f"a newer stream of session {session_id} has replaced this one"
+                    yield event("error", {"error": closed, "message": message})
+                if closed is not None:  # the agent connects again
+                    return
+                if not is_noted:
+                    await service.writer.do(partial(instructions.beat, connection_id=connection_id))
+                    is_noted = True
+                while undelivered:
+                    number = undelivered[0]["instruction_id"]
+                    try:
+                        chunk = event("instruction", _instruction(undelivered[0]))
+                    except TypeError as error:  # of before such were refused; see `_deliverable`
+                        logger.error("instruction %s cannot be sent: %s", number, error)
+                        became: dict[str, Any] = {"status": "failed"}  # not handed out again
+                    else:
+                        yield chunk
+                        became = {"sent_at": datetime.now(UTC)}
+                    undelivered.pop(0)
+                    note = partial(instructions.mark, instruction_id=number, **became)
+                    await service.writer.do(note)
+                trouble = ""
+            except SQLAlchemyError as error:
+                # After the end of a stream the agent of smartem-decisions never connects again.
+                trouble = report_failure("instructions for agents", error, trouble)
             await service.wait(POLL_S, changed)
         reason = "server_shutdown"
     finally:
@@ -108,7 +118,7 @@ async def _instructions(
 async def _take_waiting(
     service: Service, ids: dict[str, str], rows: list[instructions.Row]
 ) -> str | None:
-    """Put the instructions that wait into `rows`, also where this task is cancelled meanwhile.
+    """Add the instructions that wait to `rows`, also where this task is cancelled meanwhile.
 
     Return why the stream was closed; None while it is open.
     """
@@ -121,7 +131,7 @@ async def _take_waiting(
     def take(connection: Connection) -> str | None:
         reason = instructions.close_reason(connection, ids["connection_id"])
         if reason is None:
-            rows[:] = instructions.hand_out(connection, ids["session_id"])
+            rows.extend(instructions.hand_out(connection, ids["session_id"]))
         return reason
 
     return await service.writer.do(take) if await asyncio.to_thread(is_due) else None

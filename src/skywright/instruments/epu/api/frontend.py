@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.instruments.epu.api.instructions import UNANSWERED
 from skywright.instruments.epu.api.models import Text
 from skywright.instruments.epu.api.service import Service, ServiceOf
-from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream
+from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream, report_failure
 from skywright.instruments.epu.database import schema
 from skywright.instruments.epu.database.read import last_change
 from skywright.instruments.epu.database.schema_exchange import (
@@ -67,20 +68,24 @@ async def stream(
 
 
 async def _events(service: Service, view: "_View", last: int = 0) -> AsyncIterator[bytes]:
-    def changes() -> list[tuple[str, dict[str, Any]]]:
+    def take(found: list[tuple[str, dict[str, Any]]]) -> None:
         with service.database.read() as connection:
-            return list(view.changes(connection))
+            if view.last_log is None:
+                view.begin(connection)
+            found.extend(view.changes(connection))
 
-    def begin() -> None:
-        with service.database.read() as connection:
-            view.begin(connection)
-
-    await asyncio.to_thread(begin)
     numbers = itertools.count(last + 1)
     began = time.monotonic()
     next_heartbeat = next_ping = 0.0
+    trouble = ""
     while not service.stopping.is_set():
         changed = service.changed
+        found: list[tuple[str, dict[str, Any]]] = []
+        try:
+            await asyncio.to_thread(take, found)
+            trouble = ""
+        except SQLAlchemyError as error:  # what was found before is sent all the same
+            trouble = report_failure("events for front ends", error, trouble)
         if time.monotonic() >= next_heartbeat:  # whatever is wanted: front ends count on it
             next_heartbeat = time.monotonic() + HEARTBEAT_S
             next_ping = time.monotonic() + PING_S
@@ -89,7 +94,7 @@ async def _events(service: Service, view: "_View", last: int = 0) -> AsyncIterat
         elif time.monotonic() >= next_ping:
             next_ping = time.monotonic() + PING_S
             yield PING
-        for name, data in await asyncio.to_thread(changes):
+        for name, data in found:
             yield event(name, data, next(numbers))
         await service.wait(POLL_S, changed)
         await service.wait(PERIOD_MIN_S, service.stopping)
@@ -206,16 +211,17 @@ class _View:
         if last is not None:
             which = [table.c.number.in_(part) for part in chunks(list(before))]
             which.append(table.c.number > last)
-        self.last_instruction = connection.execute(select(func.max(table.c.number))).scalar() or 0
-        self.unanswered = {}
+        newest_number = connection.execute(select(func.max(table.c.number))).scalar() or 0
+        unanswered: dict[int, dict[str, Any]] = {}
         for condition in which:
             for row in connection.execute(query.where(condition)).mappings():
                 data = dict(row)
                 number = data.pop("number")
                 if data["status"] in UNANSWERED:
-                    self.unanswered[number] = data
+                    unanswered[number] = data
                 if last is not None and before.get(number) != data:
                     changed.append(data)
+        self.last_instruction, self.unanswered = newest_number, unanswered
         return changed
 
     def _metrics(self, connection: Connection) -> list[dict[str, Any]]:

@@ -201,7 +201,10 @@ class SessionCreate(Model):
 
 
 class InstructionCreate(Model):
-    """A new instruction for the agent of a session."""
+    """A new instruction for the agent of a session.
+
+    It expires after ``expires_in_minutes``, with 0 or null never.
+    """
 
     instruction_type: Key = "test.instruction"
     payload: Object = Field(default_factory=lambda: {"test": True})

@@ -18,7 +18,8 @@ from skywright.instruments.epu.decisions.policy import Suggestion
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 2.0
+RETRY_S = (2.0, 30.0)
+"""First and longest wait before trying again what the API has not taken."""
 TIMEOUT_S = 10.0
 
 
@@ -57,18 +58,19 @@ class InstructionSender:
         self._client.close()
 
     def _work(self) -> None:
-        wanted = None
+        wanted, wait = None, RETRY_S[0]
         while not self._stopped.is_set():
             wanted = self._waiting.get(0.0 if wanted else threading.TIMEOUT_MAX) or wanted
             if wanted is None:  # the end
                 continue
             try:
                 self._send(*wanted)
-                wanted, self.problem = None, ""
+                wanted, self.problem, wait = None, "", RETRY_S[0]
             except HardwareError as error:
                 self.problem = str(error)
                 logger.warning("suggestion not sent yet: %s", error)
-                self._stopped.wait(RETRY_S)
+                self._stopped.wait(wait)
+                wait = min(2 * wait, RETRY_S[1])
 
     def _send(self, grid: str, suggestion: Suggestion) -> None:
         if grid != self._grid:  # its squares have the same ids if it was taken with the same atlas

@@ -118,7 +118,7 @@ class Decider:
             followed = self._of(grid)
             followed.quality = quality = followed.quality or followed.analysis.quality()
             left = _left(connection, grid)
-            self.overview = overview(connection, grid, quality, left.current)
+            self.overview = overview(connection, grid, quality)
         suggestion = self.policy.suggest(quality, left)
         found = {"grid": grid, "policy": self.policy.name, **asdict(suggestion)}
         is_new = found != self.suggestion
@@ -252,10 +252,10 @@ def _left(connection: Connection, grid: str) -> Left:
     return Left({square: tuple(holes) for square, holes in left.items()}, current, predicted)
 
 
-def overview(
-    connection: Connection, grid: str, quality: GridQuality, current: str
-) -> dict[str, Any]:
+def overview(connection: Connection, grid: str, quality: GridQuality) -> dict[str, Any]:
     """Return what a page shows of a grid.
+
+    Micrographs are counted by the uuids of squares and holes, which are found in indexes.
 
     Returns
     -------
@@ -266,48 +266,47 @@ def overview(
         square, hole, CTF resolution or None in angstrom), ``micrographs``, ``results``, ``good``.
     """
     square, hole, table = schema.gridsquare, schema.foilhole, schema.micrograph
-    count = func.count().label("count")
     taken = table.c.grid_uuid == grid
-    each_square = select(table.c.gridsquare_id, count).where(taken)
-    of_square = _pairs(connection, each_square.group_by(table.c.gridsquare_id))
     shares = quality.shares
+
+    def count(where: Any) -> Any:
+        return select(func.count()).select_from(table).where(where).scalar_subquery()
+
+    of_square = count(table.c.gridsquare_uuid == square.c.uuid)
+    of_hole = count(table.c.foilhole_uuid == hole.c.uuid)
     squares = connection.execute(
-        select(square.c.gridsquare_id, square.c.center_x, square.c.center_y, square.c.state).where(
-            square.c.grid_uuid == grid
-        )
+        select(square.c.gridsquare_id, square.c.center_x, square.c.center_y, square.c.state)
+        .add_columns(of_square)
+        .where(square.c.grid_uuid == grid)
     ).all()
     states: dict[str, int] = {}
     for each in squares:
         states[each.state or "unknown"] = states.get(each.state or "unknown", 0) + 1
-    each_hole = select(table.c.foilhole_id, count).where(taken, table.c.gridsquare_id == current)
-    of_hole = _pairs(connection, each_hole.group_by(table.c.foilhole_id))
+    names = ("micrograph_id", "gridsquare_id", "foilhole_id", "ctf_max_resolution_estimate")
+    shown = select(*(table.c[each] for each in (*names, "gridsquare_uuid"))).where(taken)
+    newest = connection.execute(_newest_first(shown).limit(NEWEST)).all()
+    current, present = (newest[0].gridsquare_id, newest[0].gridsquare_uuid) if newest else ("", "")
     holes = connection.execute(
-        select(hole.c.foilhole_id, hole.c.x_location, hole.c.y_location).where(
-            hole.c.grid_uuid == grid, hole.c.gridsquare_id == current
+        select(hole.c.foilhole_id, hole.c.x_location, hole.c.y_location, of_hole).where(
+            hole.c.gridsquare_uuid == present
         )
     ).all()
-    names = ("micrograph_id", "gridsquare_id", "foilhole_id", "ctf_max_resolution_estimate")
-    newest = connection.execute(
-        _newest_first(select(*(table.c[each] for each in names)).where(taken)).limit(NEWEST)
-    ).all()
-    name = connection.execute(select(schema.grid.c.name).where(schema.grid.c.uuid == grid)).scalar()
+    total, name = connection.execute(
+        select(count(taken), schema.grid.c.name).where(schema.grid.c.uuid == grid)
+    ).one()
     return {
         "name": name,
-        "current": current,
+        "current": current or "",
         "states": dict(sorted(states.items())),
         "squares": [
-            [row[0], *_rounded(*row[1:3]), of_square.get(row[0], 0), *_rounded(shares.get(row[0]))]
-            for row in squares
+            [row[0], *_rounded(*row[1:3]), row[4], *_rounded(shares.get(row[0]))] for row in squares
         ],
         "holes": [
-            [
-                *(row[0], *_rounded(*row[1:3]), of_hole.get(row[0], 0)),
-                *_rounded(quality.holes.get((current, row[0]))),
-            ]
+            [row[0], *_rounded(*row[1:3]), row[3], *_rounded(quality.holes.get((current, row[0])))]
             for row in holes
         ],
         "newest": [[*row[:3], *_rounded(row[3])] for row in newest],
-        "micrographs": sum(of_square.values()),
+        "micrographs": total,
         "results": quality.micrographs,
         "good": quality.good,
     }

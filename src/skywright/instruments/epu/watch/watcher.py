@@ -263,6 +263,9 @@ class Watcher:
                 continue
             if self._can_be_named(file):
                 self.backlog.add(file, now)
+        with suppress(OSError):
+            if self.known and not any(self.root.iterdir()):  # as where a disk was mounted
+                unlisted["."] = "it is empty, though files of it are recorded"
         self._add_atlases_beside(now)
         self.state.rescans += self.state.scanned
         self.state.scanned = True
