@@ -261,9 +261,6 @@ def test_phi_that_is_far_off_from_the_stages_is_refused(session: Session) -> Non
     assert file.stops() == before
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(("y", "z"), [(1.0, -1.0), pytest.param(-1.0, 1.0, marks=pytest.mark.soak)])
-=======
 @pytest.mark.parametrize("phi_deg", [20.0, 22.0, 23.0, 24.0, 25.0, 26.0])
 def test_a_wrong_phi_sign_is_found_out_at_any_angle(phi_deg: float) -> None:
     shift = to_goniometer((0.0, 40.0, 40.0), phi_deg)
@@ -277,8 +274,7 @@ def test_a_wrong_phi_sign_is_found_out_at_any_angle(phi_deg: float) -> None:
         calibration._phi_excess(before, after, shift, View(), Sweep(180.0, 3.0))
 
 
-@pytest.mark.parametrize(("y", "z"), [(1.0, -1.0), (-1.0, 1.0)])
->>>>>>> loop
+@pytest.mark.parametrize(("y", "z"), [(1.0, -1.0), pytest.param(-1.0, 1.0, marks=pytest.mark.soak)])
 def test_a_stage_across_the_spindle_that_runs_backwards_is_found_out(
     session: Session, y: float, z: float
 ) -> None:
