@@ -150,7 +150,7 @@ def test_the_old_configuration_file_is_enough(
                 "running": False,
                 "expected": 3,
                 "received": 3,
-                "analyzed": 3,
+                "analysed": 3,
                 "failed": 0,
                 "skipped": 0,
                 "undecodable": 0,

@@ -172,7 +172,7 @@ def test_the_note_has_the_number_of_a_usual_turn() -> None:
         assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
         assert face.link.reply("1.1") == "normal done"
         assert (
-            "90 expected, 2 received, 2 analyzed (network 2), 0 failed" in (face.link.notes()[-1])
+            "90 expected, 2 received, 2 analysed (network 2), 0 failed" in (face.link.notes()[-1])
         )
 
 

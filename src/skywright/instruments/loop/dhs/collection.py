@@ -39,7 +39,7 @@ QUIET_S = 5.0
 LATE_S = 0.5
 """Pictures belong to a series until this time after its stop; video servers are 0.3 s late."""
 SKIPPED, UNDECODABLE, NOT_SEARCHED = "skipped", "undecodable", "not searched"
-FATES = ("received", "analyzed", "failed", SKIPPED, UNDECODABLE, "doubled")
+FATES = ("received", "analysed", "failed", SKIPPED, UNDECODABLE, "doubled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,15 +217,15 @@ class Collection:
 
     def fates(self) -> dict[str, int]:
         """Return the number of pictures of each of `FATES`."""
-        analyzed = {"analyzed": self.backends.total()}
-        return {fate: analyzed.get(fate, self.counts[fate]) for fate in FATES}
+        analysed = {"analysed": self.backends.total()}
+        return {fate: analysed.get(fate, self.counts[fate]) for fate in FATES}
 
     def summary(self) -> str:
         """Say how the series went, for DCSS's log."""
         expected = f"{self._expected} expected, " if self._expected else ""
         by = ", ".join(f"{name} {count}" for name, count in self.backends.most_common())
         words = {fate: f"{count} {fate}" for fate, count in self.fates().items()}
-        words["analyzed"] += f" ({by})" if by else ""
+        words["analysed"] += f" ({by})" if by else ""
         return expected + ", ".join(words.values())
 
     @property
