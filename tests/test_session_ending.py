@@ -91,3 +91,9 @@ def test_an_error_of_a_plan_that_cleans_up_is_reported(caplog: pytest.LogCapture
     ending.finish_runs(RE, [])
     ours = [each.getMessage() for each in caplog.records if each.name == ending.__name__]
     assert ours == ["the plan failed while it cleaned up: the shutter is stuck"]
+
+
+@pytest.mark.parametrize("name", ["_abort_coro", "_run_permit", "_task"])
+def test_the_private_names_of_the_engine_are_still_there(RE: RunEngine, name: str) -> None:
+    """When this fails, bluesky has changed; look at `_abort` in session/ending.py."""
+    assert hasattr(RE, name)
