@@ -119,7 +119,7 @@ class Votes(NamedTuple):
     tip_max: NDArray[np.float64] = np.full(2, -np.inf)
     """x, y; infinite when there is no tip."""
     width_max: float = -np.inf
-    last: tuple[float, ...] = (NAN, NAN, NAN, 0.0)
+    last: tuple[float, float, float, int] = (NAN, NAN, NAN, 0)
     """tip x, y, score and kind in the last picture."""
 
 
@@ -209,7 +209,12 @@ class LoopDetection(Analysis[Votes]):
             tip_min=tips.min(axis=0, initial=np.inf),
             tip_max=tips.max(axis=0, initial=-np.inf),
             width_max=float(widths.max(initial=-np.inf)),
-            last=tuple(float(members[name][-1]) for name in ("tip_x", "tip_y", "score", "kind")),
+            last=(
+                float(members["tip_x"][-1]),
+                float(members["tip_y"][-1]),
+                float(score[-1]),
+                int(kind[-1]),
+            ),
         )
 
     def fold(self, prefix: Votes | None, statistic: Votes) -> Votes:
@@ -249,7 +254,7 @@ class LoopDetection(Analysis[Votes]):
             "last_tip_x": tip_x,
             "last_tip_y": tip_y,
             "last_score": score,
-            "last_kind": KINDS[int(kind)],
+            "last_kind": KINDS[kind],
         }
 
     def draw(self, batch: Batch) -> Mapping[str, bytes]:
