@@ -96,7 +96,7 @@ def analyze(
     if smoothed and not robust:
         y = np.empty_like(raw)
         smooth_into(raw, half, ends, y)
-    height = measure_directly(x, y, raw, figures)
+    height = measure_directly(x, y, figures)
     if math.isnan(height):
         return BAD_PIXELS
     if not height > threshold or len(x) < FEWEST_COLUMNS:
@@ -141,14 +141,13 @@ def is_one_spike(x: Floats, y: Floats, figures: Floats) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def measure_directly(x: Floats, y: Floats, raw: Floats, figures: Floats) -> float:
-    """Fill in the figures of `y` that need no fit; return its maximum - minimum.
+def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
+    """Fill in the figures that need no fit; return maximum - minimum.
 
-    Its baseline is that of `raw`, the spectrum before it is smoothed. Without light, only the
-    intensity is filled in, which noise may make negative, and the returned value is 0. It is NaN if
-    a value is not finite or beyond 1e100.
+    Without light, nothing is filled in and the returned value is 0. It is NaN if a value is not
+    finite or beyond 1e100.
     """
-    base = baseline(raw)
+    base = baseline(y)
     origin = x[x.size // 2]
     total = first = second = 0.0
     highest, lowest = y[0], y[0]
@@ -160,12 +159,12 @@ def measure_directly(x: Floats, y: Floats, raw: Floats, figures: Floats) -> floa
         second += above * away * away
     if not (np.isfinite(total) and max(highest, -lowest) < GREATEST):
         return np.nan
-    figures[INTENSITY] = total
     if not total > 0.0 or highest - lowest < 1.0 / GREATEST:
         return 0.0
     mean = first / total
     figures[COM] = origin + mean
     figures[STD] = np.sqrt(max(second / total - mean * mean, 0.0))
+    figures[INTENSITY] = total
     left = crossing(x, y, base, QUANTILES[0] * total)
     figures[QUANTILE_WIDTH] = abs(crossing(x, y, base, QUANTILES[1] * total) - left)
     return highest - lowest
@@ -175,26 +174,14 @@ def measure_directly(x: Floats, y: Floats, raw: Floats, figures: Floats) -> floa
 def baseline(y: Floats) -> float:
     """Return the mean of the darkest tenth of at most 96 bins of columns, counts.
 
-    The bins that are darkest in their even columns are averaged over their odd ones, and the
-    reverse: noise makes some bins dark, and would lower the mean of the columns that say which.
-
-    Parameters
-    ----------
-    y
-        (W,) spectrum, not smoothed: the noise of its columns is independent.
+    All bins have the same number of columns, but for the last one, which may have fewer.
     """
-    if y.size < 2:
-        return float(y[0])
-    size = max((y.size + BINS_MAX - 1) // BINS_MAX, 2)
-    count = y.size // size
-    halves = np.empty((2, count))
+    size = (y.size + BINS_MAX - 1) // BINS_MAX
+    count = (y.size + size - 1) // size
+    bins = np.empty(count)
     for b in range(count):
-        for half in range(2):
-            halves[half, b] = np.mean(y[b * size + half : (b + 1) * size : 2])
-    darkest, total = max(1, count // 10), 0.0
-    for half in range(2):
-        total += np.mean(halves[1 - half][np.argsort(halves[half])[:darkest]])
-    return total / 2
+        bins[b] = np.mean(y[b * size : (b + 1) * size])
+    return float(np.mean(np.sort(bins)[: max(1, count // 10)]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
