@@ -122,7 +122,10 @@ class OwnerGroup(PVGroup):
     async def _run_guarded(
         self, work: Callable[[], Awaitable[None]], failed: str = "PVs cannot be posted"
     ) -> bool:
-        """Do a part of the posting; return whether it went well. Post an error, log it once."""
+        """Do a part of the posting; return whether it went well. Log an error once, post it.
+
+        It stays while it lasts, but neither an alarm of the owner nor another error is replaced.
+        """
         name = work.__name__
         try:
             await work()
@@ -130,8 +133,11 @@ class OwnerGroup(PVGroup):
             return True
         except Exception as error:
             wrong = f"{failed}: {type(error).__name__}: {error}"
-            if self._failing.get(name) != wrong:
+            is_new = self._failing.get(name) != wrong
+            if is_new:
                 self._failing[name] = wrong
                 logger.exception("%s", self.prefix)
-            await self.post_error(wrong)  # each time: it stays while it lasts
+            shows_error = asyncio.get_running_loop().time() < self._error_until
+            if is_new or not (shows_error or self._message[1]):
+                await self.post_error(wrong)
             return False

@@ -59,18 +59,23 @@ def test_a_device_that_hangs_does_not_hold_up_the_end(
     until(lambda: RE.state == "idle")
 
 
-def test_a_signal_that_ends_the_waiting_does_not_leave_the_workers(
+def test_after_a_signal_that_ends_the_waiting_it_is_waited_again_and_no_worker_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    closed, not_repeated = threading.Event(), []
+    closed, waited, not_repeated = threading.Event(), [], []
 
-    def end(_: float) -> bool:
-        raise SystemExit
+    def end(limit_s: float) -> bool:
+        assert not closed.is_set()
+        waited.append(limit_s)
+        if len(waited) == 1:
+            raise SystemExit
+        return True
 
     analysis = SimpleNamespace(name="slow", unfinished=[], wait_for_all=end, close=closed.set)
     monkeypatch.setattr(atexit, "unregister", not_repeated.append)
     with pytest.raises(SystemExit):
         ending.end_session(SimpleNamespace(state="idle"), [analysis])
+    assert len(waited) == 2
     assert closed.is_set()
     assert not_repeated == [ending.finish_runs]
 

@@ -70,6 +70,7 @@ from skywright.instruments.panoseti.warm import warm_up
 from skywright.processes.options import limited
 from skywright.processes.ports import port_number
 from skywright.processes.scratch import KEPT, keep_scratch, make_scratch
+from skywright.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -325,7 +326,7 @@ class PanosetiBase(OwnerGroup):
         await post(self.sim.error, error)
         trouble = error or tracker.error
         if tracker.unread and not (trouble or state.alarm):
-            trouble = f"{tracker.unread} files are read no further; the log of the IOC names them"
+            trouble = f"not read to the end: {counted(tracker.unread, 'file')}; see the IOC's log"
         alarm = state.alarm or bool(trouble)
         severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
         await self.post_message(trouble or state.message, severity)

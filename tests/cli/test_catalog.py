@@ -365,8 +365,10 @@ def test_a_narrow_terminal_cuts_nothing_off_plan_and_status(
 
 
 def test_of_many_streams_a_line_has_the_first_ones() -> None:
-    run = replace(RAW_RUN, events={"empty": 0, **{f"s{n}": n + 1 for n in range(7)}})
-    assert run.counts == "s0 1, s1 2, s2 3, s3 4, 3 more streams"
+    run = replace(
+        RAW_RUN, events={"empty": 0, "z": 1, "primary": 9, **{f"s{n}": n + 1 for n in range(3)}}
+    )
+    assert run.counts == "primary 9, s0 1, s1 2, s2 3, 1 more stream"
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,28 @@ def test_an_error_of_the_posting_is_shown_as_long_as_it_lasts(
     assert len(caplog.records) == 1
 
 
+def test_a_lasting_error_of_other_work_hides_neither_an_alarm_nor_the_reason_of_a_refused_put() -> (
+    None
+):
+    class Failing(Speaking):
+        async def _after_post(self) -> None:
+            raise OSError("no")
+
+    async def shown() -> list[str]:
+        group, seen = Failing("T:"), []
+        await group._run_guarded(group._after_post)
+        for message, severity in (("idle", 0), ("the cable is out", 2)):
+            await group.post_message(message, severity)
+            await group._run_guarded(group._after_post)
+            seen.append(group.message.value)
+        await group.post_error("Length: 3, expected 8 to 4096")
+        await group._run_guarded(group._after_post)
+        return [*seen, group.message.value]
+
+    failing, refused = "PVs cannot be posted: OSError: no", "Length: 3, expected 8 to 4096"
+    assert asyncio.run(shown()) == [failing, "the cable is out", refused]
+
+
 def test_an_event_that_does_not_come_is_waited_for_no_longer_than_that() -> None:
     asyncio.run(asyncio.wait_for(wait_at_most(0.01, asyncio.Event()), LIMIT_S))
 

@@ -19,7 +19,7 @@ def events_only(callback: Callback) -> Callback:
             in_files = {key for key, about in doc["data_keys"].items() if "external" in about}
             if in_files and in_files == set(doc["data_keys"]):
                 return
-            # A device is left out that hints at no fields: bluesky shows all of its keys
+            # A device whose hint has no `fields` is left out: bluesky shows all of its keys
             hints = {
                 device: {**hint, "fields": [f for f in hint["fields"] or () if f not in in_files]}
                 for device, hint in (doc.get("hints") or {}).items()

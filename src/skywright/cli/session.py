@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, ClassVar, TextIO
 
 import typer
 from rich.console import Console
@@ -30,7 +30,7 @@ from skywright.cli import EXIT_FAILED, report
 from skywright.cli.output import ConfigOption, share_configuration
 from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
-from skywright.errors import ConfigError, HardwareError, SkywrightError
+from skywright.errors import ConfigError, DataError, HardwareError, SkywrightError
 from skywright.processes import locks, stack
 from skywright.processes.child import PipedProcess, start_module
 from skywright.processes.lifecycle import SUPERVISED, end_process
@@ -100,11 +100,16 @@ def session(
 class _LossyFile(io.FileIO):
     """A terminal, a pipe or a file; what cannot be written to it is dropped."""
 
+    lost: ClassVar[str] = ""
+    """Why output was dropped; empty if none was."""
+
     def write(self, data: Any) -> int:
         """Write bytes; a terminal or a reader that is gone, or a full disk, is no error."""
-        with suppress(OSError):
+        try:
             return super().write(data)
-        return memoryview(data).nbytes
+        except OSError as error:
+            _LossyFile.lost = str(error)
+            return memoryview(data).nbytes
 
 
 def _drop_what_cannot_be_written() -> None:
@@ -372,6 +377,9 @@ def _run_code(program: CodeType, name: str) -> None:
         sys.path.insert(0, str(Path(name).resolve().parent))
     try:
         exec(program, namespace)
+        sys.stdout.flush()
+        if _LossyFile.lost:
+            raise DataError(f"output of {name} is lost ({_LossyFile.lost}); the rest was done")
     except SkywrightError as error:
         report(error)
         raise typer.Exit(EXIT_FAILED) from error

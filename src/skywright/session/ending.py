@@ -48,6 +48,8 @@ def finish_runs(engine: Any, analyses: Sequence[Any]) -> None:
             partial(_is_done, aborting), "the plan to clean up", CLEANUP_LIMIT_S, "Ctrl-C ends it"
         ):
             logger.error("the plan has not cleaned up; look whether its devices are at rest")
+        elif error := aborting.exception():
+            logger.error("the plan cannot be aborted: %s", message_of(error))
     for analysis in analyses:
         what = f"the analysis {analysis.name} of {counted(len(analysis.unfinished), 'run')}"
         if not wait_with_message(
@@ -67,7 +69,7 @@ async def _abort(engine: Any) -> None:
     `RunEngine.abort` waits, without a limit, for this loop and for the end of a paused plan.
     """
     is_paused = engine.state == "paused"
-    with suppress(Exception):  # the plan ends by itself, or by an earlier abort or stop
+    with suppress(RuntimeError):  # the plan ends by itself, or by an earlier abort or stop
         await engine._abort_coro("the session ended")  # noqa: SLF001  as `RunEngine.abort`
         if is_paused:
             engine._run_permit.set()  # noqa: SLF001
@@ -80,8 +82,12 @@ def end_session(engine: Any, analyses: Sequence[Any]) -> None:
     """Finish the runs of a session, then end the workers of its analyses."""
     atexit.unregister(finish_runs)  # of the start-up files: it would wait for a device once more
     try:
-        finish_runs(engine, analyses)
-    finally:  # also where a second signal has ended the waiting
+        try:
+            finish_runs(engine, analyses)
+        except SystemExit:  # of a signal meanwhile: the devices come to rest all the same
+            finish_runs(engine, analyses)
+            raise
+    finally:  # also where another signal has ended this waiting
         close_analyses(analyses)
 
 

@@ -76,7 +76,7 @@ def widen(column: ColumnType | None, value: Any, promised: str = "") -> ColumnTy
         fits into it.
     """
     if column is None and value is None:
-        value = []  # a declared scalar would have a column, so this is an array
+        value = []  # no scalar is declared: taken for an array
     if isinstance(value, list | dict):
         return _widen_array(column, value, promised)
     if column is not None and column.kind == "array":

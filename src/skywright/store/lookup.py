@@ -18,6 +18,7 @@ from skywright.callbacks.journal import SUFFIX, journal_path, uid_of
 from skywright.errors import DataError
 from skywright.store.client import ANALYSIS, RAW, analysis, catalog, container_name
 from skywright.store.tail import is_locked, waiting_journals
+from skywright.words import counted
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
 """Functions that return the runs of a container, by its name."""
@@ -87,10 +88,12 @@ class RunSummary:
 
     @property
     def counts(self) -> str:
-        """The first few streams that have events, each with the number of them."""
-        counts = [f"{name} {count}" for name, count in sorted(self.events.items()) if count]
+        """The first few streams that have events, each with the number of them; primary first."""
+        names = sorted(self.events, key=lambda name: (name != "primary", name))
+        counts = [f"{name} {self.events[name]}" for name in names if self.events[name]]
         more = len(counts) - STREAMS_MAX
-        return ", ".join([*counts[:STREAMS_MAX], *([f"{more} more streams"] if more > 0 else [])])
+        rest = [counted(more, "more stream")] if more > 0 else []
+        return ", ".join([*counts[:STREAMS_MAX], *rest])
 
 
 def find_runs(

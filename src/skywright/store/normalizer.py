@@ -151,7 +151,7 @@ class DocumentNormalizer:
             doc |= {
                 "data_keys": _rename_keys(keys, names),
                 "hints": {
-                    # Without fields all keys of a device are of interest; with none, no key is
+                    # A hint without `fields` stays so: an empty list would show no key of it
                     device: {**hint, "fields": [names.get(key, key) for key in fields]}
                     if (fields := hinted_fields(hint))
                     else hint

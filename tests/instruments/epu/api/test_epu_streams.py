@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
-from sqlalchemy import RowMapping, select
+from sqlalchemy import Connection, RowMapping, select
 from sqlalchemy.exc import OperationalError
 from support import forked
 from support.epu_api import make_hole
@@ -153,6 +154,40 @@ def given(database: Database, *minutes: float) -> list[str]:
         bodies = [InstructionCreate(expires_in_minutes=each) for each in minutes]
         made = [instructions.instruct(connection, "s", body) for body in bodies]
     return [each["instruction_id"] for each in made]
+
+
+def test_an_instruction_comes_once_though_its_transaction_is_done_again(
+    database: Database,
+) -> None:
+    """As where another request of the same moment is refused."""
+
+    def refuse(connection: Connection) -> None:
+        raise ValueError("refused")
+
+    async def taken() -> list[str]:
+        service, begun, free = Service(database), threading.Event(), threading.Event()
+        service.start()
+        ids = {"agent_id": "a", "session_id": "s"}
+        ids["connection_id"] = await service.writer.do(
+            lambda connection: instructions.connect(connection, "a", "s", "")
+        )
+        service.writer.post(lambda _: begun.set() or free.wait(LIMIT_S))
+        assert await asyncio.to_thread(begun.wait, LIMIT_S)
+        rows: list[instructions.Row] = []
+        taking = asyncio.create_task(agents._take_waiting(service, ids, rows))
+        async with asyncio.timeout(LIMIT_S):
+            while not service.writer._jobs.qsize():
+                await asyncio.sleep(0)
+        refused = service.writer.post(refuse)
+        free.set()
+        assert await taking is None
+        with pytest.raises(ValueError, match="refused"):
+            await asyncio.wrap_future(refused)
+        service.writer.close()
+        return [row["instruction_id"] for row in rows]
+
+    ids = given(database, 60)
+    assert asyncio.run(taken()) == ids
 
 
 def test_what_a_broken_stream_did_not_deliver_comes_again(database: Database) -> None:

@@ -89,7 +89,7 @@ async def _instructions(
                     number = undelivered[0]["instruction_id"]
                     try:
                         chunk = event("instruction", _instruction(undelivered[0]))
-                    except TypeError as error:  # of before such were refused; see `_deliverable`
+                    except TypeError as error:  # made before `_deliverable` refused such
                         logger.error("instruction %s cannot be sent: %s", number, error)
                         became: dict[str, Any] = {"status": "failed"}  # not handed out again
                     else:
@@ -122,6 +122,7 @@ async def _take_waiting(
 
     Return why the stream was closed; None while it is open.
     """
+    before = list(rows)
 
     def is_due() -> bool:
         with service.database.read() as connection:
@@ -131,10 +132,15 @@ async def _take_waiting(
     def take(connection: Connection) -> str | None:
         reason = instructions.close_reason(connection, ids["connection_id"])
         if reason is None:
-            rows.extend(instructions.hand_out(connection, ids["session_id"]))
+            # Not `extend`: the writer may do this twice
+            rows[:] = [*before, *instructions.hand_out(connection, ids["session_id"])]
         return reason
 
-    return await service.writer.do(take) if await asyncio.to_thread(is_due) else None
+    try:
+        return await service.writer.do(take) if await asyncio.to_thread(is_due) else None
+    except SQLAlchemyError:
+        rows[:] = before  # they were not handed out after all
+        raise
 
 
 def _instruction(row: instructions.Row) -> dict[str, Any]:

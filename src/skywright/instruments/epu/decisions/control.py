@@ -18,7 +18,7 @@ from skywright.instruments.epu.decisions.policy import Suggestion
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = (2.0, 30.0)
+RETRY_S = (2.0, 10.0)
 """First and longest wait before trying again what the API has not taken."""
 TIMEOUT_S = 10.0
 

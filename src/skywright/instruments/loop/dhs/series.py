@@ -121,10 +121,12 @@ class SeriesOperations:
             if previous is not None and previous.task is not None:
                 previous.abort("a new series has begun")
                 await asyncio.wait([previous.task])
-            await self._ready(call)
+            await self._ready(call)  # not before: a stop meanwhile means this series
+            if collection.is_stopped:
+                return "normal done"
             begun = self._jobs.submit(self._begin, metadata, collection, saver)
             recording = await self._wait_for_begin(begun)
-            if not collection.is_stopped:  # since the start, which may have waited long
+            if not collection.is_stopped:  # meanwhile: the recording may begin late
                 await call.update("start_oscillation")
             collection.expect()
             await self._report(call, collection, recording)
