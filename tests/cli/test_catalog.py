@@ -185,7 +185,7 @@ def test_reprocess_takes_the_parameters_of_the_configuration(
         *("reprocess", "-1", "--analysis", "loop_detection"),
         *("--parameters", '{"backend": "no such"}'),
     )
-    assert "backend 'no such'" in err
+    assert "backend: 'no such'" in err
     for name, given in (
         ("loop_detection", {"backend": "onnx", "model_": "a"}),
         ("psss_spectra", {"smoting": "none"}),

@@ -65,7 +65,7 @@ def test_a_rotation_that_is_stored_while_it_is_read_waits(
         item: ClassVar = {"attributes": {"metadata": metadata}}
         base: ClassVar[dict[str, Any]] = {}  # no stream yet
 
-        def include_data_sources(self) -> Any:
+        def new_variation(self, **_: Any) -> Any:
             return self
 
     def found(*_: Any) -> Any:

@@ -582,8 +582,8 @@ def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None
     with recording.path.open("a") as file:
         file.write('["event", {"half": \n["event", {"descriptor": "nobody"}]\n\x00\x00\n')
         file.write("5\nnull\n")
-        lacks_dtype = {"name": "odd", "uid": "odd", "data_keys": {"x": {"shape": []}}}
-        file.write(json.dumps(["descriptor", lacks_dtype]) + "\n")
+        no_data_key = {"name": "odd", "uid": "odd", "data_keys": {"x": 5}}
+        file.write(json.dumps(["descriptor", no_data_key]) + "\n")
         known = {"descriptor": recording._streams["primary"].descriptor_doc["uid"], "time": 1.0}
         odd = {"seq_num": 3, "data": {"x": 9.0}, "timestamps": {"x": 1.0}}
         for lack in (
