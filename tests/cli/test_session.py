@@ -135,7 +135,7 @@ RE.subscribe(lambda name, doc: print(name, doc.get("exit_status", doc["uid"]), f
 RE(take_pictures(axis, 10))
 
 class OddHints(SynSignal):
-    hints = {"fields": [None]}  # a table cannot be made of it
+    hints = {"fields": 5}  # a table cannot be made of it
 
 RE(count([OddHints(name="odd")]))
 

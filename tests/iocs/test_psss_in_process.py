@@ -1,6 +1,7 @@
 """The PVs of the spectrometer in this process: what is odd in posting and puts ends nothing."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ def test_posting_goes_on_after_an_error() -> None:
 
         async def post_error(self, message: str) -> None:
             self.said.append(message)
+            self._error_until = math.inf
 
         async def _post(self) -> None:
             self.turns += 1

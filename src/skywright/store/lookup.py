@@ -88,12 +88,13 @@ class RunSummary:
 
     @property
     def counts(self) -> str:
-        """The first few streams that have events, each with the number of them; primary first."""
-        names = sorted(self.events, key=lambda name: (name != "primary", name))
-        counts = [f"{name} {self.events[name]}" for name in names if self.events[name]]
-        more = len(counts) - STREAMS_MAX
-        rest = [counted(more, "more stream")] if more > 0 else []
-        return ", ".join([*counts[:STREAMS_MAX], *rest])
+        """A few streams that have events, primary among them, each with the number of them."""
+        names = sorted(
+            filter(self.events.get, self.events), key=lambda name: (name != "primary", name)
+        )
+        counts = [f"{name} {self.events[name]}" for name in sorted(names[:STREAMS_MAX])]
+        more = len(names) - STREAMS_MAX
+        return ", ".join([*counts, *([counted(more, "more stream")] if more > 0 else [])])
 
 
 def find_runs(

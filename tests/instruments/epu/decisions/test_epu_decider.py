@@ -373,7 +373,7 @@ def test_a_suggestion_to_a_session_that_is_missing_is_sent_less_and_less_often()
     sender.send("grid", Suggestion(("5",)))
     until(lambda: len(waits) == 6 and not sender.problem)
     sender.close()
-    assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert waits == [2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
 
 
 def test_orders_of_each_kind_reach_the_service(double: SimpleNamespace) -> None:
