@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from skywright.errors import ConfigError
-from skywright.processes.http_server import HttpServer, serve
+from skywright.processes.http_server import HttpServer, listen, serve
 
 PROGRAM = """
 import asyncio, sys
@@ -51,6 +51,15 @@ async def broken(scope: Any, receive: Any, send: Any) -> None:
     """Say at the start that it cannot start."""
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+def test_connections_do_not_wait_for_acknowledgements() -> None:
+    with (
+        listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_application_that_does_not_start_is_an_error() -> None:
