@@ -17,6 +17,8 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Each starts a renderer that is not needed: a third of the processor time of a short page
+    "--disable-features=SpareRendererForSitePerProcess,ProactivelySwapBrowsingInstance",
     "--hide-scrollbars",
 )
 BROWSERS = ("chromium", "chromium-browser")
