@@ -161,6 +161,26 @@ def test_requests_of_an_export_do_not_grow_with_columns(
     assert made[2] == made[40], made
 
 
+def test_a_stream_is_read_with_one_request_and_one_for_each_part(
+    journals: Path, client: Any
+) -> None:
+    run = FileRun(journals, 12)
+    run.append(4)
+    run.tell()
+    assert ingest(run.stop(), client) is IngestState.DONE
+    stream = client["raw"][run.recording.uid]["primary"]
+    with counted(client) as requests:
+        read = stream.read()
+    assert read["c11"].values.tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert len(requests) == 1 + len([*stream.base]), requests
+    with counted(client) as requests:
+        column = stream["c11"]
+    assert len(requests) == 2, requests  # where it is, and what it is
+    assert column.read().tolist() == [0.5, 1.5, 2.5, 3.5]
+    with pytest.raises(KeyError, match="'c12' not found"):
+        stream["c12"]
+
+
 def test_run_of_a_camera_with_events_takes_few_requests(
     RE: RunEngine, journals: Path, client: Any
 ) -> None:

@@ -52,6 +52,8 @@ def test_what_is_missing_is_named(run: Any) -> None:
 class Stored:
     """A column as tiled's client gives it."""
 
+    structure_family = "array"
+
     def __init__(self, values: list[int]) -> None:
         self._values = np.array(values)
         self.shape, self.dtype = self._values.shape, self._values.dtype
@@ -66,11 +68,8 @@ class Stored:
 def shots(ids: list[int]) -> Any:
     """A stream; its second column has the numbers of the rows."""
     columns = {"cam_pulse_id": Stored(ids), "cam_row": Stored([*range(len(ids))])}
-    contents = {key: {"attributes": {"structure_family": "array"}} for key in columns}
     data_keys: dict[str, Any] = {key: {} for key in columns}
-    return SimpleNamespace(
-        base=columns, metadata={"data_keys": data_keys}, get_contents=lambda: contents
-    )
+    return SimpleNamespace(base=columns, metadata={"data_keys": data_keys})
 
 
 @pytest.mark.parametrize("ids", [[10, 11, 12, 12, 14], [10, 12, 11, 14, 12], [14, 10, 12, 12, 11]])

@@ -43,19 +43,32 @@ class GrowingStream(BlueskyEventStreamV3):
     one after the other; tiled's own client fails when it meets them at different lengths.
     """
 
+    def __getitem__(
+        self, key: str | tuple[str, ...], _ignore_inlined_contents: bool = False
+    ) -> Any:
+        name = key if isinstance(key, str) else "/".join(key)
+        rows = StreamRows(self)
+        part = rows.part_of.get(name)
+        if part is None:
+            return super().__getitem__(key, _ignore_inlined_contents)  # its error says what to do
+        return rows.parts[part] if part == name else self.base[part, name]
+
     def read(self, variables: Iterable[Any] = (DATAVALUES,), dim0: str | None = None) -> Any:
         """Return the stream as one dataset; see ``CompositeClient.read`` of tiled."""
         rows = StreamRows(self)
-        if not {about["structure_family"] for about in rows.parts.values()} <= PLAIN:
+        if not {client.structure_family for client in rows.parts.values()} <= PLAIN:
             return super().read(variables, dim0)
+        times = {key for key in rows.keys if key.startswith("ts_")}
         wanted = set(variables)
         if DATAVALUES in wanted:
-            wanted = self._var_keys | wanted - {DATAVALUES}
+            wanted |= set(rows.keys) - times - {"seq_num"}
         if TIMESTAMPS in wanted:
-            wanted = self._ts_keys | wanted - {TIMESTAMPS}
+            wanted |= times
         found = rows.whole([key for key in rows.keys if key in wanted])
         leading = dim0 or "time"
-        dims = {part: about["structure"].get("dims") for part, about in rows.parts.items()}
+        dims = {
+            part: getattr(client.structure(), "dims", None) for part, client in rows.parts.items()
+        }
         return xarray.Dataset(
             {
                 key: (tuple(dims.get(key) or _dims(key, leading, values.ndim)), values)

@@ -24,23 +24,23 @@ class StreamRows:
     """
 
     def __init__(self, stream: Any) -> None:
-        self._base = stream.base
+        self._stream = stream
         self._declared = {
             key: data_key.get("dtype_numpy")
             for key, data_key in stream.metadata.get("data_keys", {}).items()
         }
-        self.parts = {part: item["attributes"] for part, item in stream.get_contents().items()}
-        """What tiled says of the tables and arrays of the stream, by name."""
-        self._part_of: dict[str, str] = {}
+        self.parts: dict[str, Any] = dict(stream.base.items())
+        """Clients of the tables and arrays of the stream, by name."""
+        self.part_of: dict[str, str] = {}
+        """The table, or the array, in which each column is."""
         self._tables: dict[str, int] = {}
-        for part, attributes in self.parts.items():
-            if attributes["structure_family"] == "table":
-                self._tables[part] = attributes["structure"]["npartitions"]
-                self._part_of |= dict.fromkeys(attributes["structure"]["columns"], part)
+        for part, client in self.parts.items():
+            if client.structure_family == "table":
+                self._tables[part] = client.structure().npartitions
+                self.part_of |= dict.fromkeys(client.structure().columns, part)
             else:
-                self._part_of[part] = part
-        self.keys = list(self._part_of)
-        self._clients: dict[str, Any] = {}
+                self.part_of[part] = part
+        self.keys = list(self.part_of)
         self._lengths: dict[str, list[int]] = {}
 
     def whole(self, keys: Sequence[str]) -> Columns:
@@ -76,35 +76,32 @@ class StreamRows:
         for part, own in self._by_part(keys).items():
             taken = self._take_part(part, own, rows)
             if any(len(values) != len(rows) for values in taken.values()):
-                raise DataError(f"{self._base.uri}: {part} has no row {int(rows[-1])}")
+                raise DataError(f"{self._stream.uri}: {part} has no row {int(rows[-1])}")
             found |= taken
         return {key: found[key] for key in keys}
 
     def _by_part(self, keys: Sequence[str]) -> dict[str, list[str]]:
         parts: dict[str, list[str]] = {}
         for key in keys:
-            if key not in self._part_of:
-                raise DataError(f"{self._base.uri}: no column {key}")
-            parts.setdefault(self._part_of[key], []).append(key)
+            if key not in self.part_of:
+                raise DataError(f"{self._stream.uri}: no column {key}")
+            parts.setdefault(self.part_of[key], []).append(key)
         return parts
-
-    def _client(self, part: str) -> Any:
-        if part not in self._clients:
-            self._clients[part] = self._base[part]
-        return self._clients[part]
 
     def _whole_part(self, part: str, keys: Sequence[str]) -> Columns:
         if part not in self._tables:
-            return {part: np.asarray(self._client(part).read())}
+            return {part: np.asarray(self.parts[part].read())}
         blocks = [self._partition(part, number, keys) for number in range(self._tables[part])]
         self._lengths[part] = [len(block[keys[0]]) for block in blocks]
         return {key: np.concatenate([block[key] for block in blocks]) for key in keys}
 
     def _take_part(self, part: str, keys: Sequence[str], rows: NDArray[np.int64]) -> Columns:
         if part not in self._tables:
-            client = self._client(part)
+            client = self.parts[part]
             if not len(rows):
                 return {part: np.empty((0, *client.shape[1:]), client.dtype)}
+            if rows[-1] >= client.shape[0]:
+                client.refresh()
             low = int(rows[0])
             values = np.asarray(client[low : int(rows[-1]) + 1])
             return {part: values[rows[rows < low + len(values)] - low]}
@@ -125,14 +122,13 @@ class StreamRows:
         return {key: np.concatenate([block[key] for block in blocks]) for key in keys}
 
     def _take_anew(self, part: str, keys: Sequence[str], rows: NDArray[np.int64]) -> Columns:
-        self._clients.pop(part)
-        self._tables[part] = self._client(part).structure().npartitions
+        self._tables[part] = self.parts[part].refresh().structure().npartitions
         whole = self._whole_part(part, keys)
         return {key: values[rows[rows < len(values)]] for key, values in whole.items()}
 
     def _partition(self, part: str, number: int, keys: Sequence[str]) -> Columns:
         # tiled's client refuses a partition whose columns come in another order: those of events do
-        client, names = self._client(part), list(keys)
+        client, names = self.parts[part], list(keys)
         is_whole = self._tables[part] == 1
         frame = client.read(names) if is_whole else client.read_partition(number, names)
         return {key: column_values(frame[key], self._declared.get(key)) for key in keys}

@@ -17,6 +17,8 @@ START = datetime(2025, 1, 8, tzinfo=UTC)
 class Array:
     """A column that counts the values that are read of it."""
 
+    structure_family = "array"
+
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = values
         self.dtype, self.shape = values.dtype, values.shape
@@ -39,9 +41,6 @@ class Stream(dict[str, Array]):
     @property
     def base(self) -> "Stream":
         return self
-
-    def get_contents(self) -> dict[str, Any]:
-        return {key: {"attributes": {"structure_family": "array"}} for key in self}
 
 
 class Run(Mapping[str, Any]):
