@@ -35,6 +35,30 @@ def test_output_and_status_are_those_of_a_new_process(arguments: list[str]) -> N
     assert ours.stderr.splitlines()[-1:] == new.stderr.splitlines()[-1:]
 
 
+SHOW = """
+import sys
+import shown
+print(__name__, sys.argv, shown.__file__, __name__ == sys.modules["__main__"].__name__)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("how", ["-c", "script"])
+def test_code_and_scripts_are_executed_as_by_a_new_process(tmp_path: Path, how: str) -> None:
+    for name in (".", "scripts"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "shown.py").touch()
+    script = tmp_path / "scripts" / "show.py"
+    script.write_text(SHOW)
+    command = [sys.executable, *((how, SHOW) if how == "-c" else (str(script),)), "3", "x"]
+    ours, new = (
+        each(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        for each in (forked.run, subprocess.run)
+    )
+    assert (ours.returncode, ours.stdout, ours.stderr) == (3, new.stdout, new.stderr)
+    assert new.stdout
+
+
 def test_it_ends_with_its_stdin_or_by_a_signal(tmp_path: Path) -> None:
     with worker(tmp_path) as process:
         assert process.poll() is None

@@ -107,7 +107,7 @@ def test_a_session_without_up_starts_one_runs_a_script_and_leaves_nothing(tmp_pa
 def test_an_example_is_a_script_of_its_own_and_scan_ids_go_on(beamline: dict[str, str]) -> None:
     directory = Path(beamline["SKYWRIGHT_STORE__DIRECTORY"])
     PersistentDict(directory / "md")["scan_id"] = 41  # as an earlier session has left it
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, ROOT / "examples" / "take_pictures.py"],
         env={**os.environ, **beamline},
         capture_output=True,
@@ -151,7 +151,7 @@ RE(paused())
 def test_a_plain_script_waits_for_its_analyses_and_aborts_a_paused_run(
     beamline: dict[str, str],
 ) -> None:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", PLAIN_SCRIPT],
         env={**os.environ, **beamline},
         capture_output=True,
@@ -258,7 +258,7 @@ def test_a_missing_profile_starts_no_beamline(tmp_path: Path) -> None:
 
 def test_a_script_without_a_beamline_is_told_what_to_start(tmp_path: Path) -> None:
     code = "from skywright.session.profile import load_profile; load_profile()"
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", code],
         env={**os.environ, "SKYWRIGHT_STORE__DIRECTORY": str(tmp_path)},
         capture_output=True,
@@ -498,7 +498,7 @@ print(Analysis.killed.is_set(), beamline.returncode)
 
 @pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
 def test_the_end_says_what_it_waits_for_and_ctrl_c_goes_on(last: signal.Signals) -> None:
-    with subprocess.Popen(
+    with forked.start(
         [sys.executable, "-c", ENDING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None

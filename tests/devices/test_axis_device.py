@@ -1,7 +1,6 @@
 """The camera as a device: documents, limits, and what happens when the other side fails."""
 
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from bluesky.utils import MsgGenerator
 from ioc_process import IocProcess, running_ioc
+from support import forked
 from support.documents import Documents, assembled, file_of, of
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 
@@ -288,7 +288,7 @@ for name, doc in documents:
 
 
 def test_other_control_layer(ioc: IocProcess, tmp_path: Path) -> None:
-    ended = subprocess.run(
+    ended = forked.run(
         [sys.executable, "-c", SESSION, ioc.prefix, str(tmp_path)],
         cwd=Path(__file__).parents[2],
         capture_output=True,

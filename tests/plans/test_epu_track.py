@@ -18,6 +18,7 @@ from ioc_process import running_ioc
 from ophyd.sim import NullStatus
 from ophyd.status import Status
 from store.stack import Stack, running_stack, truth
+from support import forked
 from support.waiting import until
 from tiled.queries import Eq
 
@@ -187,7 +188,7 @@ def test_a_killed_session_frees_its_grids(RE: RunEngine, tmp_path: Path) -> None
     where = ("--root", str(tmp_path / "data"), "--database", str(tmp_path / "epu.sqlite"))
     with running_ioc("iocs.epu", *SIM, *where, "--lease", "5") as ioc:
         arguments = [sys.executable, "-c", SESSION, ioc.prefix, str(tmp_path / "assets")]
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as session:
+        with forked.start(arguments, stdout=subprocess.PIPE, text=True) as session:
             assert session.stdout is not None
             assert session.stdout.readline() == "event\n"
             epu = watcher_of(ioc, tmp_path / "assets")

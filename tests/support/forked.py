@@ -1,9 +1,9 @@
 """Processes forked from one that has imported their modules. Each starts seconds faster.
 
-They are processes like those of ``python -m``: own pid, own pipes, ended by any signal. Their
-parent is the process that forks, which all workers of xdist share. What they start by
-`skywright.processes.child.start_module` is forked too. The children of ``skywright up`` are forks
-of it: they must be its children, so that it can watch them.
+They are processes like those of ``python -m``, ``python -c`` and ``python FILE``: own pid, own
+pipes, ended by any signal. Their parent is the process that forks, which all workers of xdist
+share. What they start by `skywright.processes.child.start_module` is forked too. The children of
+``skywright up`` are forks of it: they must be its children, so that it can watch them.
 
 A forked process has all these modules from its start. A test that checks what a module imports, or
 what the import prints, must start a new interpreter with `subprocess`.
@@ -20,13 +20,15 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from skywright.instruments import instruments
@@ -148,19 +150,34 @@ class _Program:
         os.chdir(self.directory)
         # `nohup make test` ignores it in all processes
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        _, _, module, *sys.argv[1:] = self.command
-        sys.modules.pop(AHEAD[module], None)  # it is executed anew, as ``__main__``
+        execute = self._main()
         for importer in list(sys.modules.values()):
             if getattr(importer, "__dict__", {}).get("start_module") is _start_module:
                 importer.start_module = start_module  # type: ignore[attr-defined]
-        if (module, *sys.argv[1:2]) == UP:
+        if tuple(self.command[2:4]) == UP:
             subprocess._fork_exec = _fork_exec
         try:
-            return _status_of(module)
+            return _status_of(execute)
         finally:
             threading._shutdown()
             atexit._run_exitfuncs()
             util._flush_std_streams()
+
+    def _main(self) -> Callable[[], object]:
+        """Return what the interpreter would execute as ``__main__``, and set its arguments."""
+        how, *rest = self.command[1:]
+        if how == "-m":
+            module, *sys.argv[1:] = rest
+            sys.modules.pop(AHEAD[module], None)  # it is executed anew
+            return partial(runpy.run_module, module, run_name="__main__", alter_sys=True)
+        if how == "-c":
+            code, *sys.argv[1:] = rest
+            main = sys.modules["__main__"] = ModuleType("__main__")
+            sys.argv[0] = how
+            return partial(exec, code, vars(main))
+        sys.argv[:] = [how, *rest]
+        sys.path[0] = str(Path(how).resolve().parent)
+        return partial(runpy.run_path, how, run_name="__main__")
 
     def _paths(self) -> list[str]:
         """Return `sys.path` of the program: without what only pytest or its environment added."""
@@ -216,10 +233,10 @@ def _fork_exec(command: Sequence[Any], *options: Any) -> int:
         os._exit(status)
 
 
-def _status_of(module: str) -> int:
-    """Run a module as ``python -m`` does; return the exit status."""
+def _status_of(execute: Callable[[], object]) -> int:
+    """Execute a program as the interpreter does; return the exit status."""
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        execute()
     except SystemExit as end:
         if isinstance(end.code, str):
             sys.stderr.write(f"{end.code}\n")
@@ -235,7 +252,7 @@ def _status_of(module: str) -> int:
 
 
 class Forked(subprocess.Popen[Any]):
-    """``python -m MODULE ARGUMENTS``, forked; all else is as in `subprocess.Popen`.
+    """A program of Python, forked; all else is as in `subprocess.Popen`.
 
     It does not take the options in `NOT_FORKED`.
     """
@@ -315,7 +332,7 @@ NOT_FORKED = {
 def start(
     command: Sequence[Any], *, env: Mapping[str, str] | None = None, **options: Any
 ) -> "subprocess.Popen[Any]":
-    """Start a process: forked if it is ``python -m MODULE`` with a module of `AHEAD`.
+    """Start a process of Python: forked, but for ``python -m MODULE`` of a module not in `AHEAD`.
 
     Parameters
     ----------
@@ -323,12 +340,16 @@ def start(
         As those of `subprocess.Popen`.
     """
     words = [os.fspath(word) for word in command]
-    is_forked = _is_ahead(words) and NOT_FORKED.isdisjoint(options)
+    is_forked = (_is_ahead(words) or _is_code(words)) and NOT_FORKED.isdisjoint(options)
     return (Forked if is_forked else subprocess.Popen)(words, env=env, **options)
 
 
 def _is_ahead(command: Sequence[str]) -> bool:
     return list(command[:2]) == [_PYTHON, "-m"] and command[2] in AHEAD
+
+
+def _is_code(command: Sequence[str]) -> bool:
+    return command[0] == _PYTHON and (command[1] == "-c" or command[1].endswith(".py"))
 
 
 def run(

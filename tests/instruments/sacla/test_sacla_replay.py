@@ -6,7 +6,6 @@ import math
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections import deque
 from dataclasses import replace
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from sacla_file import make_replay
 from sacla_plain import ROIS, assert_same, plain_replay
+from support import forked
 
 from skywright.cli import main
 from skywright.errors import ConfigError, DataError, HardwareError
@@ -587,7 +587,7 @@ def test_a_process_whose_recording_meets_a_failing_disk_ends_or_records_again(
 ):
     out = tmp_path / "run.h5"
     command = [sys.executable, "-c", RECORD_UNTIL_THE_DISK_FAILS, str(out), str(limit), after]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    done = forked.run(command, capture_output=True, text=True, timeout=90)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{out}: cannot be written" in done.stdout
     if limit == 2_000_000:  # room for a chunk of each column, and some frames
@@ -642,7 +642,7 @@ with h5py.File(path) as file:
 
 def test_rows_of_a_write_that_failed_are_written_when_the_disk_has_recovered(tmp_path):
     command = [sys.executable, "-c", RECORD_WHILE_A_WRITE_FAILS, str(tmp_path / "run.h5")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = forked.run(command, capture_output=True, text=True, timeout=240)
     assert (done.stdout, done.stderr) == ("True True True True True\n", "")
 
 
