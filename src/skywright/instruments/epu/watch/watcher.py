@@ -298,7 +298,7 @@ class Watcher:
                     status = (self.root / path).stat()
                 except OSError:
                     continue
-                known = memory.known.get(path) == (status.st_size, status.st_mtime_ns)
+                known = memory.known.get(path) == signature_of(status)
                 waits = self.backlog.is_in_trouble(path) or self._is_still_closed(path)
                 if path.startswith("../") and not known and not waits:
                     self.backlog.add(EpuFile(Kind.ATLAS, path, ""), now)
@@ -333,7 +333,7 @@ class Watcher:
             logger.exception("%s: cannot be recorded", file.path)
             signature = None
             with suppress(OSError):
-                signature = signature_of(self.root / file.path)
+                signature = signature_of((self.root / file.path).stat())
             outcome = Outcome(failures=[Failure(file, f"cannot be recorded: {error}", signature)])
         self.state.database_error = ""
         now = time.monotonic()
