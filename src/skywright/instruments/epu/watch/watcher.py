@@ -86,6 +86,18 @@ class WatchState:
         return sum(count for when, count in list(self.commits) if when > since) / window
 
 
+def watched_root(directory: Path) -> Path:
+    """Return the absolute path of a directory to watch; raise ConfigError if it cannot be."""
+    root = directory.resolve()
+    if not root.is_dir():
+        raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
+    try:
+        str(root).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{root!r}: the path is not UTF-8; rename it") from error
+    return root
+
+
 class Watcher:
     """Follows one directory and records every entity in the database.
 
@@ -114,13 +126,7 @@ class Watcher:
         rescan: float = RESCAN_S,
         on_commit: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        self.root = root.resolve()
-        if not self.root.is_dir():
-            raise ConfigError(f"{root}: not a directory; expected the directory that EPU writes")
-        try:
-            str(self.root).encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"{self.root!r}: the path is not UTF-8; rename it") from error
+        self.root = watched_root(root)
         self.database = database
         self.state = WatchState()
         self.backlog = Backlog()
