@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database import Database, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ class Writer:
     def __init__(self, database: Database, committed: Callable[[], None] = lambda: None) -> None:
         self._database = database
         self._committed = committed
+        self._trouble = ""
+        """Why the last transaction failed; empty: it did not. It is logged when it changes."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="database writer", daemon=True)
         self._thread.start()
@@ -102,9 +104,11 @@ class Writer:
             except _JobFailed:
                 outcomes = self._transact(jobs, _carefully)
         except Exception as error:  # nobody's rows are stored
-            log.error("database: %s", error)
-            outcomes = [error] * len(jobs)
+            if (reason := reason_of(error)) != self._trouble:
+                log.error("database: nothing is stored: %s", reason)
+            self._trouble, outcomes = reason, [error] * len(jobs)
         else:
+            self._trouble = ""
             self._committed()
         for job, outcome in zip(jobs, outcomes, strict=True):
             if not job.future.set_running_or_notify_cancel():
