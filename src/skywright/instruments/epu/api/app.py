@@ -123,7 +123,8 @@ async def _close_stale(service: Service) -> None:
     while True:
         await asyncio.sleep(STALE_S)
         try:
-            await service.writer.do(partial(instructions.close_stale, seconds=STALE_S))
+            close = partial(instructions.close_stale, seconds=STALE_S, alive=list(service.streams))
+            await service.writer.do(close)
         except SQLAlchemyError as error:
             log.warning("connections of agents: %s", error)
 
