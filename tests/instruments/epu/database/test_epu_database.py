@@ -540,5 +540,5 @@ def test_a_disk_that_stays_full_is_in_the_log_once(
     writer.close()
     store.close()
     assert [each.message for each in caplog.records].count(
-        "database: nothing is stored: database is full"
+        "requests: the database fails: database is full"
     ) == 2

@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Service, ServiceOf
-from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream, report_failure
+from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream
+from skywright.instruments.epu.database import report_failure
 from skywright.instruments.epu.database.schema_exchange import (
     agent_connection,
     agent_log,

@@ -1,5 +1,6 @@
 """Opening the database: driver, pragmas, transactions, migrations."""
 
+import logging
 import os
 import re
 import sqlite3
@@ -29,6 +30,8 @@ from skywright.instruments.epu.database.write import announce_stored
 from skywright.waiting import pause
 
 __all__ = ["Database", "is_away", "metadata", "open_database", "schema_exchange", "schema_quality"]
+
+logger = logging.getLogger(__name__)
 
 WRITER_LOCK = 0x5E9A
 """Advisory lock of PostgreSQL that makes writers take turns, so messages keep commit order."""
@@ -134,6 +137,14 @@ def reason_of(error: BaseException) -> str:
     """Return what the database says of an error, in one line, without the statement."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def report_failure(what: str, error: Exception, before: str) -> str:
+    """Log what the database fails and why, unless it was so `before`; return the reason."""
+    reason = reason_of(error)
+    if reason != before:
+        logger.error("%s: the database fails: %s", what, reason)
+    return reason
 
 
 def open_database(url: str | Path, *, announce: bool = False, durable: bool = True) -> Database:

@@ -5,7 +5,6 @@ hundred requests a second. Each request is answered after its own rows are on di
 """
 
 import asyncio
-import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -16,9 +15,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from skywright.instruments.epu.database import Database, reason_of
-
-log = logging.getLogger(__name__)
+from skywright.instruments.epu.database import Database, report_failure
 
 T = TypeVar("T")
 BATCH_MAX = 256
@@ -104,9 +101,8 @@ class Writer:
             except _JobFailed:
                 outcomes = self._transact(jobs, _carefully)
         except Exception as error:  # nobody's rows are stored
-            if (reason := reason_of(error)) != self._trouble:
-                log.error("database: nothing is stored: %s", reason)
-            self._trouble, outcomes = reason, [error] * len(jobs)
+            self._trouble = report_failure("requests", error, self._trouble)
+            outcomes = [error] * len(jobs)
         else:
             self._trouble = ""
             self._committed()
