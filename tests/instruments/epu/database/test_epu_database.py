@@ -194,7 +194,10 @@ def test_a_database_of_a_newer_version_is_refused(sqlite_url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["mysql://host/name", "sqlite://", "://", "", "nonsense", "sqlite:epu.db", "SQLITE:epu.db"],
+    [
+        *("mysql://host/name", "sqlite://", "://", "", "nonsense", "sqlite:epu.db"),
+        *("SQLITE:epu.db", "postgresql://127.0.0.1:1/\udce9", "odd\0.db"),
+    ],
 )
 def test_a_bad_url_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -183,7 +183,7 @@ def open_database(url: str | Path, *, announce: bool = False, durable: bool = Tr
         migrate(engine)
         if announce:
             _switch_on(Database(engine))
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, ValueError) as error:  # ValueError: NUL, or not UTF-8
         engine.dispose()
         reason = reason_of(error)
         raise ConfigError(f"database {parsed.render_as_string()}: {reason}") from error
