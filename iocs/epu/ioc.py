@@ -190,7 +190,7 @@ class EpuIOC(OwnerGroup):
         ):
             await post(channel, float(value))
         await self._post_decisions(owner)
-        alarm = owner.alarm()
+        alarm = await self.in_thread(owner.alarm)  # it looks at the disk
         severity = AlarmSeverity.MAJOR_ALARM if alarm else AlarmSeverity.NO_ALARM
         await self.post_message(alarm or "watching", severity)
         await post(self.state, 2 if state.scanned else 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,9 @@ def test_nothing_is_decided_before_what_was_there_is_read(
     assert left[0] == 0
 
 
-def test_a_missing_session_file_is_an_held_until_it_comes(owner: EpuOwner, root: Path) -> None:
+def test_a_missing_session_file_is_an_held_until_it_comes(
+    owner: EpuOwner, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = next(root.rglob("EpuSession.dm"))
     content = session.read_bytes()
     session.unlink()
@@ -98,7 +101,17 @@ def test_a_missing_session_file_is_an_held_until_it_comes(owner: EpuOwner, root:
     owner.start()
     until(owner.alarm)
     assert owner.alarm() == f"EpuSession.dm is missing in {name}"
-    assert message(owner) == (owner.alarm(), AlarmSeverity.MAJOR_ALARM)
+    asked, look = [], os.path.isdir
+
+    def isdir(path: Any) -> bool:
+        asked.append(threading.current_thread())
+        return look(path)
+
+    monkeypatch.setattr(os.path, "isdir", isdir)
+    assert message(owner) == (f"EpuSession.dm is missing in {name}", AlarmSeverity.MAJOR_ALARM)
+    assert asked
+    assert threading.current_thread() not in asked  # a disk that hangs must not stop all PVs
+    monkeypatch.undo()
     session.write_bytes(content)
     until(lambda: not owner.alarm())
     assert message(owner) == ("watching", AlarmSeverity.NO_ALARM)

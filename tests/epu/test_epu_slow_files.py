@@ -16,7 +16,7 @@ from skywright.instruments.epu.watch.changes import changed_files
 from skywright.instruments.epu.watch.watcher import Watcher
 
 PIECES = 30
-PAST_S, FUTURE_S = 978307200.0, 4102444800.0  # 2001 and 2100
+TIMES_S = 978307200, 4102444800, 10420000000  # 2001, 2100, and 2300: more than 64 bits of ns
 
 
 @pytest.fixture
@@ -63,12 +63,11 @@ def test_a_file_that_grows_is_recorded_when_it_is_whole(following, root, seconds
     assert [each.path for each in following.events[before:]] == [relative]
 
 
-@pytest.mark.parametrize("time_s", [PAST_S, FUTURE_S])
-def test_a_wrong_clock_hides_no_change(following, root, time_s) -> None:
+def test_a_wrong_clock_hides_no_change(following, root) -> None:
     """Times of files only say that they differ, never which is the newer."""
     paths = sorted(root.rglob("Data/*.xml"))[:3]
     before = len(following.events)
-    for path in paths:
+    for path, time_s in zip(paths, TIMES_S, strict=True):
         text = path.read_bytes().replace(b"<ExposureTime>0.89<", b"<ExposureTime>0.91<")
         other = path.with_name(f".{path.name}.Ab12Cd")
         other.write_bytes(text)

@@ -14,9 +14,11 @@ import pytest
 from arrivals import in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
 from sqlalchemy.exc import DataError
+from typer.testing import CliRunner
 from watching import Following, check, recorded
 
 from skywright.errors import ConfigError
+from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.cli_watch import default_database
 from skywright.instruments.epu.watch.changes import InotifySource, changed_files
 from skywright.instruments.epu.watch.database_document import database_chunks
@@ -402,7 +404,7 @@ def test_a_file_that_the_database_refuses_stops_no_other(root, database, monkeyp
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_a_path_that_is_not_utf8_is_reported(root, database):
+def test_a_path_that_is_not_utf8_is_reported(root, database, tmp_path):
     writes = small_visit(5)
     run_steps(in_order(root / "good", writes, random.Random(5)), 0)
     expected = read_document(root)
@@ -414,8 +416,11 @@ def test_a_path_that_is_not_utf8_is_reported(root, database):
     assert all(path.startswith("caf\\xe9/") for path in watcher.unreadable)
     assert comparable(recorded(database, root)) == comparable(expected)
     assert default_database(odd).suffix == ".sqlite"
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        Watcher(odd, database)
+    unused = tmp_path / "unused.sqlite"
+    done = CliRunner().invoke(app, ["watch", str(odd), "--database", str(unused)])
+    assert isinstance(done.exception, ConfigError)
+    assert "not UTF-8" in str(done.exception)
+    assert not unused.exists()
     shutil.rmtree(odd)
     watcher.scan()
     assert watcher.state.unreadable == 0

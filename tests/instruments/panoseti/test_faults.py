@@ -535,7 +535,7 @@ def test_a_file_that_cannot_be_opened_is_logged_once_and_read_when_it_can_be(tmp
 
 
 @pytest.mark.parametrize("odd", [b"seqno_0", b"debug_\xe9.seqno_0"])
-def test_a_file_that_cannot_be_indexed_is_logged_and_counted_once(tracked, caplog, odd):
+def test_a_file_that_cannot_be_indexed_is_logged_and_counted_once(tmp_path, tracked, caplog, odd):
     data_dir, tracker = tracked
     run = run_directory(data_dir)
     path = os.fsencode(run / file_name("img16")).replace(b"seqno_0", odd)
@@ -545,6 +545,9 @@ def test_a_file_that_cannot_be_indexed_is_logged_and_counted_once(tracked, caplo
         until_rows(tracker, 2 * number, IndexKey(0, "ph256"))
     assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 1
     assert tracker.source.lost == {"file not readable": 1}
+    (tmp_path / "next").mkdir()
+    assert tracker.start_recording(tmp_path / "next/index.h5") == ""
+    until(lambda: tracker.unread == 1, 60, "the next recording counts it too")
     append(run / "away", made_frames("img16", 3))
     if odd == b"seqno_0":
         until_rows(tracker, 3)

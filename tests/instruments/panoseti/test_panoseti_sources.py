@@ -146,13 +146,17 @@ def test_a_replay_that_begins_anew_counts_no_loss_twice(tmp_path):
     data = encode_frames(made_frames("img16", 7))
     (run / file_name("img16", 2)).write_bytes(data[: len(data) // 2] + data)
     source = ReplaySource(run, speed=0)
-    for _ in range(2):
-        source.rewind()
-        source.open()
-        assert frames_of(all_due(source)) == 10
-        source.halt()
-    assert source.lost == {"file not readable": 1, "frame torn": 1}
-    source.close()
+    tracker = Tracker(source)
+    try:
+        for name in ("one", "two"):
+            assert tracker.start_recording(tmp_path / f"{name}.h5") == ""
+            until(lambda: source.has_ended, 60, "the run is played")
+            tracker.stop_recording()
+            assert tracker.rows()[IndexKey(0, "img16")] == 10
+            assert source.lost == {"file not readable": 1, "frame torn": 1}
+            assert tracker.unread == 1
+    finally:
+        tracker.close()
 
 
 def test_a_run_that_begins_with_a_frame_without_a_time_is_played(tmp_path):

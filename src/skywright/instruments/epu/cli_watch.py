@@ -86,8 +86,9 @@ def watch(
     ] = False,
 ) -> None:
     """Record what EPU has written in DIR, and what it writes from now on."""
-    if not directory.is_dir():
-        raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
+    from skywright.instruments.epu.watch.watcher import Watcher, watched_root
+
+    watched_root(directory)  # before anything is made
     of_api = {"--proxy": proxy, "--ca-file": ca_file, "--agent-id": agent_id}
     of_api |= {"--session-id": session_id, "--control-url": control_url}
     useless = [name for name, value in of_api.items() if value is not None and api_url is None]
@@ -98,7 +99,6 @@ def watch(
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.watch.database_document import database_chunks
     from skywright.instruments.epu.watch.owner import TreeOwner, TreeSource
-    from skywright.instruments.epu.watch.watcher import Watcher
 
     with ExitStack() as stack:
         # After a power cut the files whose rows are gone are simply read again.

@@ -19,7 +19,7 @@ from skywright.instruments.epu.runs.tracked import LEASE_S, TrackedGrids
 from skywright.instruments.epu.section import EpuSettings
 from skywright.instruments.epu.watch.importer import Outcome
 from skywright.instruments.epu.watch.owner import TreeOwner, TreeSource
-from skywright.instruments.epu.watch.watcher import Watcher
+from skywright.instruments.epu.watch.watcher import Watcher, watched_root
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class EpuOwner(TreeOwner):
         processing: Callable[[Database, threading.Event], None] | None = None,
     ) -> None:
         options.root.mkdir(parents=True, exist_ok=True)
+        watched_root(options.root)  # before the database is made
         self.options = options
         self.database: Database = open_database(options.database, durable=False)
         watcher = Watcher(options.root, self.database, options.polling)

@@ -46,6 +46,8 @@ class RunSource(Source[FrameGroup], Protocol):
     def rewind(self, run: str = "") -> None:
         """Deliver all frames of one run from its start, and no others; the source is stopped.
 
+        `lost` counts files that cannot be read, and frames that are cut, from here on.
+
         Parameters
         ----------
         run
@@ -178,7 +180,6 @@ class Tracker:
         self._all: list[Recorder[Any, Any]] = [*self.recorders.values(), self.events]
         self._is_started = False
         self._without_slot = 0
-        self._unread_before = 0
         self.has_recorded = False
         """Whether an index was ever begun: it refers to the files of the run."""
         self.newest: dict[IndexKey, FrameGroup] = {}
@@ -229,7 +230,6 @@ class Tracker:
             error = self._open_indexes(path)
             if not error:
                 self.source.rewind(run)
-                self._unread_before = self._unread_ever()
                 self.owner.acquire()
                 self._is_started = True
         finally:
@@ -274,9 +274,6 @@ class Tracker:
     @property
     def unread(self) -> int:
         """Number of files of the present, or last, recording that are read no further."""
-        return max(0, self._unread_ever() - self._unread_before)
-
-    def _unread_ever(self) -> int:
         return sum(self.source.lost.get(cause, 0) for cause in UNREAD)
 
     @property

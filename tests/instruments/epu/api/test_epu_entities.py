@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as NoConnection
 from support.epu_api import TIME, events, hole
 
+from skywright.instruments.epu.api import app
 from skywright.instruments.epu.database import Database, read
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -170,6 +171,17 @@ def test_a_request_that_gets_no_connection_may_come_again(
     monkeypatch.setattr(Engine, "connect", refuse)
     answer = client.get("/micrographs")
     assert (answer.status_code, "QueuePool" in answer.json()["detail"]) == (503, True)
+
+
+def test_a_body_over_the_limit_is_413(tree: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "BODY_BYTES_MAX", 10_000)
+    holes = [hole(f"n{number}") for number in range(1000)]
+    answer = tree.post("/gridsquares/s/foilholes", json=holes)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        413,
+        "the body is larger than 10000 bytes",
+    )
+    assert tree.post("/gridsquares/s/foilholes", json=holes[:1]).status_code == 201
 
 
 def test_a_batch_over_the_limit_is_422(tree: TestClient) -> None:

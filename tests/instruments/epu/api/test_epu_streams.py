@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import Connection, RowMapping, select
 from sqlalchemy.exc import OperationalError
 from support import forked
@@ -22,7 +24,7 @@ from support.epu_api import make_hole
 from support.waiting import until
 
 from skywright.instruments.epu.agent.instructions import events
-from skywright.instruments.epu.api import agents, frontend, instructions
+from skywright.instruments.epu.api import agents, app, frontend, instructions
 from skywright.instruments.epu.api.models_services import Acknowledgement, InstructionCreate
 from skywright.instruments.epu.api.service import Service
 from skywright.instruments.epu.api.streams import PING, event
@@ -132,7 +134,7 @@ async def taken_from_stream(database: Database, most: int) -> list[str]:
     """Take instructions from a stream that breaks while the last one is sent."""
     service = Service(database)
     service.start()
-    stream = agents._instructions(service, "a", "s", "")
+    stream = await agents._open(service, "a", "s", "")
     found: list[str] = []
     async for chunk in stream:
         ((name, data),) = read_events(iter(chunk.decode().splitlines()))
@@ -217,7 +219,7 @@ def test_what_a_killed_server_had_taken_comes_again(database: Database) -> None:
     async def take() -> None:
         service = Service(database)
         service.start()
-        stream = agents._instructions(service, "a", "s", "")
+        stream = await agents._open(service, "a", "s", "")
         for _ in range(4):  # connection, heartbeat, the first instruction, half of the second one
             await anext(stream)
         service.writer.close()  # as SIGKILL: nothing is written any more
@@ -238,7 +240,7 @@ def test_streams_are_never_silent_for_long(
         service = Service(database)
         service.start()
         view = frontend._View({"agent.log"}, None, None)
-        streams = agents._instructions(service, "a", "s", ""), frontend._events(service, view)
+        streams = await agents._open(service, "a", "s", ""), frontend._events(service, view)
         found = [await anext(stream) for stream in streams for _ in range(3)]
         for stream in streams:
             await stream.aclose()  # type: ignore[attr-defined]
@@ -269,7 +271,7 @@ def test_streams_go_on_when_the_database_was_away(
         service = Service(database)
         service.start()
         view = frontend._View({"acquisition.progress"}, None, None)
-        streams = agents._instructions(service, "a", "s", ""), frontend._events(service, view)
+        streams = await agents._open(service, "a", "s", ""), frontend._events(service, view)
         found = [await next_event(stream) for stream in (streams[0], *streams)]
         for uuid in ("before", "meanwhile"):
             with database.write() as connection:
@@ -301,7 +303,7 @@ def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) 
     async def both() -> list[tuple[str, dict[str, Any]]]:
         service = Service(database)
         service.start()
-        old, new = (agents._instructions(service, "a", "s", "") for _ in range(2))
+        old, new = [await agents._open(service, "a", "s", "") for _ in range(2)]
         for stream in (old, old, new, new):  # connection and heartbeat
             await anext(stream)
         with database.write() as connection:
@@ -330,7 +332,7 @@ def test_what_a_replaced_stream_took_without_an_answer_comes_again(database: Dat
         streams: list[Any] = []
         found = []
         for count in (5, 4):  # connection, heartbeat and instructions
-            stream = agents._instructions(service, "a", "s", "")  # the first one stays open
+            stream = await agents._open(service, "a", "s", "")  # the first one stays open
             chunks = [(await anext(stream)).decode() for _ in range(count)]
             read = [next(read_events(iter(chunk.splitlines()))) for chunk in chunks[2:]]
             found.append([data["instruction_id"] for _, data in read])
@@ -350,11 +352,51 @@ def test_what_a_replaced_stream_took_without_an_answer_comes_again(database: Dat
     assert (old, new, waits) == (ids, [ids[0], ids[2]], False)
 
 
+def test_an_open_stream_that_the_database_heard_nothing_of_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def chunk() -> bytes:
+        service = Service(database)
+        service.start()
+        stream = await agents._open(service, "a", "s", "")
+        for _ in range(3):  # connection, heartbeat and a ping: its sign of life is stored
+            await anext(stream)
+        closing = asyncio.create_task(app._close_stale(service))
+        reason = partial(instructions.close_reason, connection_id="dead")
+        async with asyncio.timeout(LIMIT_S):
+            while await service.writer.do(reason) is None:
+                pass
+        closing.cancel()
+        found = await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        service.writer.close()
+        return found
+
+    given(database)
+    with database.write() as connection:
+        old = datetime(2025, 1, 8, tzinfo=UTC)
+        row = {"connection_id": "dead", "session_id": "s", "agent_id": "a", "created_at": old}
+        connection.execute(agent_connection.insert().values(**row, last_heartbeat_at=old))
+    monkeypatch.setattr(app, "STALE_S", 0.0)
+    for name in ("POLL_S", "PING_S"):
+        monkeypatch.setattr(agents, name, 0.0)
+    assert asyncio.run(chunk()) == PING
+
+
+def test_a_stream_that_begins_while_the_database_is_away_is_refused(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = OperationalError("SELECT", {}, Exception("it is away"))
+    monkeypatch.setattr(Database, "write", Mock(side_effect=failure))
+    answer = client.get("/agent/a/session/s/instructions/stream")
+    assert (answer.status_code, "it is away" in answer.json()["detail"]) == (503, True)
+
+
 def test_a_stream_that_counts_as_stale_ends_without_an_error(database: Database) -> None:
     async def events() -> list[bytes]:
         service = Service(database)
         service.start()
-        stream = agents._instructions(service, "a", "s", "")
+        stream = await agents._open(service, "a", "s", "")
         for _ in range(2):  # connection and heartbeat
             await anext(stream)
         with database.write() as connection:

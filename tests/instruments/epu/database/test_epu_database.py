@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Connection, event, select, text
+from sqlalchemy.exc import OperationalError
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.database import (
@@ -31,6 +32,7 @@ from skywright.instruments.epu.database import (
 )
 from skywright.instruments.epu.database.engine import metadata
 from skywright.instruments.epu.database.schema_exchange import outbox
+from skywright.instruments.epu.database.writer import Writer
 from skywright.instruments.epu.twin.visit import plan_visit
 from skywright.instruments.epu.twin.writer import write_visit
 from skywright.instruments.epu.watch.watcher import Watcher
@@ -192,7 +194,10 @@ def test_a_database_of_a_newer_version_is_refused(sqlite_url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["mysql://host/name", "sqlite://", "://", "", "nonsense", "sqlite:epu.db", "SQLITE:epu.db"],
+    [
+        *("mysql://host/name", "sqlite://", "://", "", "nonsense", "sqlite:epu.db"),
+        *("SQLITE:epu.db", "postgresql://127.0.0.1:1/\udce9", "odd\0.db"),
+    ],
 )
 def test_a_bad_url_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -518,3 +523,25 @@ def test_a_key_that_no_index_holds_stops_no_other_file(postgres_url: str, tmp_pa
     assert list(watcher.unreadable) == [first.relative_to(tmp_path).as_posix()]
     assert not watcher.state.database_error
     database.close()
+
+
+def test_a_disk_that_stays_full_is_in_the_log_once(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_database(sqlite_url)
+    full = False
+
+    @event.listens_for(store.engine, "commit")
+    def refuse(_: Connection) -> None:
+        if full:
+            raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database is full"))
+
+    writer = Writer(store)
+    for full in (True, True, False, True):
+        failure = writer.post(lambda _: None).exception()
+        assert isinstance(failure, OperationalError) is full
+    writer.close()
+    store.close()
+    assert [each.message for each in caplog.records].count(
+        "requests: the database fails: database is full"
+    ) == 2

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import SkywrightError
 from skywright.instruments.epu.agent.upload import ACKNOWLEDGE
-from skywright.instruments.epu.database import Database, reason_of
+from skywright.instruments.epu.database import Database, report_failure
 from skywright.instruments.epu.database.schema import setting
 from skywright.instruments.epu.database.write import announce, set_values
 
@@ -160,13 +160,14 @@ def _put(
     database: Database, path: str, number: str, answer: dict[str, Any], stopped: threading.Event
 ) -> None:
     """Put an answer into the outbox, however often it takes: the instruction never comes again."""
+    trouble = ""
     while True:
         try:
             with database.write() as connection:
                 _store(connection, path, number, answer)
             return
         except SQLAlchemyError as error:
-            log.error("an answer waits, the database fails: %s", reason_of(error))
+            trouble = report_failure("an answer waits", error, trouble)
             if stopped.wait(RETRY_S):
                 raise
 

@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Service, ServiceOf
-from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream, report_failure
+from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream
+from skywright.instruments.epu.database import report_failure
 from skywright.instruments.epu.database.schema_exchange import (
     agent_connection,
     agent_log,
@@ -42,12 +43,14 @@ async def stream(agent_id: str, session_id: str, request: Request, service: Serv
     or the server is killed in the moment in which it is sent.
     """
     client = request.client.host if request.client else ""
-    return event_stream(_instructions(service, agent_id, session_id, client))
+    return event_stream(await _open(service, agent_id, session_id, client))
 
 
-async def _instructions(
+async def _open(
     service: Service, agent_id: str, session_id: str, client: str
 ) -> AsyncIterator[bytes]:
+    """Give the events of a new stream; where the database is away, the answer is its error."""
+
     def begin(connection: Connection) -> tuple[str, str | None]:
         problem = instructions.session_problem(connection, agent_id, session_id)
         if problem is not None:
@@ -56,11 +59,20 @@ async def _instructions(
 
     connection_id, problem = await service.writer.do(begin)
     if problem is not None:
-        yield event("error", {"error": "session_validation_failed", "message": problem})
-        return
+        return _refusal(problem)
     ids = {"agent_id": agent_id, "session_id": session_id, "connection_id": connection_id}
+    return _instructions(service, ids)
+
+
+async def _refusal(problem: str) -> AsyncIterator[bytes]:
+    yield event("error", {"error": "session_validation_failed", "message": problem})
+
+
+async def _instructions(service: Service, ids: dict[str, str]) -> AsyncIterator[bytes]:
+    session_id, connection_id = ids["session_id"], ids["connection_id"]
     reason = "client_disconnect"
     undelivered: list[instructions.Row] = []
+    service.streams.add(connection_id)
     try:
         yield event("connection", {**ids, "status": "connected"})
         next_heartbeat = next_ping = 0.0
@@ -105,6 +117,7 @@ async def _instructions(
             await service.wait(POLL_S, changed)
         reason = "server_shutdown"
     finally:
+        service.streams.discard(connection_id)
 
         def end(connection: Connection) -> None:
             if instructions.close_reason(connection, connection_id) != "replaced":

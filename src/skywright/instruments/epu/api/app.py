@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.exc import DataError as ValueDoesNotFit
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skywright import __version__
 from skywright.instruments.epu.api import (
@@ -39,6 +40,8 @@ from skywright.instruments.epu.database import Database, is_away, reason_of
 
 log = logging.getLogger(__name__)
 
+BODY_BYTES_MAX = 16 << 20
+"""Longest body of a request; the holes of a large square have 1 MB."""
 STALE_S = 3 * agents.HEARTBEAT_S
 """Time without a heartbeat after which a connection of an agent counts as lost."""
 
@@ -98,6 +101,7 @@ def create_app(
         CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
     )
     app.add_middleware(keep_slashes)
+    app.add_middleware(_limit_bodies)
     for failure in (ValueDoesNotFit, OverflowError, UnicodeEncodeError):
         app.add_exception_handler(failure, _does_not_fit)
     for unanswered in (OperationalError, NoConnection):
@@ -118,12 +122,32 @@ def create_app(
     return app
 
 
+def _limit_bodies(app: ASGIApp) -> ASGIApp:
+    """Return an application that refuses long bodies, whose parsing holds up other clients."""
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > BODY_BYTES_MAX:
+                raise HTTPException(413, f"the body is larger than {BODY_BYTES_MAX} bytes")
+            return message
+
+        await app(scope, counted, send)
+
+    return limited
+
+
 async def _close_stale(service: Service) -> None:
     """Close, every now and then, connections of agents whose server died."""
     while True:
         await asyncio.sleep(STALE_S)
         try:
-            await service.writer.do(partial(instructions.close_stale, seconds=STALE_S))
+            close = partial(instructions.close_stale, seconds=STALE_S, alive=list(service.streams))
+            await service.writer.do(close)
         except SQLAlchemyError as error:
             log.warning("connections of agents: %s", error)
 

@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from skywright.instruments.epu.api.instructions import UNANSWERED
 from skywright.instruments.epu.api.models import Text
 from skywright.instruments.epu.api.service import Service, ServiceOf
-from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream, report_failure
-from skywright.instruments.epu.database import schema
+from skywright.instruments.epu.api.streams import PING, PING_S, event, event_stream
+from skywright.instruments.epu.database import report_failure, schema
 from skywright.instruments.epu.database.read import last_change
 from skywright.instruments.epu.database.schema_exchange import (
     agent_acknowledgement,

@@ -1,6 +1,6 @@
 """Instructions for agents in the database: make, hand out, acknowledge."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -253,10 +253,14 @@ def beat(connection: Connection, connection_id: str) -> None:
     set_values(connection, agent_connection, mine, last_heartbeat_at=datetime.now(UTC))
 
 
-def close_stale(connection: Connection, seconds: float) -> None:
-    """Close the connections without a sign of life for a time: their server died."""
-    last = datetime.now(UTC) - timedelta(seconds=seconds)
-    _close(connection, "server died", agent_connection.c.last_heartbeat_at <= last)
+def close_stale(connection: Connection, seconds: float, alive: Collection[str] = ()) -> None:
+    """Close the connections without a sign of life for a time: their server died.
+
+    Those that are `alive` stay: while the database was away, it got no signs of life.
+    """
+    table, last = agent_connection.c, datetime.now(UTC) - timedelta(seconds=seconds)
+    silent = (table.last_heartbeat_at <= last) & table.connection_id.not_in(alive)
+    _close(connection, "server died", silent)
 
 
 def _close(connection: Connection, reason: str, which: Any) -> None:

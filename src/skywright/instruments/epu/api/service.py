@@ -31,6 +31,8 @@ class Service:
     path_map
         Prefixes of paths as EPU wrote them, and where this machine sees them; images below other
         paths are not served.
+    streams
+        Ids of the connections of agents whose streams are open here.
     changed
         Set, and replaced, after each commit, for the streams that wait for news.
     stopping
@@ -41,6 +43,7 @@ class Service:
     writer: Writer = field(init=False)
     broker: Publisher | None = None
     path_map: Mapping[str, Path] = field(default_factory=dict)
+    streams: set[str] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     loop: asyncio.AbstractEventLoop | None = None

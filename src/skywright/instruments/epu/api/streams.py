@@ -1,15 +1,10 @@
 """Server-sent events: one event as text, and the response that carries a stream of them."""
 
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 from fastapi.responses import StreamingResponse
-
-from skywright.instruments.epu.database import reason_of
-
-logger = logging.getLogger(__name__)
 
 PING = b": ping\n\n"
 """A comment, which clients of server-sent events pass over."""
@@ -34,11 +29,3 @@ def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
     """Give a response of events; proxies must not gather them."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
-def report_failure(what: str, error: Exception, before: str) -> str:
-    """Log why the database fails a stream, unless it was so `before`; return the reason."""
-    reason = reason_of(error)
-    if reason != before:
-        logger.error("%s: the database fails: %s", what, reason)
-    return reason

@@ -6,7 +6,13 @@ be rebuilt from the tree that EPU wrote, but for what others sent: predictions, 
 processing, instructions.
 """
 
-from skywright.instruments.epu.database.engine import Database, is_away, open_database, reason_of
+from skywright.instruments.epu.database.engine import (
+    Database,
+    is_away,
+    open_database,
+    reason_of,
+    report_failure,
+)
 from skywright.instruments.epu.database.identity import (
     acquisition_uuid,
     atlas_uuid,
@@ -31,5 +37,6 @@ __all__ = [
     "record",
     "record_files",
     "remove",
+    "report_failure",
     "tile_uuid",
 ]

@@ -1,5 +1,6 @@
 """Opening the database: driver, pragmas, transactions, migrations."""
 
+import logging
 import os
 import re
 import sqlite3
@@ -29,6 +30,8 @@ from skywright.instruments.epu.database.write import announce_stored
 from skywright.waiting import pause
 
 __all__ = ["Database", "is_away", "metadata", "open_database", "schema_exchange", "schema_quality"]
+
+logger = logging.getLogger(__name__)
 
 WRITER_LOCK = 0x5E9A
 """Advisory lock of PostgreSQL that makes writers take turns, so messages keep commit order."""
@@ -136,6 +139,14 @@ def reason_of(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def report_failure(what: str, error: Exception, before: str) -> str:
+    """Log what the database fails and why, unless it was so `before`; return the reason."""
+    reason = reason_of(error)
+    if reason != before:
+        logger.error("%s: the database fails: %s", what, reason)
+    return reason
+
+
 def open_database(url: str | Path, *, announce: bool = False, durable: bool = True) -> Database:
     """Open the entity database and bring its tables up to date.
 
@@ -172,7 +183,7 @@ def open_database(url: str | Path, *, announce: bool = False, durable: bool = Tr
         migrate(engine)
         if announce:
             _switch_on(Database(engine))
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, ValueError) as error:  # ValueError: NUL, or not UTF-8
         engine.dispose()
         reason = reason_of(error)
         raise ConfigError(f"database {parsed.render_as_string()}: {reason}") from error

@@ -5,7 +5,6 @@ hundred requests a second. Each request is answered after its own rows are on di
 """
 
 import asyncio
-import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -16,9 +15,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from skywright.instruments.epu.database import Database
-
-log = logging.getLogger(__name__)
+from skywright.instruments.epu.database import Database, report_failure
 
 T = TypeVar("T")
 BATCH_MAX = 256
@@ -52,6 +49,8 @@ class Writer:
     def __init__(self, database: Database, committed: Callable[[], None] = lambda: None) -> None:
         self._database = database
         self._committed = committed
+        self._trouble = ""
+        """Why the last transaction failed; empty: it did not. It is logged when it changes."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="database writer", daemon=True)
         self._thread.start()
@@ -102,9 +101,10 @@ class Writer:
             except _JobFailed:
                 outcomes = self._transact(jobs, _carefully)
         except Exception as error:  # nobody's rows are stored
-            log.error("database: %s", error)
+            self._trouble = report_failure("requests", error, self._trouble)
             outcomes = [error] * len(jobs)
         else:
+            self._trouble = ""
             self._committed()
         for job, outcome in zip(jobs, outcomes, strict=True):
             if not job.future.set_running_or_notify_cancel():

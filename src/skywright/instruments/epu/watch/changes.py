@@ -23,7 +23,7 @@ from skywright.instruments.epu.watch.inotify import InotifyTree
 logger = logging.getLogger(__name__)
 
 Signature = tuple[int, int]
-"""Size in bytes and time of modification in ns."""
+"""Size in bytes and time of modification in ns, modulo 2^64."""
 
 
 @dataclass(slots=True)
@@ -61,10 +61,10 @@ class ChangeSource(Protocol):
         """Stop listening."""
 
 
-def signature_of(path: Path) -> Signature:
+def signature_of(status: os.stat_result) -> Signature:
     """Return size and time of a file."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    # Servers give files without a time that of 1601; a database holds 1677 to 2262: 64 bits.
+    return status.st_size, (status.st_mtime_ns + 2**63) % 2**64 - 2**63
 
 
 def changed_files(
@@ -91,7 +91,7 @@ def changed_files(
                 status = entry.stat()
             except OSError:  # the next scan asks again
                 continue
-            if (status.st_size, status.st_mtime_ns) == signature:
+            if signature_of(status) == signature:
                 continue
         if file := recognize(path):
             yield file

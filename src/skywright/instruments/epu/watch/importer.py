@@ -116,7 +116,7 @@ class FileImporter:
         problems: list[str] = []
         signature: Signature | None = None
         try:
-            signature = signature_of(path)
+            signature = signature_of(path.stat())
             data = read_file(path, file.kind)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
             if self.memory.digests.get(file.path) == digest:

@@ -86,6 +86,18 @@ class WatchState:
         return sum(count for when, count in list(self.commits) if when > since) / window
 
 
+def watched_root(directory: Path) -> Path:
+    """Return the absolute path of a directory to watch; raise ConfigError if it cannot be."""
+    root = directory.resolve()
+    if not root.is_dir():
+        raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
+    try:
+        str(root).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{root!r}: the path is not UTF-8; rename it") from error
+    return root
+
+
 class Watcher:
     """Follows one directory and records every entity in the database.
 
@@ -114,13 +126,7 @@ class Watcher:
         rescan: float = RESCAN_S,
         on_commit: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        self.root = root.resolve()
-        if not self.root.is_dir():
-            raise ConfigError(f"{root}: not a directory; expected the directory that EPU writes")
-        try:
-            str(self.root).encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"{self.root!r}: the path is not UTF-8; rename it") from error
+        self.root = watched_root(root)
         self.database = database
         self.state = WatchState()
         self.backlog = Backlog()
@@ -298,7 +304,7 @@ class Watcher:
                     status = (self.root / path).stat()
                 except OSError:
                     continue
-                known = memory.known.get(path) == (status.st_size, status.st_mtime_ns)
+                known = memory.known.get(path) == signature_of(status)
                 waits = self.backlog.is_in_trouble(path) or self._is_still_closed(path)
                 if path.startswith("../") and not known and not waits:
                     self.backlog.add(EpuFile(Kind.ATLAS, path, ""), now)
@@ -333,7 +339,7 @@ class Watcher:
             logger.exception("%s: cannot be recorded", file.path)
             signature = None
             with suppress(OSError):
-                signature = signature_of(self.root / file.path)
+                signature = signature_of((self.root / file.path).stat())
             outcome = Outcome(failures=[Failure(file, f"cannot be recorded: {error}", signature)])
         self.state.database_error = ""
         now = time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.counters import sum_counts
+from skywright.acquire.counters import Counters
 from skywright.acquire.source import PolledSource
 from skywright.errors import DataError
 from skywright.instruments.panoseti.clock import NS
@@ -23,9 +23,6 @@ STEP_S = 0.05
 """Frames of this time, or more, are delivered together."""
 AHEAD = 3
 """Frames after one that tell whether it is dated far ahead."""
-
-Lost = dict[tuple[str, Path], int]
-"""Losses of the files that were read, by cause and file."""
 
 
 class ReplaySource(PolledSource[FrameGroup]):
@@ -68,7 +65,7 @@ class ReplaySource(PolledSource[FrameGroup]):
         self._modules = modules
         self._speed = speed
         self._clock = clock
-        self._lost: Lost = {}
+        self._counters = Counters()
         self._stopping = threading.Event()
         self._chains: list[_Chain] = []
         self._first_ns = 0
@@ -81,7 +78,7 @@ class ReplaySource(PolledSource[FrameGroup]):
     @property
     def lost(self) -> Mapping[str, int]:
         """Frames that are cut, and files that could not be read to their end."""
-        return sum_counts(*({cause: count} for (cause, _), count in list(self._lost.items())))
+        return self._counters.as_dict()
 
     @property
     def run(self) -> str:
@@ -97,8 +94,9 @@ class ReplaySource(PolledSource[FrameGroup]):
         """Play the run again from its start, the only one there is; the source is stopped."""
         for chain in self._chains:
             chain.close()
+        self._counters = Counters()
         self._chains = [
-            _Chain(paths, self._lost)
+            _Chain(paths, self._counters)
             for (module, _), paths in self._run_directory.files().items()
             if not self._modules or module in self._modules
         ]
@@ -151,8 +149,8 @@ class ReplaySource(PolledSource[FrameGroup]):
 class _Chain:
     """The frames of one module and product, file after file."""
 
-    def __init__(self, paths: Sequence[Path], lost: Lost) -> None:
-        self._groups = _groups(paths, lost)
+    def __init__(self, paths: Sequence[Path], counters: Counters) -> None:
+        self._groups = _groups(paths, counters)
         self._group: FrameGroup | None = None
         self._following = next(self._groups, None)
         self._due: NDArray[np.int64] = np.empty(0, np.int64)
@@ -215,7 +213,7 @@ def _due(times: NDArray[np.int64]) -> NDArray[np.int64]:
     return due
 
 
-def _groups(paths: Sequence[Path], lost: Lost) -> Generator[FrameGroup]:
+def _groups(paths: Sequence[Path], counters: Counters) -> Generator[FrameGroup]:
     for path in paths:
         try:
             with PffFile(path) as file:
@@ -224,7 +222,7 @@ def _groups(paths: Sequence[Path], lost: Lost) -> Generator[FrameGroup]:
                     sizes = file.frame_sizes(first, first + len(frames))
                     if len(frames):
                         yield FrameGroup(path, path.parent.name, frames, sizes)
-                lost["frame torn", path] = file.torn
+                counters.add("frame torn", file.torn)
         except (DataError, OSError) as error:
-            lost["file not readable", path] = 1
+            counters.add("file not readable")
             logger.error("%s: %s; it is read no further", path, error)

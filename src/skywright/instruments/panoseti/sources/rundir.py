@@ -277,6 +277,8 @@ class RunDirectorySource(PolledSource[FrameGroup]):
         self._files.clear()
         self._seen.clear()
         self._places.clear()
+        self._refused.clear()
+        self._counters = Counters()
         self._groups = iter(())
         self._idle_since = self._active_until = 0.0
         self._keeps_run, self._kept_run = True, run or self.newest
