@@ -412,18 +412,23 @@ def test_replay_plays_files_of_bs_h5(compact, tmp_path):
     assert [pulse.time_ns for pulse in pulses] == times
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
 @pytest.mark.parametrize("flags", [None, [0, 1, 0, 1]])
-def test_replay_leaves_out_pulses_that_were_recorded_without_a_picture(flags, tmp_path):
+def test_replay_leaves_out_pulses_that_were_recorded_without_a_picture(flags, shape, tmp_path):
     """Writers of bsread's data have zeros in place of a missing picture, its id and its time."""
     path, channel = tmp_path / "a.h5", "data/CAM:FPICTURE"
     with h5py.File(path, "w") as file:
         file[f"{channel}/data"] = IMAGES
-        file[f"{channel}/pulse_id"] = [0, 12, 0, 14]
-        file[f"{channel}/timestamp"] = [0, 1_700_000_001, 0, 1_700_000_002]
+        beside = {
+            f"{channel}/pulse_id": [0, 12, 0, 14],
+            f"{channel}/timestamp": [0, 1_700_000_001, 0, 1_700_000_002],
+        }
         if flags is None:  # of `bs h5`
-            file["pulse_id"] = [11, 12, 13, 14]
+            beside["pulse_id"] = [11, 12, 13, 14]
         else:
-            file[f"{channel}/is_data_present"] = flags
+            beside[f"{channel}/is_data_present"] = flags
+        for name, values in beside.items():
+            file[name] = np.reshape(values, shape)
     source = ReplaySource(path, rate_hz=0)
     source.open()
     pulses = take(source, 3)
