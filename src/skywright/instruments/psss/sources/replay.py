@@ -242,7 +242,8 @@ def _times(images: h5py.Dataset) -> NDArray[np.int64] | None:
         if found.name.endswith("_ns") or times.max() >= SECONDS_MAX:
             return times
         offset = _find(images, "timestamp_offset")
-        return times * 10**9 + (0 if offset is None else _values(offset).astype(np.int64))
+        times = times * 1_000_000_000
+        return times if offset is None else times + _values(offset).astype(np.int64)
     seconds, nanoseconds = _find(images, EPICS_SECONDS), _find(images, EPICS_NANOSECONDS)
     if seconds is not None and nanoseconds is not None and _values(seconds).all():
         times = (_values(seconds).astype(np.int64) + EPICS_EPOCH_S) * 10**9
