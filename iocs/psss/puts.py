@@ -211,12 +211,10 @@ class Puts:
             data = _as_its_type(value, pv.channel.native_data_type, pv.channel.native_data_count)
             async with asyncio.timeout(PUT_LIMIT_S):
                 await pv.write(data, wait=False)
-        except DataError as error:
-            self.counters.add(f"{pv.name}: {error}")
-            return False
         except Exception as error:  # whatever the other IOC does, the next value may get through
-            self.counters.add(f"{pv.name} failed")
-            logger.debug("psss: %s: %s", pv.name, error)
+            is_known = isinstance(error, DataError)
+            self.counters.add(f"{pv.name}: {error}" if is_known else f"{pv.name} failed")
+            logger.debug("psss: %s is not put to %s: %s", value, pv.name, error)
             return False
         return True
 

@@ -346,7 +346,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         return group, {}
     axis = SimulatedAxis()
     source, truth = _make_source(args, axis)
-    check_detectors(source)
+    check_detectors(source.name, len(source.info.tiles))
     regions = [parse_region(each) for each in args.roi or []]
     for region in regions:  # `Regions` has blanks between regions
         if any(letter.isspace() for letter in region.name):
@@ -381,13 +381,10 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     return group, {"source": args.source, "detectors": list(source.info.tiles)}
 
 
-def check_detectors(source: ShotSource) -> None:
+def check_detectors(source: str, count: int) -> None:
     """Raise `ConfigError` if a source has no detector, or more than the PVs and columns hold."""
-    count = len(source.info.tiles)
     if not 1 <= count <= DETECTORS_MAX:
-        raise ConfigError(
-            f"source {source.name}: {count} detectors, the IOC takes 1 to {DETECTORS_MAX}"
-        )
+        raise ConfigError(f"source {source}: {count} detectors, the IOC takes 1 to {DETECTORS_MAX}")
 
 
 def whole_tile(source: ShotSource) -> Region:
@@ -404,7 +401,10 @@ def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSou
         from skywright.instruments.sacla.sources.sacla import SaclaSource
 
         chosen = {} if args.beamline is None else {"beamline": args.beamline}
-        return SaclaSource(cli_sources.online_settings(args.online, chosen, {})), None
+        online = cli_sources.online_settings(args.online, chosen, {})
+        if online.detectors:  # also those that are away now and come in a later run
+            check_detectors("sacla", len(online.detectors))
+        return SaclaSource(online), None
     if args.source == "replay":
         return cli_sources.replay_source(args.file, args.speed, "delay", None), None
     from skywright.instruments.sacla.sources.sim import SimSource

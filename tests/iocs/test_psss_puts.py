@@ -1,6 +1,7 @@
 """Results to an existing IOC's PVs, ROI and axis from there; pulses wait for none of it."""
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -204,7 +205,10 @@ def test_pulses_do_not_wait_for_pvs_that_are_not_there(
     assert time.monotonic() - begun < 3
 
 
-def test_a_count_that_was_not_put_is_put_again(processor: Processor) -> None:
+def test_a_count_that_was_not_put_is_put_again(
+    processor: Processor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "iocs.psss.puts")
     puts = Puts(processor, names("NOT:THERE:"))
     puts.close()
     written: list[Any] = []
@@ -229,12 +233,17 @@ def test_a_count_that_was_not_put_is_put_again(processor: Processor) -> None:
         await asyncio.wait([putting], timeout=5 * PUT_PERIOD_S)
         putting.cancel()
         assert not await puts._put("message", message, TextOrCode("processing"))
+        assert not await puts._put("message", message, 2.0**40)
 
     puts.connected = {"SITE:STATE", "SITE:MESSAGE"}
     asyncio.run(put())
     assert written == [[1], [1]]
-    cause = "SITE:MESSAGE: a PV of LONG holds no text"
-    assert puts.status()["not_put"] == {"SITE:STATE failed": 1, cause: 1}
+    assert puts.status()["not_put"] == {
+        "SITE:STATE failed": 1,
+        "SITE:MESSAGE: a PV of LONG holds no text": 1,
+        "SITE:MESSAGE: a PV of LONG does not hold such a number": 1,
+    }
+    assert "1099511627776.0 is not put to SITE:MESSAGE" in caplog.text
 
 
 def test_pvs_that_may_not_be_written_are_counted(processor: Processor) -> None:

@@ -3,7 +3,6 @@
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import epics
 import numpy as np
@@ -119,7 +118,15 @@ def test_a_region_whose_name_has_a_blank_is_refused_at_the_start(monkeypatch):
 @pytest.mark.parametrize("count", [0, 17])
 def test_a_file_without_detectors_or_with_too_many_is_refused_at_the_start(count):
     """The command line replays it; the PVs and the columns of the IOC are of detectors."""
-    tiles = dict.fromkeys(range(count))
-    source = SimpleNamespace(name="replay", info=SimpleNamespace(tiles=tiles))
     with pytest.raises(ConfigError, match=f"source replay: {count} detectors, .* 1 to 16"):
-        sacla_ioc.check_detectors(source)
+        sacla_ioc.check_detectors("replay", count)
+
+
+def test_more_detectors_than_the_pvs_hold_are_refused_also_if_some_are_away(monkeypatch, tmp_path):
+    """In the run in which the last one came, nothing was posted any more."""
+    settings = tmp_path / "beamtime.toml"
+    settings.write_text(f"detectors = {[f'CAMERA-{number}' for number in range(17)]}")
+    monkeypatch.setattr(sacla_ioc, "run", lambda build, parser: build(parser.parse_args()))
+    monkeypatch.setattr(sys, "argv", ["iocs.sacla", "--source", "sacla", "--online", str(settings)])
+    with pytest.raises(ConfigError, match="source sacla: 17 detectors, the IOC takes 1 to 16"):
+        sacla_ioc.main()

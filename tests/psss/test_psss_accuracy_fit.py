@@ -8,7 +8,13 @@ from converged_fits import score
 from fit_scores import FitScores
 from pulse_spectra import Detector, cramer_rao, energy_axis, gaussian
 
-from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, process
+from skywright.instruments.psss.processing import (
+    FWHM_PER_SIGMA,
+    FitStatus,
+    Settings,
+    process,
+    process_spectrum,
+)
 
 X = energy_axis()
 LEVELS = {
@@ -53,3 +59,42 @@ def test_fits_are_the_converged_ones(kind, part, smoothing):
     print(json.dumps({"name": f"psss_converged_{kind}_{smoothing}", "goal": part, **found}))
     assert found["within"] >= part
     assert found["silent"] == 0
+
+
+@pytest.mark.accuracy
+@pytest.mark.parametrize("fwhm", [10, 120, 500])
+@pytest.mark.parametrize("height", [35, 350])
+def test_noise_makes_the_light_of_faint_peaks_too_large(height, fwhm):
+    """Height in standard deviations of a column, FWHM in columns; smoothed, as by default."""
+    x, rng, found = np.arange(2560.0), np.random.default_rng(5), []
+    for _ in range(500):
+        light = height * gaussian(x, rng.uniform(640.0, 1920.0), fwhm / FWHM_PER_SIGMA)
+        spectrum = process_spectrum(1000.0 + light + rng.normal(size=len(x)), 0, Settings())
+        found.append((spectrum.intensity / light.sum(), spectrum.quantile_width / fwhm))
+    intensity, width = np.mean(found, axis=0)
+    row = {"name": "psss_faint", "height": height, "fwhm": fwhm, "intensity": round(intensity, 3)}
+    print(json.dumps({**row, "quantile_width": round(width, 3)}))
+    # Of a dark spectrum the mean of the 4 darkest of 48 bins is 1.75 standard deviations low
+    bias = 1.75 / np.sqrt(54.0) * len(x) / light.sum()
+    assert 1.0 < intensity < 1.0 + 1.05 * bias
+
+
+@pytest.mark.accuracy
+@pytest.mark.parametrize("fwhm", [2, 3, 4, 6, 10])
+@pytest.mark.parametrize("height", [500, 20_000])
+def test_uncertainties_of_narrow_lines(height, fwhm):
+    """Noise of 20 counts and shot noise of one electron a count; FWHM in columns, not smoothed."""
+    x, rng, pulls = np.arange(2560.0), np.random.default_rng(6), []
+    for _ in range(500):
+        center = rng.uniform(640.0, 1920.0)
+        light = height * gaussian(x, center, fwhm / FWHM_PER_SIGMA)
+        noise = np.sqrt(400.0 + light) * rng.normal(size=len(x))
+        found = process_spectrum(1000.0 + light + noise, 0, Settings(smoothing="none"))
+        if found.status in (FitStatus.OK, FitStatus.NO_AXIS):
+            away = found.center - center, found.fwhm - fwhm
+            pulls.append((away[0] / found.center_error, away[1] / found.fwhm_error))
+    center_pull, width_pull = np.sqrt(np.mean(np.square(pulls), axis=0))
+    row = {"name": "psss_narrow", "height": height, "fwhm": fwhm, "fits": len(pulls)}
+    row |= {"center_pull": round(center_pull, 2), "width_pull": round(width_pull, 2)}
+    print(json.dumps(row))
+    assert max(center_pull, width_pull) < (1.4 if fwhm >= 6 else 5.0)

@@ -202,7 +202,11 @@ def test_a_pace_that_has_ended_never_waits():
         ([1, 2, 3, 5, 4, 6], None, 0),  # one is overtaken
         ([4, 8, 12, 24, 16, 28, 32], None, 1),
         ([1, *(i + late for i in range(2, 900, 2) for late in (1, 0))], 1, 0),
-        ([1, 2, 5, 6, 3, 4, 1, 2, 4], None, 1),  # the gap is filled, then the sender begins anew
+        (
+            [11, 12, 15, 16, 13, 14, 1, 2, 4],
+            None,
+            1,
+        ),  # the gap is filled, then it begins anew
         # Pulses overtake each other after the rate has fallen
         (
             [*range(100, 600), *(600 + 2 * i + s for i in range(0, 1000, 2) for s in (2, 0))],
@@ -216,6 +220,21 @@ def test_a_pace_that_has_ended_never_waits():
 def test_gaps(ids, step, missing):
     gaps = PulseGaps(step)
     assert all(gaps.take(number) for number in ids)
+    assert gaps.missing == missing
+
+
+@pytest.mark.parametrize(
+    ("ids", "repeats", "missing"),
+    [
+        ([1, 2, 6, 4, 3, 4, 3, 7], [4, 3], 1),  # those that came late hide no gap
+        ([1, 2, 5, 6, 7, 5, 6, 7, 8], [5, 6, 7], 2),  # nor do those before the last one
+        ([1, 2, 3, 2, 4, 5], [2], 0),
+        ([*range(1, 100), *range(90, 200)], [*range(90, 100)], 0),  # a sender repeats its queue
+    ],
+)
+def test_pulses_that_come_twice_are_left_out_and_hide_no_gap(ids, repeats, missing):
+    gaps = PulseGaps()
+    assert [number for number in ids if not gaps.take(number)] == repeats
     assert gaps.missing == missing
 
 
@@ -393,18 +412,23 @@ def test_replay_plays_files_of_bs_h5(compact, tmp_path):
     assert [pulse.time_ns for pulse in pulses] == times
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
 @pytest.mark.parametrize("flags", [None, [0, 1, 0, 1]])
-def test_replay_leaves_out_pulses_that_were_recorded_without_a_picture(flags, tmp_path):
+def test_replay_leaves_out_pulses_that_were_recorded_without_a_picture(flags, shape, tmp_path):
     """Writers of bsread's data have zeros in place of a missing picture, its id and its time."""
     path, channel = tmp_path / "a.h5", "data/CAM:FPICTURE"
     with h5py.File(path, "w") as file:
         file[f"{channel}/data"] = IMAGES
-        file[f"{channel}/pulse_id"] = [0, 12, 0, 14]
-        file[f"{channel}/timestamp"] = [0, 1_700_000_001, 0, 1_700_000_002]
+        beside = {
+            f"{channel}/pulse_id": [0, 12, 0, 14],
+            f"{channel}/timestamp": [0, 1_700_000_001, 0, 1_700_000_002],
+        }
         if flags is None:  # of `bs h5`
-            file["pulse_id"] = [11, 12, 13, 14]
+            beside["pulse_id"] = [11, 12, 13, 14]
         else:
-            file[f"{channel}/is_data_present"] = flags
+            beside[f"{channel}/is_data_present"] = flags
+        for name, values in beside.items():
+            file[name] = np.reshape(values, shape)
     source = ReplaySource(path, rate_hz=0)
     source.open()
     pulses = take(source, 3)

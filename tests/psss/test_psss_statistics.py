@@ -54,6 +54,15 @@ def test_the_baseline_is_that_of_the_darkest_tenth():
     assert baseline(np.arange(10.0)) == 0.0
 
 
+def test_the_smoothing_does_not_lower_the_baseline_beside_a_narrow_peak():
+    """The smoothed spectrum is below it there."""
+    light = 1e5 * np.exp(-0.5 * ((np.arange(2560.0) - 1280.0) / 4.5) ** 2)
+    found = process_spectrum(1000.0 + light, 0, Settings())
+    assert found.intensity == pytest.approx(light.sum(), rel=1e-6)
+    assert found.std == pytest.approx(4.5, rel=1e-3)
+    assert found.quantile_width < 26.0  # smoothed from 10.6
+
+
 @pytest.mark.parametrize("columns", [2560, 500, 193, 97, 10])
 def test_the_baseline_is_that_of_the_figures_of_the_pulses(columns):
     """Also where the last bin has fewer columns than the others."""

@@ -130,6 +130,17 @@ def test_the_last_value_of_a_run_finishes_it():
     assert run.is_finished
 
 
+def test_values_behind_the_end_of_a_run_are_neither_awaited_nor_lost():
+    """They may be of another run, or of none."""
+    reader, run, lost, _ = reading(Database({1000: "1V", 1002: "2V"}), 1010)
+    reader.read()
+    run.end(1003)
+    reader.read()
+    assert came(run) == {1000: 1.0, 1002: 2.0}
+    assert run.is_finished
+    assert lost.as_dict() == {}
+
+
 def test_a_later_word_on_the_end_of_a_run_makes_it_no_longer():
     _, run, _, _ = reading(Database({}), 1000, last=1010)
     run.end(1020)  # the shots that are wanted end before the run

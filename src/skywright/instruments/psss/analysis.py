@@ -128,7 +128,7 @@ class SpectrumStatistics(Analysis[Pulses]):
 
     name = "psss_spectra"
     stream = "pulses"
-    version = "5"
+    version = "6"
     inputs: ClassVar[Sequence[str]] = ("spectrum",)
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"spectrum": ArrayInput(1)}
     optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy", "status")

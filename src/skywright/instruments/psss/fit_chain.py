@@ -12,7 +12,6 @@ from numba import njit
 from skywright.instruments.psss import fit
 from skywright.instruments.psss.fit import (
     AMPLITUDE_ERROR,
-    BINS_MAX,
     SIGNIFICANT,
     fit_gaussian,
     start_at_peak,
@@ -42,6 +41,9 @@ FIGURE_NAMES = (
 """Names of the figures, in their order."""
 
 FEWEST_COLUMNS = 8
+BASELINE_BINS_MAX = 48
+"""Noise lowers the mean of the darkest bins, and less so if they are wide. But in a spectrum that
+fills the window, wider bins than these are not dark."""
 QUANTILES = 0.119516, 0.880484
 """Parts of the area of a Gaussian that are below its two half maxima."""
 FWHM = 2.354820045030949
@@ -96,7 +98,7 @@ def analyze(
     if smoothed and not robust:
         y = np.empty_like(raw)
         smooth_into(raw, half, ends, y)
-    height = measure_directly(x, y, figures)
+    height = measure_directly(x, y, raw, figures)
     if math.isnan(height):
         return BAD_PIXELS
     if not height > threshold or len(x) < FEWEST_COLUMNS:
@@ -141,13 +143,14 @@ def is_one_spike(x: Floats, y: Floats, figures: Floats) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
-    """Fill in the figures that need no fit; return maximum - minimum.
+def measure_directly(x: Floats, y: Floats, raw: Floats, figures: Floats) -> float:
+    """Fill in the figures of `y` that need no fit; return its maximum - minimum.
 
-    Without light, nothing is filled in and the returned value is 0. It is NaN if a value is not
-    finite or beyond 1e100.
+    Its baseline is that of `raw`, the spectrum before it is smoothed: beside a narrow peak the
+    smoothed spectrum is below it. Without light, nothing is filled in and the returned value is 0.
+    It is NaN if a value is not finite or beyond 1e100.
     """
-    base = baseline(y)
+    base = baseline(raw)
     origin = x[x.size // 2]
     total = first = second = 0.0
     highest, lowest = y[0], y[0]
@@ -172,11 +175,11 @@ def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def baseline(y: Floats) -> float:
-    """Return the mean of the darkest tenth of at most 96 bins of columns, counts.
+    """Return the mean of the darkest tenth of at most 48 bins of columns, counts.
 
     All bins have the same number of columns, but for the last one, which may have fewer.
     """
-    size = (y.size + BINS_MAX - 1) // BINS_MAX
+    size = (y.size + BASELINE_BINS_MAX - 1) // BASELINE_BINS_MAX
     count = (y.size + size - 1) // size
     bins = np.empty(count)
     for b in range(count):

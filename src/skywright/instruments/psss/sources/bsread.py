@@ -36,10 +36,10 @@ class BsreadSource(PolledSource[Pulse]):
     `lost` counts every lost pulse under one cause: ``headless`` (a message without its main
     header), ``garbage`` (a message that cannot be decoded for another reason) or ``gap`` (a pulse
     that never came). If a `next` ends without a pulse and has met such messages, the last one is
-    reported. A pulse whose picture cannot be decoded is not counted. A message with the id of the
-    pulse before is left out and reported: no pulse is lost. Control messages of the dispatching
-    layer are obeyed and are no loss: pulses that do not come after a stop are not missing, and
-    after a reconnect the source reads from the new address.
+    reported. A pulse whose picture cannot be decoded is not counted. A message with the id of one
+    of the last pulses is left out and reported: no pulse is lost. Control messages of the
+    dispatching layer are obeyed and are no loss: pulses that do not come after a stop are not
+    missing, and after a reconnect the source reads from the new address.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import deque
 from dataclasses import dataclass, replace
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class PulseGaps:
         self._missing_before = 0
         """Number of pulses missing in the stretches before the present one."""
         self._now: Stretch | None = None
+        self._recent: deque[int] = deque(maxlen=2 * LATE_PULSES)
+        """Ids of the last pulses, in the order in which they came."""
         self._undecodable_pending = 0
         # Successive differences larger than the step: their number, their divisor, and the
         # stretch as it was before them
@@ -93,13 +96,14 @@ class PulseGaps:
         if self._now is not None:
             missing, self._now = self._now.missing, None
             self._missing_before += missing
+        self._recent.clear()
 
     def undecodable(self) -> None:
         """Note that a message came which cannot be decoded and may have been a pulse."""
         self._undecodable_pending += 1
 
     def take(self, pulse_id: int, modulo: int | None = None) -> bool:
-        """Note a pulse; return False if it has the id of the last one, and True otherwise.
+        """Note a pulse; return False if one of the last pulses had its id, and True otherwise.
 
         Parameters
         ----------
@@ -108,6 +112,9 @@ class PulseGaps:
         modulo
             Step that the sender declares; None: it declares none.
         """
+        if pulse_id in self._recent:
+            return False
+        self._recent.append(pulse_id)
         now = self._now
         apart = pulse_id - now.last if now else 0
         declared = modulo if modulo and modulo > 1 else 0
@@ -115,8 +122,6 @@ class PulseGaps:
         if last and last == self._declared and apart % last and 0 < apart <= PULSES_A_DAY:
             self._refuted = last
         step = self._given or (declared if declared != self._refuted else 0)
-        if now is not None and apart == 0:
-            return False
         if now is not None and now.misses(pulse_id):
             now.received += 1
             if self._before is not None:

@@ -169,17 +169,23 @@ def _is_images(item: Any) -> bool:
 def _find(images: h5py.Dataset, *names: str) -> h5py.Dataset | None:
     """Return the dataset with one of these names or paths that is nearest to the pictures, or None.
 
-    It is beside the pictures or in a group above them, and has a value for each of them.
+    It is beside the pictures or in a group above them, and has a value for each of them: (N,), or
+    (N, 1) as some writers have it, or () for a single picture.
     """
     group = images.parent
     while True:
         for name in names:
             found = group.get(name)
-            if isinstance(found, h5py.Dataset) and found.shape == (len(images),):
+            if isinstance(found, h5py.Dataset) and found.size == len(images):
                 return found
         if group.name == "/":
             return None
         group = group.parent
+
+
+def _values(dataset: h5py.Dataset) -> NDArray[Any]:
+    """Return what `_find` has found as (N,)."""
+    return np.asarray(dataset[()]).ravel()
 
 
 def _ids(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -187,7 +193,7 @@ def _ids(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows = np.arange(len(images))
     found = _find(images, *ID_NAMES)
     if found is not None:
-        ids = found[()].astype(np.int64)
+        ids = _values(found).astype(np.int64)
         rows = np.flatnonzero(_are_there(images, ids))
         if not len(rows):
             raise ConfigError(f"{images.file.filename}: {images.name}: {_ALL_MISSING}")
@@ -195,7 +201,7 @@ def _ids(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             raise ConfigError(f"{images.file.filename}: {found.name}: pulse ids do not grow")
         return ids[rows], rows
     found = _find(images, UNIQUE_ID)  # pulse ids in our recordings; other programs count anew
-    if found is not None and (np.diff(ids := found[()].astype(np.int64)) > 0).all():
+    if found is not None and (np.diff(ids := _values(found).astype(np.int64)) > 0).all():
         return ids, rows
     logger.warning("%s: no pulse ids, pictures are numbered from 0", images.file.filename)
     return rows, rows
@@ -209,10 +215,10 @@ def _are_there(images: h5py.Dataset, ids: NDArray[np.int64]) -> NDArray[np.bool_
     """
     flags = _find(images, PRESENT)
     if flags is not None:
-        return np.asarray(flags[()] != 0)
+        return np.asarray(_values(flags) != 0)
     of_pulses = images.file.get(ID_NAMES[0])
-    if isinstance(of_pulses, h5py.Dataset) and of_pulses.shape == ids.shape:
-        return np.asarray((ids != 0) | (of_pulses[()] == 0))
+    if isinstance(of_pulses, h5py.Dataset) and of_pulses.size == ids.size:
+        return np.asarray((ids != 0) | (_values(of_pulses) == 0))
     return np.ones(len(ids), np.bool_)
 
 
@@ -227,20 +233,21 @@ def _times(images: h5py.Dataset) -> NDArray[np.int64] | None:
     """Return the times of the pictures, ns since 1970; None if the file has none."""
     found = _find(images, *TIME_NAMES)
     if found is not None and found.dtype.kind == "f":
-        times = found[()]
+        times = _values(found)
         if np.abs(times).max() < 1e9 * SECONDS_MAX:  # not so if one of them is NaN
             is_ns = found.name.endswith("_ns") or times.max() >= SECONDS_MAX
             return np.round(times * (1.0 if is_ns else 1e9)).astype(np.int64)
     elif found is not None and found.dtype.kind in "iu":
-        times = found[()].astype(np.int64)
+        times = _values(found).astype(np.int64)
         if found.name.endswith("_ns") or times.max() >= SECONDS_MAX:
             return times
         offset = _find(images, "timestamp_offset")
-        return times * 10**9 + (0 if offset is None else offset[()].astype(np.int64))
+        times = times * 1_000_000_000
+        return times if offset is None else times + _values(offset).astype(np.int64)
     seconds, nanoseconds = _find(images, EPICS_SECONDS), _find(images, EPICS_NANOSECONDS)
-    if seconds is not None and nanoseconds is not None and seconds[()].all():
-        times = (seconds[()].astype(np.int64) + EPICS_EPOCH_S) * 10**9
-        return times + nanoseconds[()].astype(np.int64)
+    if seconds is not None and nanoseconds is not None and _values(seconds).all():
+        times = (_values(seconds).astype(np.int64) + EPICS_EPOCH_S) * 10**9
+        return times + _values(nanoseconds).astype(np.int64)
     logger.warning("%s: no times of the pictures", images.file.filename)
     return None
 

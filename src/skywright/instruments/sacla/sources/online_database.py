@@ -175,7 +175,10 @@ class DatabaseThread(threading.Thread):
     def _end(self, run: OnlineRun) -> None:
         number = run.info.run
         try:
-            last = int(self._api.dbpy.read_end_tagnumber(self._settings.beamline, number)[1])
+            dbpy, beamline = self._api.dbpy, self._settings.beamline
+            high, last = map(int, dbpy.read_end_tagnumber(beamline, number))
+            if high != run.info.hightag:
+                raise ValueError(f"its high tag is {high}, expected {run.info.hightag}")
         except Exception as error:
             if self._over_s is not None and time.monotonic() - self._over_s < END_S:
                 return  # it is asked for again in the next round

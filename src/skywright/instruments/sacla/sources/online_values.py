@@ -58,6 +58,8 @@ class ValueReader:
             return
         newest = self._run.newest  # before the calls: they know at least this tag's data
         self._await_up_to(newest)
+        # The end of a run is known when values behind it are awaited already.
+        self._pending = deque(tag for tag in self._pending if self._run.includes(tag))
         if self._pending:
             self._failed = 0
             waiting = [self._pending.popleft() for _ in range(min(len(self._pending), TAGS_MAX))]
