@@ -49,15 +49,17 @@ def runs(
     query: Annotated[
         str | None,
         typer.Argument(
-            metavar="QUERY", help="A scan_id or the start of a uid, else words of the metadata."
+            metavar="QUERY", help="A scan_id, the start of a uid, or words of the metadata."
         ),
     ] = None,
     plan: Annotated[str | None, typer.Option(help="Name of the plan.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="2026-05-01, '2 days ago', 3h, today ...")
+        str | None,
+        typer.Option(metavar="TIME", help="From: 2026-05-01, '2 days ago', 3h, today ..."),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Before it; of a day, its end.")
+        str | None,
+        typer.Option(metavar="TIME", help="Until this time; until the end, if it is a day."),
     ] = None,
     scan_id: Annotated[
         int | None, typer.Option(help="Number of the scan.", min=-(2**63), max=2**63 - 1)
@@ -67,13 +69,13 @@ def runs(
         str | None, typer.Option(metavar="UID", help="Runs derived from this raw run.")
     ] = None,
     purpose: Annotated[
-        str | None, typer.Option(help="Purpose in the metadata; 'analysis' for derived runs.")
+        str | None, typer.Option(help="Purpose in the metadata; 'analysis': derived runs.")
     ] = None,
     analysis: Annotated[
         str | None, typer.Option(help="Name of the analysis that made a derived run.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=2**63 - 1, help="Show this many, the newest.")
+        int, typer.Option(min=1, max=2**63 - 1, help="Maximum number of runs, the newest ones.")
     ] = 20,
     as_json: JsonOption = False,
     config: ConfigOption = None,

@@ -49,7 +49,7 @@ def demo(
         Path, typer.Option(metavar="DIR", help="Store of the demo's runs and pictures.")
     ] = Path("demo"),
     only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Run these demos alone.")
+        list[str] | None, typer.Option(metavar="NAME", help="Run only these demos.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -40,7 +40,7 @@ def up(
         list[str] | None,
         typer.Option(
             metavar="NAME...",
-            help="Start these alone: IOCs and services by name, tiled, ingester, dashboard.",
+            help="Start only these: IOCs and services by name, tiled, ingester, dashboard.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -54,7 +54,7 @@ def up(
     """
     settings = load_settings(config)
     if names and not only:
-        raise ConfigError(f"up {' '.join(names)}: use --only to start these alone")
+        raise ConfigError(f"up {' '.join(names)}: use --only to start only these")
     wanted = {name for word in [*(only or []), *(names or [])] for name in word.split(",") if name}
     check_directory(settings)
     starting = names_to_start(settings, wanted)

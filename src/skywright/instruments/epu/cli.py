@@ -223,7 +223,9 @@ def find_duplicates(directory: DirectoryArgument, as_json: JsonOption = False) -
 @app.command("format-xml")
 def format_xml(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files or directories.")],
-    recursive: Annotated[bool, typer.Option("-r", help="Directories with all below.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("-r", help="Format all files below directories.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("-d", "--dry-run", help="Change nothing; name what would change.")
     ] = False,

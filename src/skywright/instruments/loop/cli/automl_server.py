@@ -14,7 +14,7 @@ def automl_server(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     backend: Annotated[str, typer.Option(help="network or onnx.")] = "network",
     model: Annotated[Path | None, typer.Option(help="onnx: the file.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Pictures at the same time.")] = (
+    workers: Annotated[int, typer.Option(min=1, help="Pictures analyzed at the same time.")] = (
         os.cpu_count() or 1
     ),
 ) -> None:
