@@ -78,7 +78,7 @@ def demo(
                 console.print(f"{each['plan']}: {os.path.relpath(picture)}", soft_wrap=True)
         console.print(
             f"{counted(len(results), 'plan')} in {steps.demos_s:.0f} s; {seconds:.0f} s with the "
-            "start and the end of the beamline. To look around in what they left: "
+            "start and the end of the beamline. To look at these runs: "
             f"{os.path.relpath(command)} session --config {os.path.relpath(config)}",
             soft_wrap=True,
         )
