@@ -126,7 +126,7 @@ def show(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
+    """Show one run: first the results of its analyses, then streams, linked runs, pictures."""
     client, run, listing = _find(uid, config)
     from skywright.store.show import view_run
 
@@ -146,9 +146,7 @@ def show(
 
 def export(
     uid: Uid = None,
-    format: Annotated[
-        Literal["nexus", "csv", "zarr"], typer.Option(help="What to write.")
-    ] = "nexus",
+    format: Annotated[Literal["nexus", "csv", "zarr"], typer.Option(help="File format.")] = "nexus",
     output: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="File (nexus) or directory (csv, zarr) to make."),
@@ -179,9 +177,9 @@ def export(
 
 
 def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Bring journals that are not yet stored into the catalog, and check all that are.
+    """Store the runs that are not in the catalog yet, from their journals; check the others.
 
-    An ingester that runs on the store is given the work. A second call right after changes nothing.
+    If an ingester runs on the store, it does the work. A second call changes nothing.
     The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside. It is
     1 too if a journal cannot be read, written, finished or renamed; the reason is printed.
     """

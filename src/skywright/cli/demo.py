@@ -53,7 +53,7 @@ def demo(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run each instrument's main plans over Channel Access and show what the catalog then holds.
+    """Run each instrument's main plans over Channel Access; show their runs in the catalog.
 
     Starts one simulated beamline for all of them, on a store of its own, and stops it again.
     """

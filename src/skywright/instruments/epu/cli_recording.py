@@ -114,7 +114,7 @@ def replay(
     max_size: MaxSizeOption = SIZE_MAX_GIB,
     as_json: JsonOption = False,
 ) -> None:
-    """Play a recording into TARGET; exit status 1 if a file comes out different."""
+    """Play a recording into TARGET; exit status 1 if a file differs from the original."""
     from skywright.instruments.epu.recording.archive import RecordingError
     from skywright.instruments.epu.recording.replay import Pace
     from skywright.instruments.epu.recording.replay import replay as play

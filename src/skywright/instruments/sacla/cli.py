@@ -243,7 +243,7 @@ def record(
 ) -> None:
     """Record frames and values of a source, or of a stored run, in a file that `replay` reads.
 
-    Ctrl-C or SIGTERM ends it; what has come is in the file.
+    Ctrl-C or SIGTERM ends it; all that has come by then is in the file.
     """
     import signal
     from contextlib import closing

@@ -18,7 +18,7 @@ def automl_server(
         os.cpu_count() or 1
     ),
 ) -> None:
-    """Serve our detector as an AutoML Vision Edge container serves a network.
+    """Serve our detector with the REST path of an AutoML Vision Edge container.
 
     GET /v1/models/default tells whether it is up, POST /v1/models/default:predict finds boxes:
     classes nylon, mitegen and pin. Prints one JSON line when it listens; ends on SIGTERM.
