@@ -21,7 +21,7 @@ from benchmarks.rows import report
 from skywright.acquire.source import Report
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.capture import IDENTITY, TIME
+from skywright.instruments.loop.layouts import IDENTITY, TIME
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.sources import Deliver, SourceFrame
 from skywright.instruments.loop.sources.sim import SimulatedCamera

@@ -26,7 +26,7 @@ from benchmarks.headless import headless_chromium
 from benchmarks.options import argument_parser
 from benchmarks.processes import own_channel_access, running
 from benchmarks.rows import report
-from skywright.instruments.loop.capture import IDENTITY
+from skywright.instruments.loop.layouts import IDENTITY
 
 READERS = 8
 PREFIX = "BENCH:"

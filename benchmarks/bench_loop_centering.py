@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.options import argument_parser
 from benchmarks.rows import report
 from benchmarks.slowed import slowed
+from skywright.cli.beamline import ensure_beamline
 from skywright.cli.demo import write_configuration
-from skywright.cli.session import ensure_beamline
 from skywright.config import load_settings
 from skywright.instruments.loop.calibration import now
 from skywright.instruments.loop.demos.centering import CALIBRATION, LOOPS, Simulator, random_place

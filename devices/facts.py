@@ -1,4 +1,4 @@
-"""Facts that a page shows: dataclasses whose fields are read from PVs; nothing is put."""
+"""Reads PVs into a dataclass, for a page that shows them; puts nothing."""
 
 import json
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -12,7 +12,7 @@ Facts = TypeVar("Facts")
 
 
 class FactsView(Generic[Facts]):
-    """What can be seen of an IOC, by reading alone.
+    """Reads the state of an IOC as a dataclass.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class FactsView(Generic[Facts]):
             raise TimeoutError(f"{signal.pvname}: {error}") from error
 
     def facts(self, **more: Any) -> Facts:
-        """Return the facts; `more` are those that no PV has as they are.
+        """Return the dataclass; `more` are fields that are not the value of one PV.
 
         Raises
         ------

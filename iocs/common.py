@@ -86,10 +86,16 @@ def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="interface to serve on (%(default)s)")
     parser.add_argument("--list-pvs", action="store_true", help="print the PV names and end")
     parser.add_argument(
-        "--seed", type=limited(int, 0, 2**32 - 1), default=0, help="of the simulation (%(default)s)"
+        "--seed",
+        type=limited(int, 0, 2**32 - 1),
+        default=0,
+        help="seed of the simulation (%(default)s)",
     )
     parser.add_argument(
-        "--speed", type=speed_factor, default=1.0, help="of simulated time, or inf (%(default)s)"
+        "--speed",
+        type=speed_factor,
+        default=1.0,
+        help="speed of simulated time, or inf (%(default)s)",
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; -vv: debug")
     return parser

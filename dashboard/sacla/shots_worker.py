@@ -37,7 +37,9 @@ def main() -> None:
     """Run the worker."""
     parser = argument_parser(__doc__)
     parser.add_argument("--period", type=float, default=1.0, help="s (%(default)s)")
-    parser.add_argument("--shots", type=int, default=500, help="in the plots (%(default)s)")
+    parser.add_argument(
+        "--shots", type=int, default=500, help="number of shots in the plots (%(default)s)"
+    )
     options = parser.parse_args()
 
     def messages() -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from devices.recording_camera import RecordingCamera
 from skywright.files.stream_columns import StreamColumn
-from skywright.instruments.loop.capture import stream_columns
+from skywright.instruments.loop.layouts import stream_columns
 
 
 class AxisCamera(RecordingCamera):

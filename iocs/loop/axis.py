@@ -111,7 +111,7 @@ class AxisIOC(OwnerGroup):
         self._posted: CameraState | None = None
         self._array_counters = ArrayCounters(self.cam.array_counter, self.hdf.array_counter)
         self._image_posted = 0.0
-        self._counted_at_image = -1
+        self._image_frame_number = -1
 
     @property
     def message_channels(self) -> tuple[ChannelData, ...]:
@@ -221,7 +221,7 @@ class AxisIOC(OwnerGroup):
         await post(self.sim.truth, json.dumps(of_frame))
 
     async def _post_image(self, state: CameraState) -> None:
-        is_posted = state.frame_number == self._counted_at_image
+        is_posted = state.frame_number == self._image_frame_number
         if is_posted or not self.image.enable.readback.raw_value:
             return
         newest = await self.in_thread(self.camera.latest)
@@ -229,7 +229,7 @@ class AxisIOC(OwnerGroup):
             return
         frame, pixels = newest
         self._image_posted = asyncio.get_running_loop().time()
-        self._counted_at_image = state.frame_number
+        self._image_frame_number = state.frame_number
         await self.image.post_shape(pixels.shape)
         await self.image.array_data.write(pixels.ravel())
         await post(self.image.unique_id, frame.frame_number)

@@ -1,4 +1,4 @@
-"""Arguments of the camera's IOC that say where its pictures come from."""
+"""Arguments of the camera's IOC for its source, and the source that they name."""
 
 import argparse
 import logging
@@ -24,13 +24,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fps", type=float, help="sim, replay: pictures per second (30); snapshot: requests (5)")
     add("--size", help="WIDTHxHEIGHT; sim: 704x480, others: learnt from the pictures")
     add("--turn", type=float, default=0.0, help="sim: spindle speed, deg/s")
-    add("--kind", help="sim: nylon, mitegen, pin or none; drawn from the seed")
+    add("--kind", help="sim: nylon, mitegen, pin or none; default: random, by the seed")
     add("--scene", default="{}", help="sim: JSON, fields of mount and camera to fix")
     add("--goniometer", default="", help="sim: PV prefix of the goniometer that moves the sample")
     add("--listen", type=port_number, default=8171, help="push: HTTP port, 0 takes a free one")
-    add("--url", default="", help="mjpeg, snapshot: of the camera, or of its pictures")
-    add("--user", help="of the camera (mjpeg, snapshot), or of --http")
-    add("--password-file", type=Path, help="whose first line is the password of --user")
+    add("--url", default="", help="mjpeg, snapshot: URL of the camera, or of its pictures")
+    add("--user", help="user for the camera (mjpeg, snapshot), or of --http")
+    add("--password-file", type=Path, help="file; its first line is the password of --user")
     add("--delay", type=float, default=0.0, help="push, mjpeg, snapshot: exposure to arrival, s")
     add(
         "--dating",

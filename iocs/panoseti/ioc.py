@@ -456,7 +456,7 @@ def main() -> None:
     parser = argument_parser(__doc__ or "", "SKY:PANO1:")
     add = parser.add_argument
     sources = ("sim", "rundir", "sockets", "replay")
-    add("--source", choices=sources, default="sim", help="of frames (%(default)s)")
+    add("--source", choices=sources, default="sim", help="source of frames (%(default)s)")
     add(
         "--flash-rate",
         type=limited(float, 0, 1e6),

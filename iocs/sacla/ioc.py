@@ -427,14 +427,17 @@ def main() -> None:
     parser = argument_parser(__doc__ or "", "SKY:SACLA1:")
     add = parser.add_argument
     add(
-        "--source", choices=("sim", "replay", "sacla"), default="sim", help="of shots (%(default)s)"
+        "--source",
+        choices=("sim", "replay", "sacla"),
+        default="sim",
+        help="source of shots (%(default)s)",
     )
     add("--file", type=Path, help="replay: the recorded file")
     add("--online", type=Path, help="sacla: TOML file with detectors, equipment ids and rules")
     add("--beamline", type=int, choices=range(1, 4), help="sacla: its number, 1 to 3")
     add("--roi", action="append", help="a region at the start, as of Regions; else a whole tile")
     add("--auto-start", action="store_true", help="take shots from the start on, as sacla does")
-    add("--bins", default="-2:3:40", help="of the delay, START:STOP:N, ps (%(default)s)")
+    add("--bins", default="-2:3:40", help="bins of the delay, START:STOP:N, ps (%(default)s)")
     add("--hits", default="1:10", help="a hit: PHOTONS:PIXELS, least of each (%(default)s)")
     add(
         "--window",

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How a check came out."""
+    """Outcome of a check."""
 
     ok = "ok"
     warning = "warning"
@@ -23,7 +23,7 @@ class Check:
 
 
 def good(name: str, found: str) -> Check:
-    """Return a check that came out well."""
+    """Return a check without a finding."""
     return Check(name, Status.ok, found)
 
 

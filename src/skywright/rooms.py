@@ -21,7 +21,7 @@ ROOMS = ("iocs", "devices", "plans", "dashboard", "profile_collection")
 PACKAGES = ("skywright", *ROOMS)
 """All our top-level packages."""
 INSIDE = Path(__file__).parent
-"""Where a wheel has them."""
+"""Directory that has them in a wheel."""
 
 
 def importable(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the sections of ``skywright.toml`` are made of."""
+"""The base class and the types of values of the sections of ``skywright.toml``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 def _no_boolean(value: Value) -> Value:
-    if isinstance(value, bool):  # pydantic makes 0 or 1 of it
+    if isinstance(value, bool):  # pydantic would turn it into 0 or 1
         raise ValueError("expected a number from 0 to 65535")
     return value
 
@@ -32,7 +32,7 @@ BeamlinePrefix = Annotated[str, Field(pattern=f"^({_PREFIX})?$", max_length=40)]
 
 
 def _not_empty(value: Value) -> Value:
-    if value == "":  # `Path` makes the working directory of it
+    if value == "":  # `Path("")` is the working directory
         raise ValueError("expected a path; for the default, leave it out")
     return value
 
@@ -40,7 +40,7 @@ def _not_empty(value: Value) -> Value:
 def _has_home(path: Path) -> Path:
     try:
         path.expanduser()
-    except RuntimeError as error:  # an unknown user after ``~``, or this one is in no passwd
+    except RuntimeError as error:  # ``~`` of an unknown user, or of one without a passwd entry
         raise ValueError("there is no such home directory; write the whole path") from error
     return path
 
@@ -49,7 +49,7 @@ PathValue = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_has_hom
 """A path; the empty text and a home directory that does not exist are refused."""
 
 NOT_IN_ADDRESSES = frozenset("#?\t\n\r")
-"""Characters that no path may have of which tiled makes an address: it loses what follows."""
+"""Characters that paths of files in tiled must not have: they would end the address of the file."""
 
 
 def _fits_addresses(path: Path) -> Path:
@@ -70,7 +70,7 @@ class Section(BaseModel):
 
 
 @contextmanager
-def checks(key: str = "") -> Iterator[None]:
+def as_value_errors(key: str = "") -> Iterator[None]:
     """Inside a validator, turn `ConfigError` into ValueError, so that pydantic reports it.
 
     An ImportError is ignored: a package that is not installed here is not used here.
@@ -78,7 +78,7 @@ def checks(key: str = "") -> Iterator[None]:
     Parameters
     ----------
     key
-        Of a value that is part of what pydantic names.
+        Name of the value, for the message, if pydantic names only the section that contains it.
     """
     try:
         with suppress(ImportError):
@@ -87,8 +87,10 @@ def checks(key: str = "") -> Iterator[None]:
         raise ValueError(f"{key}: {error}" if key else str(error)) from error
 
 
-def taken_by(analysis: str, **later: object) -> AfterValidator:
-    """Return a check that an analysis takes its parameters; it imports nothing if there are none.
+def parameters_of(analysis: str, **later: object) -> AfterValidator:
+    """Return a validator that makes an analysis from its parameters, and imports it only then.
+
+    It does nothing if there are no parameters.
 
     Parameters
     ----------
@@ -100,7 +102,7 @@ def taken_by(analysis: str, **later: object) -> AfterValidator:
 
     def check(value: dict[str, Any]) -> dict[str, Any]:
         if value:
-            with checks():
+            with as_value_errors():
                 make_from(resolve(analysis), {**later, **value})
         return value
 

@@ -260,7 +260,7 @@ def all_below(command: Any) -> Iterator[Any]:
 
 def test_the_default_of_the_status_port_is_in_the_help() -> None:
     shown = " ".join(invoke("loop", "dhs", "--help").stdout.replace("│", " ").split())
-    assert "else loop.detection." in shown
+    assert "default: loop.detection." in shown
     assert "[default: (9001 if it is free)]" in shown
 
 

@@ -27,6 +27,7 @@ from support import forked
 from support.stack import COMMAND, run, write_fake_beamline
 from support.waiting import until
 
+from skywright.cli import beamline as beamline_module
 from skywright.cli import session
 from skywright.config import DEFAULT_IOCS, load_settings
 from skywright.processes.stack import read_state
@@ -456,19 +457,19 @@ def test_a_session_that_is_killed_takes_its_beamline_along(tmp_path: Path) -> No
 
 ENDING = """
 import signal, subprocess, sys, threading
-from skywright.cli import session
+from skywright.cli import beamline
 from skywright.session import ending
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's job began us
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as `session` does
 ending.QUIET_S = 0.05
-ending.ANALYSIS_LIMIT_S = session.UP_END_LIMIT_S = 600.0
+ending.ANALYSIS_LIMIT_S = beamline.UP_END_LIMIT_S = 600.0
 stubborn = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "print(flush=True); time.sleep(600)"
 )
-beamline = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE, text=True)
-beamline.stdout.readline()
+process = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE, text=True)
+process.stdout.readline()
 
 
 class Engine:
@@ -491,8 +492,8 @@ class Analysis:
 
 
 ending.end_session(Engine(), [Analysis()])
-session._stop_beamline(beamline)
-print(Analysis.killed.is_set(), beamline.returncode)
+beamline._stop_beamline(process)
+print(Analysis.killed.is_set(), process.returncode)
 """
 
 
@@ -526,10 +527,10 @@ def test_the_beamline_says_its_trouble_and_its_end_unless_the_session_ends_it(
     events = {"up": "No space left on device", "axis": "ended with exit status 1"}
     lines = [json.dumps({"name": name, "event": event}) for name, event in events.items()]
     lines.insert(1, "a package of the site says hello")
-    monkeypatch.setattr(session, "_beamline_stops", threading.Event())
+    monkeypatch.setattr(beamline_module, "_beamline_stops", threading.Event())
     if is_ending:
-        session._beamline_stops.set()
-    session._show_events(SimpleNamespace(stdout=lines))  # type: ignore[arg-type]
+        beamline_module._beamline_stops.set()
+    beamline_module._show_events(SimpleNamespace(stdout=lines))  # type: ignore[arg-type]
     said = capsys.readouterr().err.splitlines()
     assert "axis: ended with exit status 1" in said
     assert ("up: No space left on device" in said) is not is_ending
@@ -552,13 +553,13 @@ print(json.dumps({"ready": {}}), flush=True)
 def test_the_progress_of_a_start_names_the_parts_that_are_awaited(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert PARTS.count(session.STARTING) == 1
+    assert PARTS.count(beamline_module.STARTING) == 1
     lines: list[str] = []
     awaited: Future[None] = Future()
     with subprocess.Popen(
         [sys.executable, "-c", PARTS], stdout=subprocess.PIPE, text=True
     ) as process:
-        session._await_ready(process, io.StringIO(), lines.append, awaited)
+        beamline_module._await_ready(process, io.StringIO(), lines.append, awaited)
     assert awaited.done()
     assert lines == [
         "0 of 2 parts are ready; waiting for one, two",
@@ -582,7 +583,8 @@ def test_a_start_goes_on_if_stderr_cannot_be_written(monkeypatch: pytest.MonkeyP
         [sys.executable, "-c", PARTS], stdout=subprocess.PIPE, text=True
     ) as process:
         threading.Thread(
-            target=session._await_ready, args=(process, io.StringIO(), lines.append, awaited)
+            target=beamline_module._await_ready,
+            args=(process, io.StringIO(), lines.append, awaited),
         ).start()
         awaited.result(60)
     assert lines[-1] == "2 of 2 parts are ready; waiting for "
@@ -593,9 +595,9 @@ def test_events_are_read_to_their_end_if_stderr_cannot_be_written(
 ) -> None:
     """Else `up` waits for ever at a full pipe."""
     events = iter(2 * [json.dumps({"name": "axis", "event": "ended with exit status 1"})])
-    monkeypatch.setattr(session, "_beamline_stops", threading.Event())
+    monkeypatch.setattr(beamline_module, "_beamline_stops", threading.Event())
     monkeypatch.setattr(session.typer, "echo", refuse)
-    session._show_events(SimpleNamespace(stdout=events))  # type: ignore[arg-type]
+    beamline_module._show_events(SimpleNamespace(stdout=events))  # type: ignore[arg-type]
     assert next(events, None) is None
 
 
@@ -605,7 +607,7 @@ def test_a_start_whose_progress_cannot_be_reported_is_an_error() -> None:
         [sys.executable, "-c", PARTS], stdout=subprocess.PIPE, text=True
     ) as process:
         threading.Thread(
-            target=session._await_ready, args=(process, io.StringIO(), refuse, awaited)
+            target=beamline_module._await_ready, args=(process, io.StringIO(), refuse, awaited)
         ).start()
         with pytest.raises(OSError, match="No space left"):
             awaited.result(60)
@@ -630,12 +632,12 @@ def test_the_beamline_never_waits_for_a_reader_of_its_errors(
         return started[0]
 
     monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
-    monkeypatch.setattr(session, "start_module", start_up)
-    monkeypatch.setattr(session, "SLOW_IMPORTS", ())
-    monkeypatch.setattr(session, "_analysis_modules", lambda settings: ())
-    monkeypatch.setattr(session.atexit, "register", lambda *_: None)
+    monkeypatch.setattr(beamline_module, "start_module", start_up)
+    monkeypatch.setattr(beamline_module, "SLOW_IMPORTS", ())
+    monkeypatch.setattr(beamline_module, "_analysis_modules", lambda settings: ())
+    monkeypatch.setattr(beamline_module.atexit, "register", lambda *_: None)
     try:
-        session.ensure_beamline(load_settings())
+        beamline_module.ensure_beamline(load_settings())
         assert started[0].wait(20) == 0
     finally:
         started[0].kill()

@@ -23,7 +23,7 @@ from devices.loop.axis import AxisCamera
 from plans.pictures import take_pictures, watch_camera
 from skywright.errors import HardwareError
 from skywright.files.columns import ColumnReader
-from skywright.instruments.loop import capture as layout
+from skywright.instruments.loop import layouts as layout
 
 SHAPE = (240, 352)
 ARGUMENTS = ("--seed", "5", "--fps", "40", "--size", "352x240", "--turn", "30")

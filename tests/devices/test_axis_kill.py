@@ -19,7 +19,7 @@ from plans.pictures import take_pictures, watch_camera
 from skywright.errors import HardwareError
 from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
-from skywright.instruments.loop import capture as layout
+from skywright.instruments.loop import layouts as layout
 
 ARGUMENTS = ("--fps", "60", "--size", "352x240")
 

@@ -28,8 +28,8 @@ from skywright.acquire.newest import NewestQueue
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.capture import IDENTITY, SENDER_TIME, TIME
 from skywright.instruments.loop.endpoints import axis_upload, axis_video
+from skywright.instruments.loop.layouts import IDENTITY, SENDER_TIME, TIME
 from skywright.instruments.loop.picture import encode_png
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.sources.push import PushedPictures

@@ -26,7 +26,7 @@ from support.waiting import until
 
 from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
-from skywright.instruments.loop import capture as layout
+from skywright.instruments.loop import layouts as layout
 from skywright.instruments.loop.picture import read_picture
 
 INVALID = 3

@@ -13,7 +13,7 @@ import simplejpeg
 from ioc_process import IocProcess, running_ioc
 
 from skywright.files.columns import ColumnReader
-from skywright.instruments.loop.capture import IDENTITY, JPEG_SIZE, SENDER_TIME
+from skywright.instruments.loop.layouts import IDENTITY, JPEG_SIZE, SENDER_TIME
 from skywright.wire.axis_body import name_with_time
 
 pytestmark = pytest.mark.soak

@@ -18,9 +18,9 @@ from skywright.acquire.source import Report
 from skywright.files import areadetector
 from skywright.files import columns as records
 from skywright.files.columns import ColumnReader
-from skywright.instruments.loop import capture as layout
+from skywright.instruments.loop import layouts as layout
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.capture import PictureFile
+from skywright.instruments.loop.layouts import PictureFile
 from skywright.instruments.loop.sources import Deliver, SourceFrame
 
 SHAPE = (40, 64)

@@ -19,7 +19,7 @@ from skywright.acquire.pacing import PacedSource
 from skywright.acquire.trajectory import Axis, Move
 from skywright.errors import ConfigError
 from skywright.files.areadetector import ImageWriter
-from skywright.instruments.loop.capture import PictureFile
+from skywright.instruments.loop.layouts import PictureFile
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.sample_motion import Carriage, SampleMotion
 from skywright.instruments.loop.sources import CAMERA_PACE, Source, SourceFrame, replay, sim

@@ -254,7 +254,11 @@ def test_a_kept_connection_that_is_closed_when_asked_again() -> None:
     ("reply", "error", "says"),
     [
         (b"HTTP/1.1 404 Not Found\r\n\r\n", HardwareError, "404 Not Found"),
-        (b"HTTP/1.1 302 F\r\nLocation: /new\r\n\r\n", HardwareError, "moved to /new; name that"),
+        (
+            b"HTTP/1.1 302 F\r\nLocation: /new\r\n\r\n",
+            HardwareError,
+            "moved to /new; use that address",
+        ),
         (
             b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\nhi",
             DataError,

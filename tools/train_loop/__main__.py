@@ -130,7 +130,7 @@ def main() -> int:
     mixed = steps.add_parser("mix", help="the mean of two networks")
     mixed.add_argument("first", type=Path)
     mixed.add_argument("second", type=Path)
-    mixed.add_argument("part", type=float, help="of the second, 0 to 1")
+    mixed.add_argument("part", type=float, help="part of the second, 0 to 1")
     mixed.add_argument("pool", type=Path)
     mixed.add_argument("out", type=Path)
     out = steps.add_parser("export", help="write the ONNX file")

@@ -72,7 +72,7 @@ class Acquisition:
     done: threading.Event = field(default_factory=threading.Event)
     on_item: Callable[[Any], None] | None = None
     items_in_processing: int = 0
-    """Number of items that have arrived and that the owner has not finished with."""
+    """Number of items that have arrived and that the owner has not finished yet."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Calls of what clients give to an owner: an error of one is counted, and the owner goes on."""
+"""Calls the functions of an owner's clients; an error of a client is counted, the owner goes on."""
 
 import logging
 from collections.abc import Callable

@@ -10,9 +10,9 @@ from time import monotonic  # tests set this clock forward
 logger = logging.getLogger(__name__)
 
 HOLD_S = 10.0
-"""Time, s, for which messages of good items do not replace an alarm, or a message of the source.
-Otherwise the message would change, and be logged, with each item when good and bad ones alternate.
-The next good item replaces an alarm that was itself the message of an item."""
+"""Time, s, for which an alarm, or a message of the source, stays although good items follow.
+Without it, the message would change and be logged with each item when good and bad items alternate.
+An alarm that `report_item` has set is not held: the next good item replaces it."""
 
 
 class OperatorMessage:
@@ -45,7 +45,7 @@ class OperatorMessage:
         self._waiting = ""
         """Message of the last good item, which waits for `_held_until`; empty: none."""
         self._last_of_item = text, False
-        """The last message of an item; before the first one, the message of the start."""
+        """Text and alarm of the last message of an item; before the first one, of the start."""
 
     @property
     def present(self) -> tuple[str, bool]:
@@ -59,9 +59,9 @@ class OperatorMessage:
             self._set(text, alarm, HOLD_S if alarm else 0.0)
 
     def report_change(self, text: str) -> None:
-        """Set a message that is no alarm, and hold it for `HOLD_S`; only log it if an alarm is set.
+        """Set a message that is no alarm, and hold it for `HOLD_S` so that people can read it.
 
-        The next item would replace it before anybody has read it.
+        If an alarm is set, the alarm stays, and this message is only logged.
         """
         with self._changing():
             if self.alarm:
@@ -91,20 +91,21 @@ class OperatorMessage:
                 return
             self._set(text, False, 0.0)
 
-    def take_good(self, message: tuple[str, bool] | None) -> None:
-        """Set the message of an item, when the present message is no longer held.
+    def report_item(self, message: tuple[str, bool] | None) -> None:
+        """Set the message of a good item, when the present message is no longer held.
 
         Parameters
         ----------
         message
-            Text, and whether it is an alarm, which does not wait. None: the present message stays;
-            but after a silence, the last message of an item is set again.
+            Text, and whether it is an alarm; an alarm does not wait. None: the present message
+            stays; but after a silence, the last message of an item is set again.
         """
         with self._changing():
             ends_silence, self.is_silence = self.is_silence, False
             if message is None and not ends_silence:
                 return
-            self._last_of_item = text, alarm = message or self._last_of_item
+            self._last_of_item = message or self._last_of_item
+            text, alarm = self._last_of_item
             if (text, alarm) == (self.text, self.alarm):
                 self._waiting = ""
                 return
@@ -113,7 +114,7 @@ class OperatorMessage:
                 return
             self._set(text, alarm, 0.0)
 
-    def take_bad(self, text: str) -> None:
+    def report_bad_item(self, text: str) -> None:
         """Set an alarm after an item that was refused, or that a client failed to take."""
         with self._changing():
             self.is_silence = False
@@ -138,12 +139,12 @@ class OperatorMessage:
 
     def _set(self, text: str, alarm: bool, hold_s: float) -> None:
         """Set the message, and log it if it is another one. The caller holds the lock."""
+        old, was_alarm = self.text, self.alarm
         self._waiting, self._held_until = "", monotonic() + hold_s
-        before, self.text, self.alarm = (self.text, self.alarm), text, alarm
-        if (text, alarm) == before:
+        self.text, self.alarm = text, alarm
+        if (text, alarm) == (old, was_alarm):
             return
-        # It may change with each item if it has numbers
-        old, was_alarm = before
+        # A message with numbers may change with each item
         only_digits_differ = alarm == was_alarm and _without_digits(text) == _without_digits(old)
         level = logging.DEBUG if only_digits_differ else logging.WARNING if alarm else logging.INFO
         logger.log(level, "%s: %s", self._name, text)

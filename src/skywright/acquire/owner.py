@@ -537,7 +537,7 @@ class Owner(Generic[Item, Result]):
                 what = f"{self.name}: {self.item_name}"
                 logger.error("%s cannot be processed", what, exc_info=refused.__cause__)
                 self._logs_next_traceback = False
-            self.message.take_bad(f"{refused.cause}: {refused}")
+            self.message.report_bad_item(f"{refused.cause}: {refused}")
         elif item.has_result:
             self._report_item(item.result)
         self._leave_acquisition(acquisition)
@@ -582,9 +582,9 @@ class Owner(Generic[Item, Result]):
         """Set the message after an item that is not refused."""
         message = self._calls.call("status_message", self.status_message, result)
         if failure := self._calls.failure:
-            self.message.take_bad(failure)
+            self.message.report_bad_item(failure)
         else:
-            self.message.take_good(message)
+            self.message.report_item(message)
 
     def status_message(self, result: Result) -> tuple[str, bool] | None:
         """Return the message after a result, and whether it is an alarm; for subclasses.

@@ -268,7 +268,7 @@ class Recorder(Generic[Result, RowGroup]):
     def _open(self, path: Path) -> str:
         """Open a recording; return why not."""
         if not self._thread.is_alive():
-            return f"{path}: not recorded, for the recorder is closed"
+            return f"{path}: not recorded: the recorder is closed"
         if _paths_in_use.setdefault(path, self) is not self:
             return f"{path}: another recording uses this path; choose another name"
         try:

@@ -1,4 +1,4 @@
-"""Gray levels of a camera's pictures: the plainest analysis, and a model for others."""
+"""Gray levels of a camera's pictures: the simplest analysis, an example for others."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -62,7 +62,7 @@ class PictureStatistics(Analysis[Levels]):
         self._edges = np.linspace(0, full_scale + 1, LEVELS + 1)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Measure each picture by itself."""
+        """Measure each picture by itself: its columns, and its histogram for `statistic`."""
         pictures = [np.asarray(picture, np.float64).ravel() for picture in batch["image"]]
         in_range = [np.clip(levels, 0, self._edges[-1]) for levels in pictures]
         histograms = [np.histogram(levels, self._edges)[0] for levels in in_range]

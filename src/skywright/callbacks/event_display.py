@@ -1,4 +1,4 @@
-"""Filters for callbacks that show events: no rows that are in files, and one run at a time."""
+"""Filters for callbacks that show events: without values in files, and one run at a time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from skywright.callbacks.run_ids import RunIds
 
 
 def events_only(callback: Callback) -> Callback:
-    """Return `callback` without the streams, and without the hinted fields, that are in files.
+    """Return a callback that hides from `callback` the streams and hints whose values are in files.
 
     bluesky's BestEffortCallback prints an empty table, and opens empty plots, for fields whose
     values come in no event.
@@ -19,7 +19,7 @@ def events_only(callback: Callback) -> Callback:
             in_files = {key for key, about in doc["data_keys"].items() if "external" in about}
             if in_files and in_files == set(doc["data_keys"]):
                 return
-            # A device whose hint has no `fields` is left out: bluesky shows all of its keys
+            # A hint without `fields` is left out; bluesky shows all keys of its device either way
             hints = {
                 device: {**hint, "fields": [f for f in hint["fields"] or () if f not in in_files]}
                 for device, hint in (doc.get("hints") or {}).items()
@@ -32,7 +32,7 @@ def events_only(callback: Callback) -> Callback:
 
 
 def newest_run_only(callback: Callback) -> Callback:
-    """Return `callback` without the documents of runs that are open beside the newest one.
+    """Return a callback that passes to `callback` only the documents of the newest run.
 
     bluesky's BestEffortCallback forgets a run when another one begins, and fails on its events.
     """
@@ -41,7 +41,8 @@ def newest_run_only(callback: Callback) -> Callback:
     def pass_on(name: str, doc: Mapping[str, Any]) -> None:
         nonlocal newest
         run = ids.of(name, doc)
-        newest = doc["uid"] if name == "start" else newest
+        if name == "start":
+            newest = doc["uid"]
         if run == newest:
             callback(name, doc)
 

@@ -360,7 +360,7 @@ class StreamAnalysis:
         announced = table.announced()
         readable = reader.readable(self.reached, announced)
         skipped = sum(map(table.has_values, table.sequence(self.reached, readable)))
-        derived.dropped += skipped  # there was no time for them
+        derived.dropped += skipped  # they could be read, but the time was over
         derived.missing += announced - self.reached - skipped
         self.reached = announced
         frames = attempt(frames_to_draw, derived.analysis, reader, self.reached)

@@ -5,8 +5,8 @@ JSON lines, reads the files that they refer to, and writes one derived run for e
 run that has the required data keys, except the stream ``baseline``. The parameters of the analysis
 are in the environment variable `worker_supervisor.PARAMETERS`. Each second-stage analysis of
 `worker_supervisor.SECOND_STAGES` that fits the raw run writes one more, over the rows of the first
-usable stream, if there are any. A failure of the analysis does not end this process; the stop
-document of the derived run has the reason. `worker_supervisor` describes the lines of both pipes.
+usable stream, if it has any. A failure of the analysis does not end this process; the stop document
+of the derived run has the reason. `worker_supervisor` describes the lines of both pipes.
 """
 
 import argparse
@@ -91,8 +91,7 @@ class Worker:
     Parameters
     ----------
     name, parameters, keys
-        The analysis, its parameters, and the full data key of each input that more than one key
-        would fit.
+        The analysis, its parameters, and the full data keys of inputs, as for `LiveAnalysis`.
     emit
         Called with each derived document.
     assets
@@ -175,25 +174,26 @@ class Worker:
         """Process all queued lines, or wait for one; return False at the end of stdin."""
         with suppress(queue.Empty):
             while (line := self._session.lines.get(block, timeout)) is not None:
-                self._document(*json.loads(line))
+                self._process(*json.loads(line))
                 block = False
             return False
         return True
 
-    def _document(self, name: str, doc: dict[str, Any]) -> None:
-        """Process a document, or a command: ``request``, ``abandon`` or ``done_streams``."""
+    def _process(self, name: str, doc: dict[str, Any]) -> None:
+        """Carry out a command of the session, or process a document of a run."""
         if name == "request":
             for second in self._second.get(doc["raw_uid"], ()):
                 second.note_request(doc["number"], doc["frames"])
             for stream in self._streams_of(doc["raw_uid"]):
                 stream.start_decision(doc["frames"])
-            return
-        if name == "abandon":
+        elif name == "abandon":
             self._abandon(doc["raw_uid"], doc["reason"])
-            return
-        if name == "done_streams":
+        elif name == "done_streams":
             self._done_streams[doc["raw_uid"]] = doc["names"]
-            return
+        else:
+            self._process_document(name, doc)
+
+    def _process_document(self, name: str, doc: dict[str, Any]) -> None:
         uid = self._ids.of(name, doc)
         if uid is None:
             log.debug("%s document of an unknown run is ignored: %s", name, doc)
@@ -280,7 +280,7 @@ class Worker:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the worker; returns the exit status."""
+    """Run the worker; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m skywright.callbacks.worker")
     parser.add_argument("name", help="analysis: a registered name or module:Class")
     parser.add_argument("--keys", type=json.loads, default={}, metavar="JSON")
@@ -296,7 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
     log_to_stderr()
     # Read before the analysis is compiled: the first documents can fill the pipe meanwhile
     session = SessionPipe(sys.stdin.fileno(), keep_stdout())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a session pauses the plan, not us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a session pauses only the plan
     journal = Journal(options.journal)
     limits = BacklogLimits(options.max_behind, options.catch_up)
     try:

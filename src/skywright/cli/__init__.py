@@ -55,9 +55,7 @@ COMMANDS = {
     "runs": Entry("catalog", "List runs, raw and derived.", "store"),
     "show": Entry("catalog", "Show one run.", "store", takes_runs=True),
     "export": Entry("catalog", "Write a run as NeXus, CSV or Zarr.", "store", takes_runs=True),
-    "recover": Entry(
-        "catalog", "Bring journals that are not yet stored into the catalog.", "store"
-    ),
+    "recover": Entry("catalog", "Store the runs that are not in the catalog yet.", "store"),
     "reprocess": Entry("reprocess", "Run an analysis over stored runs.", "store", takes_runs=True),
     "dashboard": Entry("dashboard", "Serve the live page.", "dashboard"),
 }

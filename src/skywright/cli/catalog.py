@@ -49,15 +49,17 @@ def runs(
     query: Annotated[
         str | None,
         typer.Argument(
-            metavar="QUERY", help="A scan_id or the start of a uid, else words of the metadata."
+            metavar="QUERY", help="A scan_id, the start of a uid, or words of the metadata."
         ),
     ] = None,
     plan: Annotated[str | None, typer.Option(help="Name of the plan.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="2026-05-01, '2 days ago', 3h, today ...")
+        str | None,
+        typer.Option(metavar="TIME", help="From: 2026-05-01, '2 days ago', 3h, today ..."),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Before it; of a day, its end.")
+        str | None,
+        typer.Option(metavar="TIME", help="Until this time; until the end, if it is a day."),
     ] = None,
     scan_id: Annotated[
         int | None, typer.Option(help="Number of the scan.", min=-(2**63), max=2**63 - 1)
@@ -67,13 +69,13 @@ def runs(
         str | None, typer.Option(metavar="UID", help="Runs derived from this raw run.")
     ] = None,
     purpose: Annotated[
-        str | None, typer.Option(help="Purpose in the metadata; 'analysis' for derived runs.")
+        str | None, typer.Option(help="Purpose in the metadata; 'analysis': derived runs.")
     ] = None,
     analysis: Annotated[
         str | None, typer.Option(help="Name of the analysis that made a derived run.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=2**63 - 1, help="Show this many, the newest.")
+        int, typer.Option(min=1, max=2**63 - 1, help="Maximum number of runs, the newest ones.")
     ] = 20,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -124,7 +126,7 @@ def show(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
+    """Show one run: first the results of its analyses, then streams, linked runs, pictures."""
     client, run, listing = _find(uid, config)
     from skywright.store.show import view_run
 
@@ -144,9 +146,7 @@ def show(
 
 def export(
     uid: Uid = None,
-    format: Annotated[
-        Literal["nexus", "csv", "zarr"], typer.Option(help="What to write.")
-    ] = "nexus",
+    format: Annotated[Literal["nexus", "csv", "zarr"], typer.Option(help="File format.")] = "nexus",
     output: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="File (nexus) or directory (csv, zarr) to make."),
@@ -177,9 +177,9 @@ def export(
 
 
 def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Bring journals that are not yet stored into the catalog, and check all that are.
+    """Store the runs that are not in the catalog yet, from their journals; check the others.
 
-    An ingester that runs on the store is given the work. A second call right after changes nothing.
+    If an ingester runs on the store, it does the work. A second call changes nothing.
     The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside. It is
     1 too if a journal cannot be read, written, finished or renamed; the reason is printed.
     """

@@ -21,22 +21,25 @@ from skywright.processes.ports import http_url
 def dashboard(
     host: Annotated[
         str | None,
-        typer.Option(help="Interface to serve on (127.0.0.1); others let anybody look."),
+        typer.Option(
+            help="Interface (127.0.0.1). Another one lets its whole network read the page."
+        ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Its port (8060); 0 takes a free one.")
+        int | None, typer.Option(min=0, max=65535, help="Port (8060); 0 takes a free one.")
     ] = None,
     config: ConfigOption = None,
     operate: Annotated[
-        bool, typer.Option("--operate", help="Let the page put settings, such as regions.")
+        bool,
+        typer.Option("--operate", help="Let the page change settings, such as regions."),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Say where it serves as a JSON line on stdout.")
+        bool, typer.Option("--json", help="Print the address as a JSON line on stdout.")
     ] = False,
 ) -> None:
     """Serve the live page: runs, instruments, the state of the beamline.
 
-    It changes nothing, unless --operate lets it.
+    The page only reads, unless --operate is given.
     Ctrl-C or SIGTERM ends it.
     """
     from dashboard.app import SERVER_OPTIONS, hosts_of, make_app
@@ -49,8 +52,8 @@ def dashboard(
     port = settings.dashboard.port if port is None else port
     end_with_parent()
 
-    def ready(at: int) -> None:
-        uri = http_url(host, at)
+    def ready(served_port: int) -> None:
+        uri = http_url(host, served_port)
         if as_json or os.environ.get(SUPERVISED):
             announce_ready(uri=uri)
         else:

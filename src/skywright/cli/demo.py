@@ -31,9 +31,9 @@ from skywright.processes.lifecycle import SUPERVISED
 from skywright.words import counted
 
 LIMIT_S = 270.0
-"""Time for one demo, s."""
+"""Timeout for one demo, s."""
 END_LIMIT_S = 60.0
-"""Time for the demos' process to end and to stop its beamline; then it is killed, s."""
+"""Timeout for the demos' process to stop its beamline and to end, s; after it, it is killed."""
 MARK = "# `skywright demo` has written this file, and replaces it at its next start."
 QUIET_S = 4.0
 """Longest time without a line, s, where there is no terminal."""
@@ -49,11 +49,11 @@ def demo(
         Path, typer.Option(metavar="DIR", help="Store of the demo's runs and pictures.")
     ] = Path("demo"),
     only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Run these demos alone.")
+        list[str] | None, typer.Option(metavar="NAME", help="Run only these demos.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run each instrument's main plans over Channel Access and show what the catalog then holds.
+    """Run each instrument's main plans over Channel Access; show their runs in the catalog.
 
     Starts one simulated beamline for all of them, on a store of its own, and stops it again.
     """
@@ -78,7 +78,7 @@ def demo(
                 console.print(f"{each['plan']}: {os.path.relpath(picture)}", soft_wrap=True)
         console.print(
             f"{counted(len(results), 'plan')} in {steps.demos_s:.0f} s; {seconds:.0f} s with the "
-            "start and the end of the beamline. To look around in what they left: "
+            "start and the end of the beamline. To look at these runs: "
             f"{os.path.relpath(command)} session --config {os.path.relpath(config)}",
             soft_wrap=True,
         )
@@ -89,8 +89,8 @@ def demo(
 def _run_demos(names: Sequence[str], config: Path, steps: "StepLines") -> list[dict[str, Any]]:
     """Run the demos in one process, one after the other.
 
-    A demo that ends the process, or is too slow, is a result that says so: those after it run in
-    a new process.
+    If a demo ends the process, or is too slow, its result is an error, and the demos after it run
+    in a new process.
     """
     results: list[dict[str, Any]] = []
     log = config.parent / "logs" / "demo.log"
@@ -141,12 +141,13 @@ def _run_process(
             env=environment,
             text=True,
         )
-    goes_on: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    begins: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    """True: the next demo begins; False: the process has ended."""
     too_slow = threading.Event()
 
     def end_if_too_slow() -> None:
         try:
-            while goes_on.get(timeout=LIMIT_S):  # the next demo has started
+            while begins.get(timeout=LIMIT_S):
                 pass
         except queue.Empty:
             too_slow.set()
@@ -154,13 +155,13 @@ def _run_process(
 
     threading.Thread(target=end_if_too_slow, daemon=True).start()
     try:
-        steps.show(process.stdout, partial(goes_on.put, True))
+        steps.show(process.stdout, partial(begins.put, True))
         status = process.wait()
-    except BaseException:  # Ctrl-C: the process has it too
+    except BaseException:  # also Ctrl-C, which the process gets too
         _terminate(process)
         raise
     finally:
-        goes_on.put(False)
+        begins.put(False)
     return None if too_slow.is_set() else status
 
 
@@ -175,10 +176,10 @@ def _terminate(process: PipedProcess) -> None:
 
 
 class StepLines:
-    """Prints a line for each step that is done, and shows the one that goes on.
+    """Prints a line for each step that is done, and shows the present step.
 
-    A terminal shows that one in its last line. Elsewhere it is printed when nothing was for
-    `QUIET_S`, so that a person who reads a log sees that the demo lives.
+    A terminal shows the present step in its last line. Elsewhere it is printed when nothing was
+    printed for `QUIET_S`, so that a person who reads a log sees that the demo is running.
     """
 
     def __init__(self, console: Console) -> None:
@@ -197,6 +198,7 @@ class StepLines:
                 threading.Thread(target=self._repeat, args=(closed,), daemon=True).start()
             for line in steps:
                 step, now = json.loads(line), time.monotonic()
+                # Not the time between two steps of the beamline
                 if before and {name, step["demo"]} != {BEAMLINE}:
                     self.demos_s += now - before
                 before = now
@@ -243,7 +245,7 @@ def write_configuration(names: Sequence[str], directory: Path) -> Path:
             )
     except OSError as error:
         raise ConfigError(f"--directory {directory}: {error.strerror or error}") from error
-    # JSON strings and lists of them are TOML too, but for characters in two escapes.
+    # JSON strings and lists of strings are also TOML, except characters with two escapes
     in_toml = partial(json.dumps, ensure_ascii=False)
     lines = [MARK, "[store]", f"directory = {in_toml(str(directory))}"]
     owners: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What commands have in common: options, tables for people, JSON lines for programs."""
+"""What commands share: options, tables for people, JSON lines for programs."""
 
 import json
 import os
@@ -19,17 +19,17 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")
 ]
 PIPE_WIDTH = 160
-"""Columns of a table that is not read on a terminal, unless COLUMNS says otherwise."""
+"""Characters in a line of a table in a pipe or a file, unless COLUMNS is set."""
 
 
 def share_configuration(file: Path | None) -> None:
-    """Let the processes that this one starts read the file of ``--config`` too."""
+    """Let the child processes of this one also read the file of ``--config``."""
     if file:
         os.environ[FILE_VARIABLE] = str(file.resolve())
 
 
 def make_console() -> Console:
-    """Return a console on stdout that prints text as it is, and wide enough into a pipe."""
+    """Return a console on stdout that prints text unchanged, in lines of `PIPE_WIDTH` in a pipe."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
@@ -37,7 +37,7 @@ def make_console() -> Console:
 def print_json(value: object) -> None:
     """Print `value` (dataclass, mapping ...) as JSON on one line of stdout.
 
-    Paths are text; NaN and infinity, which JSON has not, are null.
+    Paths become text. NaN and infinity become null, because JSON has neither.
     """
     plain = to_jsonable_python(value, inf_nan_mode="null", fallback=dict)
     typer.echo(json.dumps(plain, ensure_ascii=False, allow_nan=False))

@@ -64,12 +64,12 @@ def reprocess(
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Run an analysis over stored runs; each fitting stream adds a derived run and changes none.
+    """Run an analysis over stored runs; each stream that has its inputs gets a new derived run.
 
     A run or stream that cannot be analyzed is reported, and the others are analyzed.
 
-    An analysis with "after" takes what another one has found: name a derived run of that one, or a
-    raw run to do both.
+    A second-stage analysis ("after" another one) takes the results of the first stage: name a
+    derived run of the first stage, or a raw run to run both stages.
     """
     import httpx
 

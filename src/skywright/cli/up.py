@@ -40,7 +40,7 @@ def up(
         list[str] | None,
         typer.Option(
             metavar="NAME...",
-            help="Start these alone: IOCs and services by name, tiled, ingester, dashboard.",
+            help="Start only these: IOCs and services by name, tiled, ingester, dashboard.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -54,7 +54,7 @@ def up(
     """
     settings = load_settings(config)
     if names and not only:
-        raise ConfigError(f"up {' '.join(names)}: use --only to start these alone")
+        raise ConfigError(f"up {' '.join(names)}: use --only to start only these")
     wanted = {name for word in [*(only or []), *(names or [])] for name in word.split(",") if name}
     check_directory(settings)
     starting = names_to_start(settings, wanted)
@@ -77,10 +77,11 @@ async def _run(
     started = time.time()
     complete, stop = asyncio.Event(), stop_event()
     retry: asyncio.TimerHandle | None = None
+    supervisor: Supervisor
 
     def write_state() -> None:
         nonlocal retry
-        if not complete.is_set():  # clients wait for the file, which says that all has started
+        if not complete.is_set():  # clients take the file as the sign that all parts have started
             return
         state = stack_state(settings, services, supervisor.ready_children, started)
         try:
@@ -105,7 +106,7 @@ async def _run(
         ready = f"ready, except {not_ready}" if not_ready else "all ready"
         supervisor.report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
         if announce:
-            with suppress(OSError):  # nobody reads stdout any more; the services go on
+            with suppress(OSError):  # if nobody reads stdout any more, the services run on
                 announce_ready(directory=str(settings.directory), pid=os.getpid())
         await supervisor.watch()
 
@@ -115,7 +116,7 @@ async def _run(
     try:
         await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
         if work.done():
-            work.result()  # raises why
+            work.result()  # raises its error
         supervisor.report("up", "stopping")
     finally:
         work.cancel()
@@ -123,7 +124,7 @@ async def _run(
         complete.clear()
         if retry is not None:
             retry.cancel()
-        # First of all: a session that starts meanwhile must not use what is about to end
+        # Before the services stop: a session that starts now must not use them
         try:
             (settings.directory / stack.STATE_FILE).unlink(missing_ok=True)
         finally:
@@ -194,7 +195,7 @@ def plan_services(settings: Settings, names: Set[str]) -> list[Service]:
         servers = {
             name: ports.usable(ioc.port, f"iocs.{name}.port") for name, ioc in wanted.items()
         }
-        # An IOC may be a client of another, as the simulated camera is of the goniometer.
+        # An IOC may be a client of another one: the simulated camera of the goniometer
         clients = stack.client_environment(_addresses(settings, servers), repeater_port)
         environment = clients | _server_environment(repeater_port)
         services += [
@@ -247,7 +248,7 @@ def _is_module(name: str) -> bool:
         sys.path.append(str(Path.cwd()))
     try:
         return find_spec(name) is not None
-    except ImportError:  # of a package that it is in
+    except ImportError:  # the package of the module is not there
         return False
 
 
@@ -312,7 +313,7 @@ def stack_state(
     children: Mapping[str, stack.Child],
     started: float,
 ) -> stack.State:
-    """Return what others need to know of the stack as it is now."""
+    """Return the present state of the stack, for other processes."""
     ports = {service.name: service.port for service in services}
     own_uri = f"http://127.0.0.1:{ports[TILED]}" if TILED in ports else ""
     return stack.State(
@@ -384,15 +385,15 @@ def check_room(settings: Settings) -> None:
 
 
 def check_data_directories(settings: Settings, names: Set[str]) -> None:
-    """See that tiled may read the files that other programs write.
+    """Check that tiled may read the files that other programs write.
 
     Parameters
     ----------
     settings
         The configuration.
     names
-        What is to be started. The directories of these IOCs are looked at, and those of all IOCs
-        if tiled is among them.
+        What is to be started. The directories of these IOCs are checked, and those of all IOCs if
+        tiled is among them.
 
     Raises
     ------

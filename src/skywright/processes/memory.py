@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 
 ARENAS = "MALLOC_ARENA_MAX"
-"""Environment variable that has the effect of `share_arenas` in a process to be started."""
+"""Environment variable that has the effect of `share_arenas` in a child process."""
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
 """Option numbers of glibc's malloc.h."""
 LARGE_ARRAY_BYTES = 1 << 18
@@ -15,8 +15,8 @@ def share_arenas() -> None:
     """Let the threads of this process share two heaps, for servers that run for weeks.
 
     Limit glibc to two malloc arenas. Otherwise each thread has its own heap and freed image buffers
-    are not returned to the system. Heaps that threads have already stay, and numpy starts threads
-    when it is imported, so it should come before.
+    are not returned to the system. Call this before numpy is imported: the import starts threads,
+    and heaps that exist already stay.
     """
     _call_glibc("mallopt", M_ARENA_MAX, 2)
 

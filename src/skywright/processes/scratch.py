@@ -1,4 +1,4 @@
-"""Temporary directories of processes: what a killed process has left is removed by a later one."""
+"""Temporary directories; a later process removes those that killed processes have left."""
 
 import os
 import shutil
@@ -10,13 +10,13 @@ from pathlib import Path
 from skywright.processes.locks import try_lock
 
 KEPT = ".kept"
-"""File in a directory that stays."""
+"""Name of the file that marks a directory that must stay (`keep_scratch`)."""
 
 
 def make_scratch(name: str) -> Path:
     """Make a temporary directory that is this process's own until it ends.
 
-    Directories of this name that killed processes of this user have left are removed, but for those
+    Directories of this name that killed processes of this user have left are removed, except those
     that `keep_scratch` has marked.
 
     Parameters
@@ -25,6 +25,11 @@ def make_scratch(name: str) -> Path:
         What the directory is for; part of its own name.
     """
     return _make(name)[0]
+
+
+def keep_scratch(directory: Path) -> None:
+    """Mark a directory of `make_scratch`: it stays, however this process ends."""
+    (directory / KEPT).touch()
 
 
 @contextmanager
@@ -36,7 +41,8 @@ def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
     name
         What the directory is for.
     place
-        Where to make it, as a hidden one (`hidden_prefix`); by default where temporary files are.
+        Parent directory; the new one is hidden there (`hidden_prefix`). None: the system's
+        directory of temporary files, where it is not hidden.
 
     Raises
     ------
@@ -52,7 +58,7 @@ def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
 
 
 def hidden_prefix(name: str) -> str:
-    """Return how the names of hidden directories of `scratch` begin."""
+    """Return the beginning of the names of hidden directories of `scratch`."""
     return f".skywright-{name}-"
 
 
@@ -60,22 +66,17 @@ def _make(name: str, place: Path | None = None) -> tuple[Path, int]:
     """Return a new directory, and the open descriptor that holds its lock."""
     prefix = f"skywright-{name}-" if place is None else hidden_prefix(name)
     place = place or Path(tempfile.gettempdir())
-    for left in place.glob(f"{prefix}*"):
-        _remove_abandoned(left)
+    for old in place.glob(f"{prefix}*"):
+        _remove_abandoned(old)
     while True:
         made = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         descriptor = os.open(made, os.O_RDONLY)  # stays open: the lock ends with this process
         try:
             if try_lock(descriptor) and made.is_dir():
                 return made, descriptor
-        except OSError:  # no locks here, e.g. on NFS: such a directory is not removed
+        except OSError:  # this disk has no locks, e.g. NFS: no later process removes the directory
             return made, descriptor
         os.close(descriptor)  # another process has removed it before it was locked
-
-
-def keep_scratch(directory: Path) -> None:
-    """Mark a directory of `make_scratch`: it stays, however this process ends."""
-    (directory / KEPT).touch()
 
 
 def _remove_abandoned(directory: Path) -> None:

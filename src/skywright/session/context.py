@@ -1,4 +1,4 @@
-"""What the start-up files take from the instruments: live analyses, devices, plans."""
+"""Makes the live analyses, devices and plans of the configured instruments for a session."""
 
 import atexit
 import logging
@@ -44,7 +44,7 @@ def configured_instruments(settings: Settings) -> dict[str, Instrument]:
 
     An IOC is an instrument's if it has the name or the module of one that the instrument declares:
     a second camera is ``[iocs.axis2]`` with ``module = "iocs.axis"``. The session makes devices for
-    the names that instruments declare; those of further IOCs are the user's to make.
+    the names that instruments declare; the user makes those of further IOCs.
     """
     configured = set(settings.iocs) | {ioc.module for ioc in settings.iocs.values()}
     return {
@@ -76,25 +76,32 @@ def make_analyses(settings: Settings, engine: Any) -> dict[str, Reports]:
             if not analysis.live or analysis.after:
                 continue
             with _left_out_if_it_fails(instrument, f"analysis {name}"):
-                # An import error leaves it out; `LiveAnalysis` would raise it as a ConfigError
+                # Import it here: `LiveAnalysis` would raise an ImportError as a ConfigError
                 resolve(analysis.kind)
-                second: dict[str, dict[str, Any]] = {}
-                for each, later in instrument.analyses.items():
-                    if later.live and later.after == name:
-                        with _left_out_if_it_fails(instrument, f"analysis {each}"):
-                            resolve(later.stage)
-                            second[each] = configured_parameters(each, settings)
                 live = LiveAnalysis(
                     name,
                     configured_parameters(name, settings),
                     journal=settings.journals,
                     assets=settings.assets,
-                    second=second,
+                    second=_second_stages(instrument, name, settings),
                 )
                 engine.subscribe(live)
                 atexit.register(live.close)
                 made |= {name: live, **live.second_reports}
     return made
+
+
+def _second_stages(
+    instrument: Instrument, first: str, settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of the live second-stage analyses after `first`, by name."""
+    parameters = {}
+    for name, analysis in instrument.analyses.items():
+        if analysis.live and analysis.after == first:
+            with _left_out_if_it_fails(instrument, f"analysis {name}"):
+                resolve(analysis.stage)
+                parameters[name] = configured_parameters(name, settings)
+    return parameters
 
 
 def live_analyses(namespace: Mapping[str, Any]) -> list[LiveAnalysis]:

@@ -5,11 +5,11 @@ from typing import Any
 
 SET_BY_BLUESKY = ("uid", "time")
 TEXTS = ("data_session", "group", "owner", "project")
-"""Keys that must be texts by bluesky's schema of a start document."""
+"""Keys whose values must be text by bluesky's schema of a start document."""
 
 
 def check_metadata(md: Mapping[str, Any]) -> None:
-    """Refuse metadata with which no run can be opened; for the ``md_validator`` of a RunEngine.
+    """Raise if no run can be opened with this metadata; for the ``md_validator`` of a RunEngine.
 
     The RunEngine calls it before the run is opened, with the metadata of the call, of the plan and
     of ``RE.md`` together.
@@ -51,7 +51,7 @@ def next_scan_id(md: Mapping[str, Any]) -> int:
     Raises
     ------
     ValueError
-        If that one is not an int.
+        If that scan id is not an int.
     """
     scan_id: int = md.get("scan_id", 0)
     _check_scan_id(scan_id)
@@ -68,7 +68,7 @@ def _check_keys(md: Mapping[Any, Any]) -> None:
         if not isinstance(key, str):
             _refuse(key, "a key must be a text")
         if not key or "." in key or "/" in key:
-            _refuse(key, "a key must have a character, and none of '.' and '/'; '_' is allowed")
+            _refuse(key, "a key must not be empty, or contain '.' or '/'; use '_'")
         if isinstance(value, Mapping):
             _check_keys(value)
 

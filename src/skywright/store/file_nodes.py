@@ -71,9 +71,9 @@ def rows_in_files(stream: Stream, key: str) -> list[ResourceRows]:
 def note_longer_files(contents: JournalContents) -> None:
     """Find arrays over several files that have more rows than the stream datums name.
 
-    tiled shows the whole files, one after the other. So more rows in any but the last one would
-    take the place of the rows of the next file. Their `ExternalRows.skips_rows` becomes True. Call
-    it when the run has ended; files that cannot be read here are passed over.
+    tiled shows whole files, one after the other. So if a file that is not the last one has more
+    rows, they would take the place of the rows of the next file. `ExternalRows.skips_rows` of such
+    an array becomes True. Call it when the run has ended; files that cannot be read are ignored.
     """
     resources = {(str(r.get("uri")), r["data_key"]): r for r in contents.resources.values()}
     for stream in contents.streams.values():

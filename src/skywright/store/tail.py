@@ -1,4 +1,4 @@
-"""Read journals, also while they are written."""
+"""Reads journals, also while they are written."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def start_time(path: Path) -> float:
     with path.open("rb") as file:
         first = _parse(1, file.readline())
     began = first.doc.get("time")
-    with suppress(OverflowError):  # of more than 308 digits
+    with suppress(OverflowError):  # an integer of more than 308 digits
         if isinstance(began, int | float):
             return float(began)
     return path.stat().st_mtime
@@ -146,8 +146,8 @@ def locked_if_dead(path: Path) -> Iterator[bool]:
     journal without a stop document means that the writer is dead. Our lock is a shared one:
     `is_locked` must not take us for a writer.
     """
-    # Open it for reading: the close of a file open for writing is an event, which wakes the
-    # ingester (`observer_of`), and it looks again. A shared lock needs no more, on NFS too.
+    # Open it only for reading: the close of a file that is open for writing is a file system event,
+    # which would wake the ingester (`observer_of`). A shared lock needs no more, also on NFS
     with path.open("rb") as file:
         # Another ingester may have moved the file to `done` before the lock was free.
         yield (

@@ -21,12 +21,14 @@ UNAUTHORIZED = 401
 STALE = re.compile(r"""\bstale\s*=\s*"?true\b""", re.IGNORECASE)
 ALGORITHM = re.compile(r"""\balgorithm\s*=\s*"?([\w-]+)""", re.IGNORECASE)
 HASHES = ("MD5", "SHA", "SHA-256", "SHA-512")
-"""Of digest authentication, those that httpx knows; a camera may offer others beside them."""
+"""Hash algorithms of digest authentication that httpx knows; a camera may also offer others."""
 NEXT_CHALLENGE = re.compile(r",\s*(?=[\w-]+\s+[\w-]+\s*=)")
-"""Between the challenges of a header that has several (RFC 9110, 11.6.1)."""
+"""Separator of the challenges in one header (RFC 9110, 11.6.1)."""
 WITH_BODY_ONLY = re.compile(r"""\bqop\s*=\s*("\s*auth-int\s*"|auth-int\b)""", re.IGNORECASE)
-"""A digest that must cover the body too, which httpx does not do."""
+"""A challenge whose digest must also cover the body, which httpx does not support."""
 PORT_MAX = 65535
+AuthFlow = Generator[httpx.Request, httpx.Response, None]
+"""Yields the requests to send, and gets the response to each."""
 UNSENDABLE = "the request cannot be sent; the user's name must have printable ASCII characters only"
 
 
@@ -36,7 +38,7 @@ class CameraAuth(httpx.Auth):
     Parameters
     ----------
     user, password
-        Of the camera.
+        Login of the camera.
     """
 
     def __init__(self, user: str, password: str) -> None:
@@ -44,22 +46,18 @@ class CameraAuth(httpx.Auth):
         self._basic = httpx.BasicAuth(user, password)
         self._only_basic = False
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Answer the camera's challenge; a known one is answered before it is made again."""
+    def auth_flow(self, request: httpx.Request) -> AuthFlow:
+        """Send the request; answer the camera's challenge.
+
+        After the first challenge, requests have the answer to it from the start.
+        """
         if not self._only_basic:
             flow = self._digest.auth_flow(request)
             response = yield next(flow)
-            offers = _offers(response)
             if response.status_code != UNAUTHORIZED or _take_digest(response):
-                with suppress(StopIteration):
-                    response = yield _answer(flow, response)
-                    is_refused = response.status_code == UNAUTHORIZED
-                    if is_refused and STALE.search(_take_digest(response)):
-                        # The nonce ended between challenge and answer: answer the next one, once.
-                        flow = self._digest.auth_flow(request)
-                        next(flow)
-                        yield _answer(flow, response)
+                yield from self._answer_digest(flow, request, response)
                 return
+            offers = _offers(response)
             self._only_basic = any("basic" in offer.lower() for offer in offers)
             if offers and not self._only_basic:
                 raise httpx.ProtocolError(
@@ -68,10 +66,21 @@ class CameraAuth(httpx.Auth):
         if self._only_basic:
             yield from self._basic.auth_flow(request)
 
+    def _answer_digest(
+        self, flow: AuthFlow, request: httpx.Request, response: httpx.Response
+    ) -> AuthFlow:
+        """Continue the digest flow of a request after its first response."""
+        with suppress(StopIteration):  # httpx needs no further request
+            response = yield _answer(flow, response)
+            is_refused = response.status_code == UNAUTHORIZED
+            if is_refused and STALE.search(_take_digest(response)):
+                # The nonce ended between challenge and answer: answer the next one, once.
+                flow = self._digest.auth_flow(request)
+                next(flow)
+                yield _answer(flow, response)
 
-def _answer(
-    flow: Generator[httpx.Request, httpx.Response, None], response: httpx.Response
-) -> httpx.Request:
+
+def _answer(flow: AuthFlow, response: httpx.Response) -> httpx.Request:
     """Return the request that answers a challenge of digest authentication."""
     try:
         return flow.send(response)
@@ -90,9 +99,9 @@ def _offers(response: httpx.Response) -> list[str]:
 
 
 def _take_digest(response: httpx.Response) -> str:
-    """Return the first digest that is offered and can be answered here; empty if there is none.
+    """Return the first challenge by digest that can be answered here; empty if there is none.
 
-    It is the only challenge that stays in the response: httpx answers the first digest.
+    The other challenges are removed from the response, because httpx answers the first digest.
     """
     for offer in _offers(response):
         algorithm = ALGORITHM.search(offer)
@@ -132,9 +141,9 @@ def camera_url(url: str, path: str) -> httpx.URL:
     Parameters
     ----------
     url
-        As a person gives it: of the camera, ``http://camera7``, or of its pictures.
+        Address of the camera, ``http://camera7``, or of its pictures, as a person writes it.
     path
-        What is meant when only the camera is named.
+        Path of the pictures, used if `url` has none.
 
     Raises
     ------
@@ -148,7 +157,7 @@ def camera_url(url: str, path: str) -> httpx.URL:
         raise ConfigError(f"{hide_login(url)}: {reason}; expected http://camera/...") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"{hide_login(url)}: expected http://camera or http://camera{path}")
-    if b"@" in parsed.raw_path or "@" in parsed.fragment:  # then the host is not what is meant
+    if b"@" in parsed.raw_path or "@" in parsed.fragment:  # the password ended the host too early
         raise ConfigError(
             f"{hide_login(url)}: @ after the host; in user and password write / as %2F, ? as %3F, "
             "# as %23, in a path @ as %40"
@@ -166,11 +175,11 @@ def camera_client(
     Parameters
     ----------
     url
-        A user and password in it hold where the arguments name none.
+        Its user and password are used if the arguments have none.
     user, password
-        Of the camera; the client asks without them until the camera wants them.
+        Login of the camera; it is sent only after the camera has asked for it.
     silence_s
-        Limit for each read.
+        Timeout of each read, s.
     """
     user, password = (user, password) if user else (url.username, url.password)
     return httpx.AsyncClient(
@@ -178,7 +187,7 @@ def camera_client(
         timeout=httpx.Timeout(silence_s, connect=min(CONNECT_LIMIT_S, silence_s)),
         headers={"Accept-Encoding": "identity"},  # pictures are to come as they are
         trust_env=False,  # a camera is not behind the proxy of the office
-        # Loading the certificates takes longer than a picture.
+        # Without https it loads no certificates, which takes longer than a picture
         transport=_RetryOnStaleConnection(verify=url.scheme == "https", trust_env=False),
     )
 
@@ -214,8 +223,8 @@ async def get_snapshot(client: httpx.AsyncClient, url: httpx.URL, limit_s: float
         raise HardwareError(f"{address}: {UNSENDABLE}") from None
     except httpx.HTTPError as error:
         raise HardwareError(f"{address}: {_reason(error)}") from error
-    typed = kind in PICTURE_TYPES or (kind in UNTYPED and body.startswith(SIGNATURES))
-    if not typed or not body:
+    is_picture = kind in PICTURE_TYPES or (kind in UNTYPED and body.startswith(SIGNATURES))
+    if not is_picture or not body:
         raise DataError(f"{address}: {len(body)} bytes of {kind or 'no type'}, expected image/jpeg")
     return bytes(body)
 
@@ -226,8 +235,8 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
     Raises
     ------
     HardwareError
-        If the camera cannot be reached, refuses, breaks off, falls silent, or takes longer for a
-        picture than the client waits for a byte.
+        If the camera cannot be reached, refuses, ends the stream within a picture, or sends nothing
+        or no whole picture within the client's read timeout.
     DataError
         If it sends something else than a stream.
     """
@@ -236,7 +245,7 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
         async with client.stream("GET", address) as answer:
             _check_status(answer, address)
             stream = MixedReplace(_boundary(answer.headers.get("content-type", ""), address))
-            begun = time.monotonic()
+            begun = time.monotonic()  # of the wait for the present picture
             try:
                 async for piece in answer.aiter_raw():
                     is_new = not stream.is_in_picture
@@ -258,14 +267,17 @@ async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenera
 
 
 def without_login(url: httpx.URL) -> httpx.URL:
-    """Return an address as it may be logged, and asked: httpx would send the login unasked."""
+    """Return an address without user and password, for logs and requests.
+
+    If the address had them, httpx would send them before the camera asks for them.
+    """
     return url.copy_with(username=None, password=None)
 
 
 def hide_login(text: str) -> str:
-    """Return what a person gave as an address without what may be user and password.
+    """Return an address, as a person wrote it, without user and password.
 
-    That is all up to the last @, as a password may have characters that end a host.
+    All before the last @ is removed, because a password may have characters that end a host.
     """
     return re.sub(r"^([a-z]+://)?.*@", r"\1", text, flags=re.DOTALL | re.IGNORECASE)
 
@@ -277,7 +289,7 @@ def _check_status(answer: httpx.Response, address: httpx.URL) -> None:
         raise HardwareError(f"{address}: 401, the camera {why}")
     if answer.has_redirect_location:
         target = hide_login(answer.headers["location"])
-        raise HardwareError(f"{address}: {answer.status_code}, moved to {target}; name that")
+        raise HardwareError(f"{address}: {answer.status_code}, moved to {target}; use that address")
     if not answer.is_success:
         raise HardwareError(f"{address}: {answer.status_code} {answer.reason_phrase}")
 

@@ -46,7 +46,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Cut:
-    """An upload that ended before its last byte."""
+    """An upload whose connection ended before its last byte (`PushConnection.end`)."""
 
     received_bytes: int
     expected_bytes: int | None
@@ -96,7 +96,7 @@ class PushConnection:
     bytes_max
         Longest body, bytes.
     clock
-        Gives unix s, for the time of an upload.
+        Returns the Unix time, s, for `Upload.time`.
     """
 
     def __init__(
@@ -116,7 +116,8 @@ class PushConnection:
 
         Returns
         -------
-        list of Upload, Refused or Cut, and the bytes to send back
+        events, answers
+            `Upload` and `Refused` events, and the bytes to send back.
         """
         if not self.closing:
             try:
@@ -126,7 +127,7 @@ class PushConnection:
             except httptools.HttpParserError as error:
                 if not self.closing:
                     self._refuse(HTTPStatus.BAD_REQUEST, f"not HTTP: {error}")
-            # If an upload has ended in `data`, most of it may be the upload, which is no header.
+            # If an upload has ended in `data`, most of `data` may be its body: it is not counted
             if self._request.begun and not self._request.in_body and not self._events:
                 self._request.header_bytes += len(data)
                 if self._request.header_bytes > HEADER_BYTES_MAX:
@@ -143,7 +144,7 @@ class PushConnection:
         if self.closing or not self._request.in_body:
             return []
         self.closing = True
-        return [Cut(len(self._request.body), self._expected())]
+        return [Cut(len(self._request.body), self._content_length())]
 
     # ---- called by the parser
 
@@ -208,7 +209,7 @@ class PushConnection:
         if method not in UPLOADING:
             why = f"{method.decode('latin-1')}, expected POST of a picture"
             return HTTPStatus.METHOD_NOT_ALLOWED, why
-        expected = self._expected()
+        expected = self._content_length()
         chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
         if expected is None and not chunked:
             return HTTPStatus.LENGTH_REQUIRED, "neither Content-Length nor a chunked body"
@@ -223,7 +224,7 @@ class PushConnection:
             return HTTPStatus.EXPECTATION_FAILED, f"Expect: {headers['Expect']}"
         return None
 
-    def _expected(self) -> int | None:
+    def _content_length(self) -> int | None:
         length = self._request.headers.get("Content-Length", "")
         return int(length) if length.strip().isdigit() else None
 

@@ -1,6 +1,6 @@
-"""Run demos in one profile: ``python -m skywright.cli.demos RESULTS.jsonl NAME...``.
+"""Run demos in one session: ``python -m skywright.cli.demos RESULTS.jsonl NAME...``.
 
-Stdout has the steps, one JSON object a line (`skywright.cli.demos.report_step`). Everything else
+Stdout has the steps, one JSON object per line (`skywright.cli.demos.report_step`). Everything else
 goes to stderr.
 """
 
@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from skywright.cli.beamline import ensure_beamline
 from skywright.cli.demo import demos
 from skywright.cli.demos import (
     BEAMLINE,
@@ -23,7 +24,6 @@ from skywright.cli.demos import (
     step,
     steps_to_stdout,
 )
-from skywright.cli.session import ensure_beamline
 from skywright.config import load_settings
 from skywright.errors import SkywrightError
 from skywright.processes.lifecycle import end_with_parent
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class SessionNames(dict[str, Any]):
-    """The names of a session; one that is missing is an error that says where the reason is."""
+    """The names of a session; the error for a missing name says where to find the reason."""
 
     def __missing__(self, name: str) -> Any:
         raise SkywrightError(f"the session has no {name}; logs/demo.log says what was left out")
@@ -64,10 +64,10 @@ def main(file: Path, names: Sequence[str]) -> None:
 
 
 def run_demo(name: str, session: Mapping[str, Any]) -> list[DemoResult]:
-    """Return the results of a demo; one that says why, if it ends with an error."""
+    """Run a demo and return its results; if it fails, one result with the error."""
     try:
         results: list[DemoResult] = import_module(demos()[name]).run(session)
-    except Exception as error:  # whatever it is: the next demo runs all the same
+    except Exception as error:  # after any error the next demo runs
         if not isinstance(error, SkywrightError):
             logger.exception("demo %s", name)
         return [failed_demo(name, f"{type(error).__name__}: {error}")]

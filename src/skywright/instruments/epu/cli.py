@@ -44,7 +44,7 @@ def _report(directory: Path, problems: list[tuple[str, str]]) -> None:
 
 
 parse = typer.Typer(no_args_is_help=True, add_completion=False)
-app.add_typer(parse, name="parse", help="Read a file or a directory and print what it says.")
+app.add_typer(parse, name="parse", help="Read a file or a directory and print its contents.")
 
 
 @parse.command("dir")
@@ -223,7 +223,9 @@ def find_duplicates(directory: DirectoryArgument, as_json: JsonOption = False) -
 @app.command("format-xml")
 def format_xml(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files or directories.")],
-    recursive: Annotated[bool, typer.Option("-r", help="Directories with all below.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("-r", help="Format all files below directories.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("-d", "--dry-run", help="Change nothing; name what would change.")
     ] = False,
@@ -231,7 +233,7 @@ def format_xml(
         bool, typer.Option("-b", "--backup", help="Keep each file as it was, with .bak added.")
     ] = False,
 ) -> None:
-    """Indent .xml and .dm files in place; what they say does not change."""
+    """Indent .xml and .dm files in place; their content does not change."""
     from skywright.instruments.epu.format_xml import format_paths
 
     failed = False

@@ -32,7 +32,7 @@ def _extensions(text: str) -> frozenset[str]:
 @app.command()
 def record(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to record.")],
-    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The .tar.gz.")] = None,
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="New file, .tar.gz.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The same as OUT.")] = None,
     skip_binary: Annotated[
         bool,
@@ -42,10 +42,10 @@ def record(
         ),
     ] = True,
     text: Annotated[
-        str, typer.Option("--force-text-extensions", help="Comma-separated: always text.")
+        str, typer.Option("--force-text-extensions", help="File extensions of text, with commas.")
     ] = "",
     binary: Annotated[
-        str, typer.Option("--force-binary-extensions", help="Comma-separated: always binary.")
+        str, typer.Option("--force-binary-extensions", help="Binary file extensions, with commas.")
     ] = "",
 ) -> None:
     """Record DIR as it is, then every change, until SIGINT or SIGTERM; OUT is written then."""
@@ -114,7 +114,7 @@ def replay(
     max_size: MaxSizeOption = SIZE_MAX_GIB,
     as_json: JsonOption = False,
 ) -> None:
-    """Play a recording into TARGET; exit status 1 if a file comes out different."""
+    """Play a recording into TARGET; exit status 1 if a file differs from the original."""
     from skywright.instruments.epu.recording.archive import RecordingError
     from skywright.instruments.epu.recording.replay import Pace
     from skywright.instruments.epu.recording.replay import replay as play

@@ -27,7 +27,7 @@ BrokerOption = Annotated[
         "--broker",
         metavar="URL",
         envvar="SKYWRIGHT_EPU_BROKER",
-        help="amqp://USER:PASSWORD@HOST/VHOST; else RABBITMQ_HOST and its companions.",
+        help="amqp://USER:PASSWORD@HOST/VHOST; default: from RABBITMQ_HOST, _PORT, ...",
     ),
 ]
 
@@ -62,7 +62,9 @@ def serve(
     broker: BrokerOption = None,
     path_map: Annotated[
         list[str] | None,
-        typer.Option("--path-map", metavar="FROM=TO", help="Where paths of EPU are seen here."),
+        typer.Option(
+            "--path-map", metavar="FROM=TO", help="EPU's directory FROM is TO on this machine."
+        ),
     ] = None,
     verbose: VerboseOption = 0,
 ) -> None:

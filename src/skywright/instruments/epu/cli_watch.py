@@ -33,7 +33,8 @@ TROUBLES_MAX = 20
 def watch(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that EPU writes.")],
     database: Annotated[
-        str, typer.Option(help="sqlite:////ABS/FILE or postgresql://...; by default a file by DIR.")
+        str,
+        typer.Option(help="sqlite:////ABS/FILE or postgresql://...; default: a file in the store."),
     ] = "",
     events: Annotated[
         Path | None,
@@ -67,11 +68,15 @@ def watch(
     ] = None,
     agent_id: Annotated[
         str | None,
-        typer.Option("--agent-id", metavar="NAME", help="Of this agent; the computer's name."),
+        typer.Option(
+            "--agent-id", metavar="NAME", help="Name of this agent; default: the computer's."
+        ),
     ] = None,
     session_id: Annotated[
         str | None,
-        typer.Option("--session-id", metavar="NAME", help="Session whose instructions it takes."),
+        typer.Option(
+            "--session-id", metavar="NAME", help="Session whose instructions to carry out."
+        ),
     ] = None,
     control_url: Annotated[
         str | None,

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from skywright.section import Section, taken_by
+from skywright.section import Section, parameters_of
 
-QUALITY = taken_by("skywright.instruments.epu.decisions.analysis:MicrographQuality")
+QUALITY = parameters_of("skywright.instruments.epu.decisions.analysis:MicrographQuality")
 
 
 class EpuSettings(Section):

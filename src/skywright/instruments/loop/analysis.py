@@ -1,4 +1,4 @@
-"""Loop detection over the pictures of a run: what each shows, and what all of them say together."""
+"""Loop detection in the pictures of a run: columns of each picture, results over all of them."""
 
 import hashlib
 import json
@@ -23,9 +23,10 @@ from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
 BACKENDS = tuple(backends.BACKENDS)
 GRAY = {"units": "gray levels"}
 LIT_SHARE = 0.5
-"""A smaller picture in a recording, its last row and its last column have more than this part of
-pixels that are not black. The part of a dark picture up to the last pixel that is not black, or the
-last row or column of that part, has less: in 11 real pictures whose background was made black."""
+"""Part of pixels that are not black. A smaller picture in a recording has more, and so have its
+last row and its last column. In a dark picture, the rectangle up to the last pixel that is not
+black, or the last row or column of this rectangle, has less. Fitted to 11 real pictures whose
+background was made black."""
 
 
 def px_column(name: str, description: str) -> Column:
@@ -34,7 +35,7 @@ def px_column(name: str, description: str) -> Column:
 
 
 def code_column(name: str, names: Sequence[str], description: str) -> Column:
-    """Return the column of a code: a place in `names`."""
+    """Return the column of a code: an index into `names`."""
     return Column(name, "|u1", attrs={"names": list(names), "description": description})
 
 
@@ -100,18 +101,18 @@ RESULTS = (
 
 
 class Votes(NamedTuple):
-    """What is kept of a block, and of all before it; as it begins, nothing."""
+    """The statistic of a block, or of folded blocks; the defaults are those of no picture."""
 
     kinds: NDArray[np.int64] = np.zeros(len(KINDS), np.int64)
     """Pictures of each kind."""
     weights: NDArray[np.float64] = np.zeros(len(KINDS))
-    """Sum of their log odds, none below 0."""
+    """Sum of their log odds, by kind; a negative one counts as 0."""
     score: float = 0.0
     """Sum of the scores of the pictures that show a mount."""
     sides: NDArray[np.int64] = np.zeros(len(SIDES), np.int64)
     """Pictures with the pin on each side."""
     backends: NDArray[np.int64] = np.zeros(len(BACKENDS), np.int64)
-    """Pictures that each back-end looked at."""
+    """Pictures that each back-end analyzed."""
     tips: int = 0
     tip_sum: NDArray[np.float64] = np.zeros(2)
     """x, y."""
@@ -129,11 +130,11 @@ _FOLD: dict[str, Callable[[Any, Any], Any]] = {
     "width_max": max,
     "last": lambda _, newer: newer,
 }
-"""How two votes become one; all others are added."""
+"""Functions that fold two values of a field of `Votes`; other fields are added."""
 
 
 def as_columns(found: Iterable[tuple[Detection, str]]) -> dict[str, NDArray[Any]]:
-    """Return `COLUMNS` of the detections in some pictures, each with the name of its back-end."""
+    """Return `COLUMNS` of detections, each given with the name of its back-end."""
     rows = [{**as_row(each), "backend": BACKENDS.index(backend)} for each, backend in found]
     return {c.path: np.array([row[c.path] for row in rows], dtype=c.dtype) for c in COLUMNS}
 
@@ -142,15 +143,15 @@ class LoopDetection(Analysis[Votes]):
     """Finds tip, box, width and kind of the mount in each picture of a sample camera.
 
     The parameters are those of `skywright.instruments.loop.backends.make_detector`, which raises
-    `ConfigError` if they are wrong. The hash of an ONNX file becomes one of them, so that a derived
-    run tells which network it was.
+    `ConfigError` if they are wrong. The hash of an ONNX file is added to them, so that a derived
+    run identifies the network.
     """
 
     name = "loop_detection"
     stream = "pictures"
     version = "16"
     inputs: ClassVar[Sequence[str]] = ("image",)
-    # A video camera's: not the images of telescope modules or X-ray detectors in the same session.
+    # Only of video cameras, not of telescope modules or X-ray detectors in the same session
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8",), 64)}
     columns = COLUMNS
     results = RESULTS
@@ -161,10 +162,10 @@ class LoopDetection(Analysis[Votes]):
             parameters["backend"] = backend
         if {"backend": BACKENDS[0], **parameters} != {"backend": BACKENDS[0]}:
             if "sha256" not in parameters:
-                with suppress(OSError, RuntimeError, ValueError):  # the back-end says so
+                with suppress(OSError, RuntimeError, ValueError):  # the back-end reports it
                     model = Path(str(parameters.get("model", ""))).expanduser().read_bytes()
                     parameters["sha256"] = hashlib.sha256(model).hexdigest()
-            # Wrong settings are to stop the session, not the first picture.
+            # Wrong settings must be an error now, not at the first picture
             _detector(json.dumps(parameters, sort_keys=True))
         super().__init__(**parameters)
 
@@ -179,7 +180,7 @@ class LoopDetection(Analysis[Votes]):
 
     @property
     def detector(self) -> backends.Detector:
-        """The back-end; one for all analyses with these parameters, since it may be large."""
+        """The back-end; analyses with the same parameters share it, because it may be large."""
         return _detector(json.dumps(self.parameters, sort_keys=True))
 
     def warm_up(self) -> None:
@@ -187,7 +188,7 @@ class LoopDetection(Analysis[Votes]):
         self.detector.warm_up()
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Look at each picture by itself, (H, W) uint8 gray or (H, W, 3) uint8 color."""
+        """Detect the mount in each picture, (H, W) uint8 gray or (H, W, 3) uint8 color."""
         found = (self.detector.find(without_padding(picture)) for picture in batch["image"])
         return as_columns((each.detection, each.backend) for each in found)
 
@@ -225,7 +226,7 @@ class LoopDetection(Analysis[Votes]):
         return Votes(*(_FOLD.get(name, operator.add)(a, b) for name, a, b in pairs))
 
     def summarize(self, state: Votes | None) -> Mapping[str, Any]:
-        """Say who has won; NaN and "none" where there is nothing to say."""
+        """Return the results of the votes; NaN or "none" where there are no votes."""
         votes = state or Votes()
         found = int(votes.kinds[1:].sum())
         total = float(votes.weights[1:].sum())
@@ -264,7 +265,7 @@ class LoopDetection(Analysis[Votes]):
         from skywright.instruments.loop.picture import encode_jpeg, encode_png
 
         pictures = map(without_padding, batch["image"])
-        # Detected anew, because what is drawn comes without its rows
+        # Detect them again: `draw` does not get the rows of `measure`
         drawn = {
             number: annotate(picture, self.detector(picture), str(number))
             for number, picture in zip(batch.identities.tolist(), pictures, strict=True)
@@ -284,10 +285,10 @@ def _detector(parameters: str) -> backends.Detector:
 def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a view of a picture without the zeros below and to the right of it.
 
-    (H, W) or (H, W, 3) uint8. A recording has smaller pictures at the upper left, so coordinates
-    stay. Zeros around what is mostly black itself are kept, such as the dark around a mount that is
-    lit from the front; so are those after a row or column that is. The whole is returned too where
-    less than a picture would be left: a caption in a black one.
+    (H, W) or (H, W, 3) uint8. A recording has smaller pictures in the upper left corner, so pixel
+    coordinates do not change. Zeros are kept if the rest of the picture is also mostly black (a
+    mount that is lit from the front), if its last row or column is, or if the rest is too small to
+    be a picture (a caption in a black one).
     """
     if picture[-1].any() and picture[:, -1].any():
         return picture

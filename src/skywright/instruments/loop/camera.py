@@ -19,7 +19,7 @@ from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
 from skywright.files.beside import beside
-from skywright.instruments.loop.capture import Picture, PictureLayout
+from skywright.instruments.loop.layouts import Picture, PictureLayout
 from skywright.instruments.loop.sources import Source, SourceFrame
 
 LOST_CAUSES = {

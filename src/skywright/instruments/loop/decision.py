@@ -15,13 +15,13 @@ from skywright.instruments.loop.timing import GAP_MAX_DEG
 Aim = Literal["loop", "tip"]
 COARSE_SIGMA_UM = 500.0
 NEARLY_SIGMA_UM = 30.0
-"""A middle that is not known, but to within this, is a better place to go to than the tip."""
+"""A middle with a sigma of at most this is a better target than the tip, even if not `ok`."""
 SEEN_SELDOM = 0.3
-"""Part of the pictures with a tip below which what is seen may be a mount that hardly enters."""
+"""If less than this part of the pictures has a tip, a mount may be in view only partly."""
 STEP_IN_UM = 500.0
-"""Longest move along the spindle that brings it in."""
+"""Longest move along the spindle that brings such a mount further in, um."""
 MANY_DARK = 0.3
-"""Part of the pictures without light that is too many."""
+"""With more than this part of the pictures without light, a rotation is refused."""
 SEEN_WELL = 0.6
 """Part of the pictures that must show the end of a bare pin before it is believed to be one."""
 PIN_SHARE = 0.9
@@ -151,13 +151,12 @@ def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
     # A mount that is in view in few pictures has a tip all the same, on one circle.
     seen = found.reason != Reason.NO_PIN or found.tip.ok
     if seen and _is_coarse(verdict):
-        # Whatever keeps it from being known: another look from the same place tells the same.
+        # Move: another rotation from the same place would give the same answer
         return replace(verdict, coarse=True)
     x = verdict.offset_um[0]
     seldom = found.n_ok < SEEN_SELDOM * found.n_turned
     if seldom and x < 0.0 and verdict.along_sigma_um <= COARSE_SIGMA_UM:
-        # It hardly enters the picture. Where it is across cannot be told; that it is to come
-        # further in can.
+        # Only a short part is in view. Its place across is unknown, but it must come further in
         return replace(verdict, offset_um=(max(x, -STEP_IN_UM), 0.0, 0.0), coarse=True)
     if not seen:
         raise SampleError(f"{found.why}; is a sample mounted, and the light right?")
@@ -165,10 +164,10 @@ def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
 
 
 def _tip_agrees(found: RotationValues) -> bool:
-    """Say whether the tip lets the middle be believed, which stands on boxes."""
+    """Return whether the tip supports the middle, which is computed from boxes."""
     if found.reason == Reason.INCONSISTENT:
-        # The boxes are not of one loop, unless nearly all of them agree: then it is the tip that
-        # jumps, between two corners of the end.
+        # The boxes are not of one loop, unless nearly all of them agree. Then the tip is wrong: it
+        # jumps between two corners of the end
         return found.middle.used >= OUTLINE_ALONE * found.n_turned
     return found.ok or found.reason == Reason.UNCERTAIN
 

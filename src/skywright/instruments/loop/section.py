@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from skywright.arguments import make_from
-from skywright.section import Section, checks
+from skywright.section import Section, as_value_errors
 
 Row = tuple[float, float, float]
 IDENTITY: tuple[Row, Row, Row] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
@@ -36,7 +36,7 @@ class GoniometerSettings(Section):
             return self
         from skywright.instruments.loop.stages import check_matrix
 
-        with checks("loop.goniometer.stage_matrix"):
+        with as_value_errors("loop.goniometer.stage_matrix"):
             check_matrix(self.stage_matrix)
         return self
 
@@ -58,6 +58,6 @@ class LoopSettings(Section):
         if value != DETECTION:  # the default, which imports no back-end for this
             from skywright.instruments.loop.backends import detector_class
 
-            with checks():
+            with as_value_errors():
                 make_from(detector_class, value)
         return value

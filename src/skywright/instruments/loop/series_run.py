@@ -14,7 +14,7 @@ from skywright.analysis import Analysis, Batch
 from skywright.callbacks.derived import DerivedRun, failure_reason
 from skywright.callbacks.stream_documents import Emit, StreamDocuments
 from skywright.instruments.loop.analysis import COLUMNS, LoopDetection
-from skywright.instruments.loop.capture import stream_columns
+from skywright.instruments.loop.layouts import stream_columns
 
 CAMERA = "axis"
 """Name of the device in the documents."""

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from skywright.section import Section, taken_by
+from skywright.section import Section, parameters_of
 
-FLASHES = taken_by("skywright.instruments.panoseti.flash_analysis:FlashCandidates")
+FLASHES = parameters_of("skywright.instruments.panoseti.flash_analysis:FlashCandidates")
 
 
 class PanosetiSettings(Section):

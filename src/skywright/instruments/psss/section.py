@@ -4,11 +4,11 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from skywright.section import Section, taken_by
+from skywright.section import Section, parameters_of
 
 # The width of the pictures is not known yet. So an axis is checked for two columns only: one that
 # rises and then falls in wide pictures may rise throughout in narrow ones.
-SPECTRA = taken_by("skywright.instruments.psss.analysis:SpectrumStatistics", columns=2)
+SPECTRA = parameters_of("skywright.instruments.psss.analysis:SpectrumStatistics", columns=2)
 
 
 class PsssSettings(Section):

@@ -33,7 +33,7 @@ BinnedByOption = Annotated[
     typer.Option(
         "--binned-by",
         metavar="VALUE",
-        help="What the bins are of: delay, stage (its delay alone), timing, i0, or the key of "
+        help="The binned value: delay, stage (its delay alone), timing, i0, or the key of "
         "another point detector of the source.",
     ),
 ]
@@ -43,7 +43,7 @@ WindowOption = Annotated[
         "--window", min=0, max=1_000_000, help="Tags that the join waits for late records."
     ),
 ]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Share the analysis.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Number of processes.")]
 DaskOption = Annotated[
     str | None,
     typer.Option(
@@ -56,13 +56,14 @@ ImagesOption = Annotated[
 SourceOption = Annotated[str, typer.Option("--source", help="sim, replay or sacla.")]
 FileOption = Annotated[Path | None, typer.Option("--file", help="replay: the recorded file.")]
 SpeedOption = Annotated[
-    float, typer.Option("--speed", min=0, help="Factor on the recorded pace; 0: no pace.")
+    float,
+    typer.Option("--speed", min=0, help="Speed relative to the recording; 0: without pauses."),
 ]
 ShotsOption = Annotated[
     int | None, typer.Option("--shots", min=1, help="Stop after this number of shots.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="sim: of the random numbers.")]
-TilesOption = Annotated[int, typer.Option("--tiles", min=1, max=8, help="sim: of the MPCCD.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="sim: seed of the random numbers.")]
+TilesOption = Annotated[int, typer.Option("--tiles", min=1, max=8, help="sim: number of tiles.")]
 FaultOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -76,7 +77,7 @@ OnlineOption = Annotated[
     Path | None, typer.Option("--online", help="sacla: TOML file with its settings.")
 ]
 BeamlineOption = Annotated[
-    int | None, typer.Option("--beamline", min=1, max=3, help="sacla: its number.")
+    int | None, typer.Option("--beamline", min=1, max=3, help="sacla: number of the beamline.")
 ]
 DetectorOption = Annotated[
     list[str] | None, typer.Option("--detector", help="sacla: id of a detector.")
@@ -224,11 +225,13 @@ def record(
     speed: SpeedOption = 1.0,
     binned_by: Annotated[
         str,
-        typer.Option("--binned-by", metavar="VALUE", help="replay: one more value to be copied."),
+        typer.Option(
+            "--binned-by", metavar="VALUE", help="replay: name of one more value to copy."
+        ),
     ] = "delay",
     shots: ShotsOption = None,
     most_gb: Annotated[
-        float, typer.Option("--most-gb", min=0, help="Most of the frames; then it ends.")
+        float, typer.Option("--most-gb", min=0, help="Stop at this size of the frames, GB.")
     ] = 100.0,
     seed: SeedOption = 0,
     tiles: TilesOption = 1,
@@ -240,7 +243,7 @@ def record(
 ) -> None:
     """Record frames and values of a source, or of a stored run, in a file that `replay` reads.
 
-    Ctrl-C or SIGTERM ends it; what has come is in the file.
+    Ctrl-C or SIGTERM ends it; all that has come by then is in the file.
     """
     import signal
     from contextlib import closing

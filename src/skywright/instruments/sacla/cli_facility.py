@@ -8,13 +8,15 @@ import typer
 
 
 def facility(
-    beamline: Annotated[int, typer.Option("--beamline", min=1, max=3, help="Its number.")] = 3,
+    beamline: Annotated[
+        int, typer.Option("--beamline", min=1, max=3, help="Number of the beamline.")
+    ] = 3,
     rate: Annotated[float, typer.Option("--rate", help="Shots per second.")] = 30.0,
     tag_step: Annotated[
         int, typer.Option("--tag-step", min=1, help="Tags from one shot to the next.")
     ] = 2,
     octal: Annotated[bool, typer.Option("--octal", help="Eight tiles in place of one.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random numbers.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")] = 0,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE of any other setting; the value is JSON."),
@@ -26,7 +28,7 @@ def facility(
         bool, typer.Option("--path", help="Print the directory of dbpy, olpy and stpy, and end.")
     ] = False,
 ) -> None:
-    """Serve a double of the facility: dbpy, olpy and stpy read simulated shots."""
+    """Serve a simulated facility: dbpy, olpy and stpy read its shots."""
     from pydantic import ValidationError
 
     from skywright.errors import ConfigError

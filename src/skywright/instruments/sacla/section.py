@@ -5,11 +5,13 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from skywright.instruments.sacla.shots import VALUES_REGIONS_MAX
-from skywright.section import Section, taken_by
+from skywright.section import Section, parameters_of
 
-CURVES = taken_by("skywright.instruments.sacla.shot_curves:ShotCurves")
+CURVES = parameters_of("skywright.instruments.sacla.shot_curves:ShotCurves")
 # A histogram may be of any region; the device says later how many there are.
-VALUES = taken_by("skywright.instruments.sacla.shot_values:ShotValues", regions=VALUES_REGIONS_MAX)
+VALUES = parameters_of(
+    "skywright.instruments.sacla.shot_values:ShotValues", regions=VALUES_REGIONS_MAX
+)
 
 
 class SaclaSettings(Section):

@@ -34,9 +34,9 @@ def find(
     """Find the loop in pictures: tip, box, class, width, side.
 
     Pixels, x to the right, y down. `width` is the extent of the loop across the pin's axis, `score`
-    0..1, `ms` the time of decoding and detection. --json prints an object a line for each picture.
-    Unreadable files are named on stderr, the others are done all the same; the exit status is then
-    2.
+    0..1, `ms` the time of decoding and detection. --json prints one object per line and picture.
+    Unreadable files are reported on stderr and the exit status is then 2; all other files are
+    analyzed.
     """
     from skywright.instruments.loop.detect import warm_up
 

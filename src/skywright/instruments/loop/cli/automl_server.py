@@ -14,11 +14,11 @@ def automl_server(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     backend: Annotated[str, typer.Option(help="network or onnx.")] = "network",
     model: Annotated[Path | None, typer.Option(help="onnx: the file.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Pictures at the same time.")] = (
+    workers: Annotated[int, typer.Option(min=1, help="Pictures analyzed at the same time.")] = (
         os.cpu_count() or 1
     ),
 ) -> None:
-    """Serve our detector as an AutoML Vision Edge container serves a network.
+    """Serve our detector with the REST path of an AutoML Vision Edge container.
 
     GET /v1/models/default tells whether it is up, POST /v1/models/default:predict finds boxes:
     classes nylon, mitegen and pin. Prints one JSON line when it listens; ends on SIGTERM.

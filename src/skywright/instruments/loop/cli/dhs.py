@@ -67,19 +67,19 @@ def dhs(
     dcss: Annotated[str, typer.Option(metavar="HOST:PORT", help="DCSS's hardware port.")] = "",
     name: Annotated[str, typer.Option(help="Name of this DHS in DCSS's database.")] = "loopDHS",
     receiver_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Where the video server uploads; 0: any.")
+        int | None, typer.Option(min=0, max=65535, help="HTTP port of the uploads; 0: any.")
     ] = None,
     snapshot_url: Annotated[
-        str, typer.Option(metavar="URL", help="Of the camera, or of its single pictures.")
+        str, typer.Option(metavar="URL", help="Camera, or its single pictures.")
     ] = "",
     automl_url: Annotated[
-        str, typer.Option(metavar="URL", help="Of an inference service; else loop.detection.")
+        str, typer.Option(metavar="URL", help="AutoML service; default: loop.detection.")
     ] = "",
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML of the loopDHS that this replaces.")
     ] = None,
     save_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Save each picture of a series there.")
+        Path | None, typer.Option(metavar="DIR", help="Save each picture of a series here.")
     ] = None,
     host: Annotated[
         str, typer.Option(help="Interface of uploads, /health and /metrics; 0.0.0.0: all.")

@@ -24,7 +24,7 @@ def fit_series(
         Path,
         typer.Argument(
             metavar="FILE",
-            help='JSON lines, one a picture: "phi" (deg) and "file" (relative to FILE) or "tip" '
+            help='JSON lines, one per picture: "phi" (deg) and "file" (relative to FILE) or "tip" '
             "(x, y in px, null if not seen); optional: time (s), and bbox, width, class, side, "
             "score as `loop find` gives them.",
         ),
@@ -38,24 +38,26 @@ def fit_series(
     ] = 6.7,
     side: Annotated[
         Literal["auto", "left", "right", "top", "bottom"],
-        typer.Option(help="Border the pin enters through; auto: vote of the pictures, else left."),
+        typer.Option(help="Border of the pin; auto: the side in most pictures, or left."),
     ] = "auto",
     axis_row: Annotated[
         float | None,
-        typer.Option(help="Row of the spindle, px, where it is known (column for top, bottom)."),
+        typer.Option(help="Row of the spindle's axis, px, if known (column for top, bottom)."),
     ] = None,
-    axis_sigma: Annotated[float, typer.Option(help="Its standard deviation, px.", min=0)] = 0.5,
+    axis_sigma: Annotated[
+        float, typer.Option(help="Standard deviation of --axis-row, px.", min=0)
+    ] = 0.5,
     target_column: Annotated[
         float | None,
         typer.Option(
-            help="Where the tip shall go, px (row for top, bottom); else the picture's middle."
+            help="Target of the tip, px (row for top, bottom); default: the picture's middle."
         ),
     ] = None,
     size: Annotated[
         tuple[int, int],
         typer.Option(
             metavar="WIDTH HEIGHT",
-            help="Size of the pictures where only tips are given, px.",
+            help="Size of the pictures, px, if FILE has only tips.",
             min=1,
         ),
     ] = (704, 480),
@@ -68,16 +70,14 @@ def fit_series(
     ] = None,
     delay: Annotated[
         float | None,
-        typer.Option(
-            help="By which the times of pictures are late, s; needs `time`.", show_default="0"
-        ),
+        typer.Option(help="Delay of the pictures' times, s; FILE needs `time`.", show_default="0"),
     ] = None,
     find_delay: Annotated[
-        bool, typer.Option("--fit-delay", help="Find the delay, from sweeps forward and backward.")
+        bool, typer.Option("--fit-delay", help="Fit the delay, from sweeps forward and backward.")
     ] = False,
     trace: Annotated[
         Path | None,
-        typer.Option(help="JSON lines of the motor's {time, phi}; else the lines' own serve."),
+        typer.Option(help="JSON lines of the motor, {time, phi}; default: those of FILE."),
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -86,7 +86,7 @@ def fit_series(
             "target and delay where they are not given. Angles without `time` have no delay."
         ),
     ] = None,
-    zoom: Annotated[float | None, typer.Option(help="Position of the zoom in that file.")] = None,
+    zoom: Annotated[float | None, typer.Option(help="Zoom position in --calibration.")] = None,
 ) -> None:
     """Fit a rotation: where the loop is (um), the row of the axis (px), the face-on angle (deg).
 

@@ -22,8 +22,8 @@ from skywright.files.areadetector import HEIGHT, IMAGE, WIDTH
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.analysis import as_columns
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.capture import IDENTITY
 from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
+from skywright.instruments.loop.layouts import IDENTITY
 from skywright.instruments.loop.sources import SourceFrame
 
 if TYPE_CHECKING:  # one imports this module, the other is only needed with a catalog

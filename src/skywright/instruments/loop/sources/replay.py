@@ -15,7 +15,7 @@ from skywright.errors import ConfigError, DataError
 from skywright.files.areadetector import IMAGE
 from skywright.files.beside import beside
 from skywright.files.hdf5 import open_hdf5, read_rows
-from skywright.instruments.loop.capture import JPEG_OFFSET, JPEG_SIZE
+from skywright.instruments.loop.layouts import JPEG_OFFSET, JPEG_SIZE
 from skywright.instruments.loop.picture import picture_size, read_file
 from skywright.instruments.loop.sources import CAMERA_PACE, SourceFrame
 

@@ -45,7 +45,7 @@ def serve(
         str | None, typer.Option(help="Also listen here; '' for no Unix socket.")
     ] = None,
     update_interval: Annotated[
-        float, typer.Option(help="With --data-dir: shortest time between two looks at a file, s.")
+        float, typer.Option(help="With --data-dir: shortest time between two reads of a file, s.")
     ] = 0.001,
     module_ids: Annotated[
         list[int] | None,
@@ -56,7 +56,7 @@ def serve(
         ),
     ] = None,
     simulate: Annotated[
-        bool, typer.Option("--simulate", help="Read the simulation of the configuration.")
+        bool, typer.Option("--simulate", help="Serve simulated images, as configured.")
     ] = False,
 ) -> None:
     """Serve live images to any number of clients (DaqData gRPC)."""

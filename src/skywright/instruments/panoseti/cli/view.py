@@ -31,13 +31,15 @@ def view(
         Path | None, typer.Option(help="Call InitHpIo with a hp_io_config.json.")
     ] = None,
     init_sim: Annotated[
-        bool, typer.Option("--init-sim", help="Let the server simulate, ending other streams.")
+        bool, typer.Option("--init-sim", help="Make the server simulate; other streams end.")
     ] = False,
-    plot_view: Annotated[bool, typer.Option("--plot-view", help="The newest images.")] = False,
+    plot_view: Annotated[bool, typer.Option("--plot-view", help="Show the newest images.")] = False,
     plot_phdist: Annotated[
-        bool, typer.Option("--plot-phdist", help="Distribution of the largest pixels.")
+        bool, typer.Option("--plot-phdist", help="Show the distribution of the largest pixels.")
     ] = False,
-    plot_speed: Annotated[bool, typer.Option("--plot-speed", help="Images per second.")] = False,
+    plot_speed: Annotated[
+        bool, typer.Option("--plot-speed", help="Show images per second.")
+    ] = False,
     refresh_period: Annotated[float, typer.Option(help="Time between two pictures, s.")] = 1.0,
     module_ids: Annotated[
         list[int] | None, typer.Option(help="Only these modules: --module-ids 1 3 254.")

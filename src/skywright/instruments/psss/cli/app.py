@@ -47,11 +47,11 @@ def serve_arguments(given: Sequence[str]) -> argparse.Namespace:
 
     parser = OptionParser("skywright psss serve", description=SERVE)
     add = parser.add_argument
-    add("--prefix", default=PREFIX, help="of channels and PVs (%(default)s)")
+    add("--prefix", default=PREFIX, help="prefix of channels and PVs (%(default)s)")
     add("--host", default="127.0.0.1", help="interface to serve on, 0.0.0.0: all (%(default)s)")
     add_service_arguments(parser, source="bsread")
     add_pv_arguments(parser)
-    add("--seed", type=int, default=0, help="sim: of the random numbers (%(default)s)")
+    add("--seed", type=int, default=0, help="sim: seed of the random numbers (%(default)s)")
     factor = "sim, replay: factor on --rate (%(default)s)"
     add("--speed", type=positive_number, default=1.0, help=factor)
     return parser.parse_args(given)
@@ -72,7 +72,7 @@ def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--put-pvs",
         action="store_true",
-        help="host none: read ROI and axis from the PVs of an existing IOC, and put results there",
+        help="use the PVs of an existing IOC: read ROI and axis from it, and put results there",
     )
     add(
         "--ca-port",

@@ -66,7 +66,7 @@ def old_parser() -> argparse.ArgumentParser:
     parser = OptionParser("psss_processing", description="PSSS processing service.")
     add = parser.add_argument
     add("input", metavar="INPUT", help="tcp://HOST:PORT of the camera's stream")
-    add("-i", "--prefix", default=PREFIX, help="of the channels (%(default)s)")
+    add("-i", "--prefix", default=PREFIX, help="prefix of the channels (%(default)s)")
     # As before, the names of the PVs do not follow the prefix.
     for name in OLD_PUT_NAMES:
         flags = [*(["-p"] if name == "output" else []), f"--{name}_pv"]

@@ -31,7 +31,7 @@ def add_service_arguments(
     """
     group = parser.add_argument_group("pulses")
     add = group.add_argument
-    add("--source", choices=SOURCES, default=source, help="of the pulses (%(default)s)")
+    add("--source", choices=SOURCES, default=source, help="source of the pulses (%(default)s)")
     add("--input", default="", metavar="TCP", help="bsread: tcp://HOST:PORT of the camera's stream")
     add(
         "--input-kind",
@@ -85,7 +85,9 @@ def add_service_arguments(
         help="push shares the messages between readers, pub gives all to each, and counts only the "
         "first of a series that a slow one misses (%(default)s)",
     )
-    add("--names", choices=NAMES, default="readme", help="of the output's channels (%(default)s)")
+    add(
+        "--names", choices=NAMES, default="readme", help="channel names of the output (%(default)s)"
+    )
     add(
         "--image-port",
         type=port_number,

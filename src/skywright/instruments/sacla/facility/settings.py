@@ -1,4 +1,4 @@
-"""What the double of the facility simulates."""
+"""Settings of the simulated facility."""
 
 from typing import Annotated, Literal
 
