@@ -403,7 +403,7 @@ def _run_ipython(received: list[int]) -> None:
     from traitlets.config import Config
 
     from skywright.session.context import live_analyses
-    from skywright.session.ending import end_session
+    from skywright.session.ending import end_session, run_console
     from skywright.session.profile import has_display, load_profile, show_banner
 
     config = Config()
@@ -427,22 +427,7 @@ def _run_ipython(received: list[int]) -> None:
     show_banner(namespace)
     try:
         with suppress(SystemExit):  # of a signal that has come at the prompt
-            _interact(shell)
+            run_console(shell)
     finally:
         end_session(engine, analyses)
     end_process(128 + received[0] if received else 0)
-
-
-def _interact(shell: Any) -> None:
-    """Run the console until it is left.
-
-    IPython's `mainloop` empties the namespace then, which a plan of the user needs to clean up.
-    """
-    while True:
-        try:
-            shell.interact()
-            break
-        except KeyboardInterrupt:  # one of several in a row may come here
-            continue
-        finally:
-            shell.restore_term_title()

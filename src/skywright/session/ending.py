@@ -91,6 +91,21 @@ def end_session(engine: Any, analyses: Sequence[Any]) -> None:
         close_analyses(analyses)
 
 
+def run_console(shell: Any) -> None:
+    """Run an IPython console until it is left.
+
+    IPython's `mainloop` empties the namespace then, which a plan of the user needs to clean up.
+    """
+    while True:
+        try:
+            shell.interact()
+            break
+        except KeyboardInterrupt:  # one of several in a row may come here
+            continue
+        finally:
+            shell.restore_term_title()
+
+
 def close_analyses(analyses: Sequence[Any]) -> None:
     """End the workers of the live analyses; kill those that take too long, and all at Ctrl-C."""
     closing = [threading.Thread(target=each.close, daemon=True) for each in analyses]
