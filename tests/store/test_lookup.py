@@ -269,6 +269,18 @@ def test_an_answer_has_no_more_runs_than_are_wanted(
     assert all(f"page%5Blimit%5D={limit}" in url for url in searches), searches
 
 
+@pytest.mark.parametrize("run_filter", [RunFilter(), RunFilter(text="lysozyme")])
+def test_a_list_of_runs_asks_for_their_metadata_alone(
+    store: SampleStore, run_filter: RunFilter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "PAGE", 1)
+    with counted(store.client) as urls:
+        found = find_runs(store.client, run_filter)
+    pages = [url for url in urls if "/search/" in url and "page%5Blimit%5D=1" in url]
+    assert len(pages) >= len(found)
+    assert all("fields=metadata" in url for url in pages), pages
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
