@@ -4,15 +4,19 @@ import atexit
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import bluesky.plan_stubs as bps
 import pytest
 from bluesky import Msg, RunEngine
 from bluesky.utils import RunEngineInterrupted
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
 from support.waiting import until
 
 from skywright.session import ending
+
+READY = Path(__file__).parents[1] / "profile_collection" / "startup" / "90-ready.py"
 
 
 class Hanging:
@@ -102,3 +106,15 @@ def test_an_error_of_a_plan_that_cleans_up_is_reported(caplog: pytest.LogCapture
 def test_the_private_names_of_the_engine_are_still_there(RE: RunEngine, name: str) -> None:
     """When this fails, bluesky has changed; look at `_abort` in session/ending.py."""
     assert hasattr(RE, name)
+
+
+def test_a_console_that_is_left_keeps_the_names_that_a_plan_needs_to_clean_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shell = TerminalInteractiveShell(simple_prompt=True)
+    monkeypatch.setattr(shell, "prompt_for_code", lambda: "exit")
+    names = shell.user_ns
+    names |= {"RE": SimpleNamespace(state="idle"), "of_a_plan": 1}
+    exec(compile(READY.read_text(), READY, "exec"), names)
+    shell.mainloop()
+    assert names["of_a_plan"] == 1

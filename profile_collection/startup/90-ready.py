@@ -2,9 +2,10 @@
 
 import atexit
 import logging
+from functools import partial
 
 from skywright.session.context import live_analyses
-from skywright.session.ending import finish_runs
+from skywright.session.ending import finish_runs, run_console
 from skywright.session.profile import find_devices, make_listdevs, silent_pvs
 
 listdevs = make_listdevs(globals())
@@ -23,3 +24,5 @@ atexit.register(finish_runs, RE, _analyses)
 if "get_ipython" in globals():  # a script starts only the workers that its runs need
     for _analysis in _analyses:
         _analysis.start()
+    if hasattr(get_ipython(), "mainloop"):  # a terminal
+        get_ipython().mainloop = partial(run_console, get_ipython())

@@ -349,7 +349,11 @@ RAW_RUN = RunSummary(
 
 @pytest.mark.parametrize(
     ("width", "shown", "left_out"),
-    [(60, {"1234", "primary", "15"}, {"14.7"}), (45, {"take_pictures"}, {"1234", "primary"})],
+    [
+        (60, {"1234", "primary", "15"}, {"14.7"}),
+        (50, {"take_pictures"}, {"1234", "primary"}),
+        (32, {"take_pictures"}, {"1234", "primary"}),
+    ],
 )
 def test_a_narrow_terminal_cuts_nothing_off_plan_and_status(
     width: int, shown: set[str], left_out: set[str]

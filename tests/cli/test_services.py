@@ -91,9 +91,8 @@ def test_an_up_that_is_killed_takes_programs_along_that_do_not_watch_their_stdin
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     text = '[services.other]\ncommand = ["no-such-program"]\n'
     done = run("up", "--only", "other", **write_beamline(tmp_path, text))
-    assert done.returncode == 1
-    assert "other" in done.stderr
-    assert "no-such-program" in done.stderr
+    assert done.returncode == 2
+    assert "services.other.command: there is no program no-such-program" in done.stderr
 
 
 def test_a_service_without_a_command_is_a_wrong_configuration(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -111,9 +110,9 @@ def test_a_number_is_a_scan_id_and_the_start_of_a_uid(monkeypatch: pytest.Monkey
         field, value = query.key.removeprefix("start."), getattr(query, "value", None)
         matches = (lambda v: v == value) if value else re.compile(query.pattern[:-1]).match
         found = (start for start in starts if matches(start[field]))
-        return iter([SimpleNamespace(metadata={"start": start}) for start in found])
+        return iter([{"start": start} for start in found])
 
-    monkeypatch.setattr(lookup, "_search", search)
+    monkeypatch.setattr(lookup, "_search_metadata", search)
     monkeypatch.setattr(lookup, "_RUNS", {"raw": lambda client: None})
     found = find_runs(cast(Container, None), RunFilter(text="1234"))
     assert [run.uid for run in found] == ["1234abcd", "4f0c1d2e"]
@@ -221,14 +220,14 @@ def test_a_run_that_is_stored_while_the_catalog_answers_is_not_incomplete(
 ) -> None:
     journal = tmp_path / f"{DEAD}.jsonl"
     journal.touch()
-    search = lookup._search
+    search = lookup._search_metadata
 
     def stored_meanwhile(*args: Any) -> Any:
         answer = list(search(*args))
         journal.unlink(missing_ok=True)
         return iter(answer)
 
-    monkeypatch.setattr(lookup, "_search", stored_meanwhile)
+    monkeypatch.setattr(lookup, "_search_metadata", stored_meanwhile)
     (run,) = find_runs(store.client, RunFilter(text=DEAD), journals=tmp_path)
     assert not journal.exists()
     assert run.status == "storing"
@@ -267,6 +266,18 @@ def test_an_answer_has_no_more_runs_than_are_wanted(
     searches = [url for url in urls if "/search/" in url]
     assert searches
     assert all(f"page%5Blimit%5D={limit}" in url for url in searches), searches
+
+
+@pytest.mark.parametrize("run_filter", [RunFilter(), RunFilter(text="lysozyme")])
+def test_a_list_of_runs_asks_for_their_metadata_alone(
+    store: SampleStore, run_filter: RunFilter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "PAGE", 1)
+    with counted(store.client) as urls:
+        found = find_runs(store.client, run_filter)
+    pages = [url for url in urls if "/search/" in url and "page%5Blimit%5D=1" in url]
+    assert len(pages) >= len(found)
+    assert all("fields=metadata" in url for url in pages), pages
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ LOSSES = ("n_dropped", "n_missing", "n_late")
 """Counts of members that were not used; one that is 0 is printed last."""
 PLACES = ("last_identity", "update_number")
 """Results that are printed last."""
-NARROW, PHONE = 100, 60
+NARROW, PHONE, TINY = 100, 60, 50
 """Columns of a terminal below which the table of runs has no room for some of its columns."""
-LEFT_OUT = {NARROW: {"took", "sample"}, PHONE: {"scan", "events or raw run"}}
+LEFT_OUT = {NARROW: {"took", "sample"}, PHONE: {"scan", "events or raw run"}, TINY: {"started"}}
 """Headings of the columns that are left out of the table of runs below these widths."""
 RESULTS_MAX, COLUMNS_MAX = 12, 12
 """Results and columns that `show` prints without ``--all``."""

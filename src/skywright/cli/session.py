@@ -202,7 +202,7 @@ def _run_ipython(received: list[int]) -> None:
     from traitlets.config import Config
 
     from skywright.session.context import live_analyses
-    from skywright.session.ending import end_session
+    from skywright.session.ending import end_session, run_console
     from skywright.session.profile import has_display, load_profile, show_banner
 
     config = Config()
@@ -226,23 +226,7 @@ def _run_ipython(received: list[int]) -> None:
     show_banner(namespace)
     try:
         with suppress(SystemExit):  # the exception of a signal at the prompt
-            _interact(shell)
+            run_console(shell)
     finally:
         end_session(engine, analyses)
     end_process(128 + received[0] if received else 0)
-
-
-def _interact(shell: Any) -> None:
-    """Run the console until the user leaves it.
-
-    IPython's own `mainloop` empties the namespace at its end. But a plan that is aborted after that
-    needs the names of its module.
-    """
-    while True:
-        try:
-            shell.interact()
-            break
-        except KeyboardInterrupt:  # of several Ctrl-C in a row, one may come here
-            continue
-        finally:
-            shell.restore_term_title()

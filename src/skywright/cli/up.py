@@ -166,7 +166,8 @@ def plan_services(settings: Settings, names: Set[str]) -> list[Service]:
     Raises
     ------
     ConfigError
-        If a configured port is taken, or the module of an IOC is not there.
+        If a configured port is taken, or the module of an IOC or the program of a service is not
+        there.
     """
     ports = _Ports(settings)
     directory = "--directory", settings.directory
@@ -257,9 +258,12 @@ def _configured_service(settings: Settings, name: str, environment: Mapping[str,
     own = {"skywright": _python("skywright.cli"), "python": [sys.executable]}
     program, *args = settings.service_command(name)
     given = settings.services[name]
+    command = [*own.get(program, [program]), *args]
+    if shutil.which(command[0], path=given.environment.get("PATH")) is None:
+        raise ConfigError(f"services.{name}.command: there is no program {program}")
     return Service(
         name,
-        [*own.get(program, [program]), *args],
+        command,
         {**environment, **given.environment},
         ready_line=given.ready_line,
         may_be_late=True,

@@ -91,6 +91,22 @@ def end_session(engine: Any, analyses: Sequence[Any]) -> None:
         close_analyses(analyses)
 
 
+def run_console(shell: Any) -> None:
+    """Run an IPython console until the user leaves it.
+
+    IPython's own `mainloop` empties the namespace at its end. But a plan that is aborted after that
+    needs the names of its module.
+    """
+    while True:
+        try:
+            shell.interact()
+            break
+        except KeyboardInterrupt:  # of several Ctrl-C in a row, one may come here
+            continue
+        finally:
+            shell.restore_term_title()
+
+
 def close_analyses(analyses: Sequence[Any]) -> None:
     """End the workers of the live analyses; kill those that take too long, and all at Ctrl-C."""
     closing = [threading.Thread(target=each.close, daemon=True) for each in analyses]
