@@ -346,3 +346,8 @@ def test_a_day_begins_and_ends() -> None:
 def test_parse_time_gives_a_time_or_says_no(text: str) -> None:
     with suppress(DataError):
         assert isinstance(parse_time(text, NOON), float)
+
+
+@pytest.mark.parametrize("name", ["_queries_as_params", "_sorting_params"])
+def test_the_private_names_of_the_client_are_still_there(name: str) -> None:
+    assert hasattr(Container, name)
