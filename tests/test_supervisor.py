@@ -152,6 +152,18 @@ def test_a_child_whose_parent_ends_at_once_does_not_begin() -> None:
     assert subprocess.run(["true"], preexec_fn=begin, check=False).returncode == 1
 
 
+@pytest.mark.skipif(supervisor_module.PRCTL is None, reason="a function of Linux")
+def test_a_child_can_be_terminated_whatever_its_parent_does_with_the_signal() -> None:
+    """A child inherits that a signal is ignored, and the kernel's at the parent's end too."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        begin = partial(supervisor_module._end_with_parent, os.getpid())
+        killed = ["sh", "-c", "kill $$; exit 0"]
+        assert subprocess.run(killed, preexec_fn=begin, check=False).returncode == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_child_without_a_ready_line_is_ready_with_no_facts(tmp_path: Path) -> None:
     async def test(_supervisor: Supervisor, reports: Reports) -> None:
         (line,) = reports.about("a", "ready")

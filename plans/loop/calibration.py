@@ -47,8 +47,8 @@ SPAN = 0.22
 """Reach of the grid from the place of the tip, parts of the picture."""
 BORDER = 0.06
 SHIFT = SPAN, 0.09, 0.09
-"""Moves between two rotations: along the spindle, part of the picture's length along it (no farther
-than the grid went); across it and along the beam, parts of the length across it."""
+"""Moves between two rotations: along the spindle, part of the picture's length along it (as far as
+the grid went, within some percent); across it and along the beam, parts of the length across it."""
 LOOK_LIMIT_S, FIT_LIMIT_S = 0.5, 20.0
 """Work of the analysis that may wait, s: before a look at one picture; before a fit, which needs
 many pictures and is worth a wait."""

@@ -411,6 +411,7 @@ def test_it_ends_while_its_detection_service_does_not_answer(
     hub = Dcss()
     url = f"http://127.0.0.1:{camera}/axis-cgi/jpg/image.cgi?camera=2"
     given = ("--dcss", f"127.0.0.1:{hub.port}", "--receiver-port", "0", "--snapshot-url", url)
+    given += ("--status-port", "0")
     with socket.create_server(("127.0.0.1", 0)) as service:
         detection = {
             "backend": "automl",
@@ -420,15 +421,18 @@ def test_it_ends_while_its_detection_service_does_not_answer(
         with (
             dhs(*given, SKYWRIGHT_LOOP__DETECTION=json.dumps(detection), **elsewhere) as (
                 process,
-                _,
+                ready,
             ),
             hub.connected(*OPERATIONS) as link,
+            socket.create_connection(("127.0.0.1", ready["status_port"])) as open_request,
         ):
+            open_request.send(b"GET /health HTTP/1.1\r\n")  # and no more
             link.start("getLoopTip", "1.1")
             request = accept_predict(service)
             process.send_signal(signal.SIGTERM)
             assert link.reply("1.1") == "aborted"
             assert process.wait(90) == 0  # the service has 600 s
+            assert open_request.recv(100) == b""
             request.close()
     hub.close()
 

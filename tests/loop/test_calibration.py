@@ -163,12 +163,12 @@ def entry(**changes: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nothing", "is no JSON"),
+        ("nothing", "Invalid JSON: expected ident at line 1 column 2"),
         (json.dumps([entry(um_per_px_x=-1)]), "0.um_per_px_x"),
         (json.dumps([entry(), entry(date="2024-05-06T07:08:00")]), "1.date"),
         (json.dumps([entry(um_per_px=6.7)]), "0.um_per_px"),
         (json.dumps([entry(side="up")]), "0.side"),
-        ("{}", "Input should be a valid list"),
+        ("{}", "Input should be a valid array"),
     ],
 )
 def test_a_bad_file_is_named_with_the_field(tmp_path: Path, text: str, said: str) -> None:

@@ -17,7 +17,7 @@ from plans.loop import calibration, stubs
 from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import center_loop
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
-from skywright.instruments.loop.geometry import View, to_goniometer
+from skywright.instruments.loop.geometry import View, to_goniometer, to_laboratory
 from skywright.instruments.loop.rotation_values import Place, RotationValues
 from skywright.instruments.loop.sweep import Sweep
 
@@ -62,6 +62,19 @@ def test_the_camera_is_calibrated_from_motion_alone(
     assert session.run(center_loop(**devices, zoom=2.0)).ok
     with pytest.raises(ConfigError, match="outside the calibrated stops"):
         list(center_loop(**devices, zoom=3.0))
+
+
+@pytest.mark.parametrize("side", ["left", "bottom"])
+def test_the_last_rotation_is_in_the_other_half_of_the_picture_and_beyond_the_spindle(
+    side: Any,
+) -> None:
+    view = View(um_per_px_x=5.0, um_per_px_y=5.0, side=side)
+    tip, axis = np.array([300.0, 120.0, -90.0]), view.by_spindle(352.0, 240.0)[1]
+    found = RotationValues(tip=Place(*tip.tolist()), axis_row=axis)
+    after = tip + calibration._shift(view, found, 30.0)
+    before, away = (to_laboratory(each, 30.0) for each in (tip, after))
+    np.testing.assert_array_equal(np.sign(away), -np.sign(before))
+    assert abs(away[0]) < 0.5 * 5.0 * view.by_spindle(704.0, 480.0)[0]
 
 
 @pytest.mark.parametrize(("side", "target_px"), [("left", 900.0), ("top", 600.0)])

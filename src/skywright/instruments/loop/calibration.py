@@ -1,6 +1,5 @@
 """Calibration of the camera at each zoom: scale, roll, axis, delay; kept in one JSON file."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -286,13 +285,11 @@ def load_calibrations(path: Path) -> list[ZoomCalibration]:
     A `ConfigError` names file, entry, field and value seen.
     """
     try:
-        return _STOPS.validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return _STOPS.validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {first_problem(error)}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: is no JSON ({error})") from error
 
 
 def now() -> datetime:

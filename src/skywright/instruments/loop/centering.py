@@ -239,9 +239,13 @@ def _reweigh(
     first: Harmonic,
     odd: Floats,
 ) -> Harmonic:
-    """Fit again the tips on which the first fit agrees, each by its worth, if they bear it out."""
+    """Fit again the tips on which the first fit agrees, each by its worth.
+
+    Errors of some neighboring views, and their mirror images in the views from behind, move the
+    first fit, and leave small residuals: whether to weigh cannot be told by these.
+    """
     used = first.weights > 0.0
-    if used.sum() < 4 or not _bear_out(first.residuals[used, 0], trust[used]):
+    if used.sum() < 4:
         return first
     again = fit_tips(
         angle[used],
@@ -254,14 +258,6 @@ def _reweigh(
     weights[used] = again.weights
     residuals = places - design_of(angle, odd) @ again.coefficients.T
     return replace(again, weights=weights, residuals=residuals)
-
-
-def _bear_out(residuals: Floats, trust: Floats) -> bool:
-    """Say whether normal errors are likelier to be of unequal worth than all alike."""
-    alike, unequal = (float(np.sqrt((r**2).mean())) for r in (residuals, residuals * trust))
-    if not unequal:
-        return False
-    return float(np.log(trust).mean()) > np.log(unequal / alike)
 
 
 def _center(

@@ -81,7 +81,7 @@ class LoopRotation(WholeRun):
     """
 
     name = "loop_rotation"
-    version = "8"
+    version = "9"
     inputs = ("phi", "image_num", *(column.name for column in DETECTED))
     columns = COLUMNS
     results = RESULTS

@@ -11,7 +11,15 @@ from skywright.errors import DataError
 from skywright.instruments.loop.centering import AxisPrior, Center, Reason, fit_center
 from skywright.instruments.loop.detection import Detection, border_gaps
 from skywright.instruments.loop.face import Face, fit_face
-from skywright.instruments.loop.geometry import SIDES, Floats, Side, View, to_view
+from skywright.instruments.loop.geometry import (
+    SIDES,
+    Floats,
+    Side,
+    View,
+    to_laboratory,
+    to_picture,
+    to_view,
+)
 
 Texts = NDArray[np.str_]
 EDGE_PX = 2.0  # a tip so near the border may be where the frame cuts the sample
@@ -159,9 +167,9 @@ def fit_series(
     found = np.isfinite(series.width_px).any()
     shift = np.hypot(TIP_ERROR_PX, TIP_ERROR_OF_WIDTH * width_px) if found else 0.0
     tip = fit_center(series.phi_deg, tip_px, view, axis, point_sigma_px=float(shift))
-    lean_um = float(np.hypot(*(tip.offset_um - middle.offset_um)[1:]))
-    if tip.ok and middle.ok and lean_um > 0.0:
-        middle = fit_box(lean_um=lean_um, start=middle)
+    to_tip_um = tip.offset_um - middle.offset_um
+    if tip.ok and middle.ok and to_tip_um[0] > 0.0:
+        middle = fit_box(to_tip_um=to_tip_um, start=middle)
     reason, why = _judge(series, tip, kind, int(cut.sum()), view.side, elected)
     return SeriesFit(
         tip=tip,
@@ -279,7 +287,7 @@ def fit_middle(
     view: View,
     axis: AxisPrior | None,
     *,
-    lean_um: float = 0.0,
+    to_tip_um: Floats | None = None,
     start: Center | None = None,
 ) -> Center:
     """Fit the middle of a loop's box over a rotation.
@@ -293,10 +301,10 @@ def fit_middle(
         expected absolute errors, NaN where unknown.
     view, axis
         As for `fit_center`.
-    lean_um
-        Distance of the tip from the middle across the spindle: 0 for a flat head that stands
-        straight on it. Third and fifth harmonic of the middle are expected to be some parts of it,
-        `OF_LEAN`.
+    to_tip_um : (3,) float64
+        From the middle to the tip, x > 0; None where it is not known. The lean is its part across
+        the spindle: 0 for a flat head that stands straight on it. Third and fifth harmonic of the
+        middle are expected to be some parts of the lean, `OF_LEAN`.
     start
         As for `fit_center`.
 
@@ -314,6 +322,10 @@ def fit_middle(
     the edges is added to the error of the center. Without a lean the error that the fit gives is
     too large: that the middle wanders with the angle looks to it like errors that last over many
     views. With a lean the wandering is fitted, and more of the error counts.
+
+    Where the neck of a head that leans is not seen, its box is shorter, and the middle of the box
+    is nearer to the tip: along the spindle, and across it by the lean. So the middles are moved
+    along the direction to the tip, to one place along the spindle.
     """
     first = 0 if view.vertical else 1
     across = error_px[:, first::2]
@@ -322,9 +334,16 @@ def fit_middle(
     seen = np.isfinite(extent)
     widest_px = float(np.percentile(extent[seen], 90)) if seen.any() else 0.0
     known = across[seen & np.isfinite(across).all(axis=1)]
+    middle_px, lean_um = 0.5 * (box_px[:, :2] + box_px[:, 2:]), 0.0
+    if to_tip_um is not None:
+        lean_um = float(np.hypot(*to_tip_um[1:]))
+        along = to_view(middle_px, view)[:, 0]
+        slope = to_laboratory(to_tip_um, phi_deg, view.phi_sign)[:, 1] / to_tip_um[0]
+        off = (along - np.nanmedian(along)) * slope
+        middle_px = middle_px - to_picture(np.outer(off, [0.0, 1.0]), view)
     return fit_center(
         phi_deg,
-        0.5 * (box_px[:, :2] + box_px[:, 2:]),
+        middle_px,
         view,
         axis,
         point_sigma_px=OF_EDGES * float(np.median(known.max(axis=1))) if len(known) else 0.0,

@@ -123,11 +123,9 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
     sigma = np.inf
     for _ in range(8):
         step, sigma = _step(angle, across, unit, delay)
-        if not sigma < 1.0:
+        if not sigma < 1.0 or abs(step) < 1e-5:
             break
         delay += float(np.clip(step, -0.1, 0.1))
-        if abs(step) < 1e-5:
-            break
     if not sigma <= KNOWN_DELAY_S:
         why = (
             f"{seen.sum()} tips give it to {sigma:.2f} s only, {KNOWN_DELAY_S:g} s is needed; take "
@@ -150,21 +148,9 @@ def _misfit(angle: Angle, across: Floats, unit: float, delay: float) -> float:
 def _step(angle_at: Angle, across: Floats, unit: float, delay: float) -> tuple[float, float]:
     """Return the Gauss-Newton correction of the delay and its standard deviation, s."""
     angle, tick = angle_at(delay), 0.01
-    fit = fit_harmonic(angle, across, unit)
-    speed = (angle_at(delay - tick) - angle_at(delay + tick)) / (2.0 * tick)
-    _, b, c = fit.coefficients[0]
-    cos, sin = np.cos(angle), np.sin(angle)
-    slope = -speed * (c * cos - b * sin)  # of the fit with the delay
-    root = np.sqrt(fit.weights)
-    design = np.stack([np.ones_like(cos), cos, sin, slope], axis=1) * root[:, None]
-    size = np.linalg.norm(design, axis=0)
-    if size[3] < 1e-9 * len(across):
-        return 0.0, np.inf
-    # What of the slope the other three cannot imitate is what tells the delay.
-    others, target = design[:, :3], design[:, 3]
-    own = target - others @ np.linalg.lstsq(others, target, rcond=1e-9)[0]
-    square = float(own @ own)
-    if square < 1e-6 * float(target @ target):
-        return 0.0, np.inf
-    step = float(own @ (root * fit.residuals[:, 0])) / square
-    return step, float(max(fit.sigma[0], 0.1 * unit) / np.sqrt(square))
+    circle = fit_harmonic(angle, across, unit).coefficients
+    _, b, c = circle[0]
+    rate = (angle_at(delay + tick) - angle_at(delay - tick)) / (2.0 * tick)
+    slope = rate * (c * np.cos(angle) - b * np.sin(angle))  # of the fit with the delay
+    fit = fit_harmonic(angle, across, unit, more=slope[:, None], start=circle)
+    return float(fit.coefficients[0, 3]), float(np.sqrt(fit.covariance[0, 3, 3]))

@@ -165,12 +165,11 @@ class DhsConfig(_Section):
     def _flatten(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        inner = values.get("loopdhs") or {}
+        outer = dict(values)
+        inner = outer.pop("loopdhs", None) or {}
         if not isinstance(inner, dict):
             raise ValueError("loopdhs: expected keys and values")
-        flat = {**values, **inner}
-        flat.pop("loopdhs", None)
-        return flat
+        return outer | inner
 
     def save_directory(self, started: datetime) -> Path | None:
         """Return where a DHS that started at `started` saves pictures; None if it does not."""
