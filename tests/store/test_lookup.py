@@ -349,5 +349,5 @@ def test_parse_time_gives_a_time_or_says_no(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["_queries_as_params", "_sorting_params"])
-def test_the_private_names_of_the_client_are_still_there(name: str) -> None:
-    assert hasattr(Container, name)
+def test_the_private_names_of_the_client_are_still_there(client: Any, name: str) -> None:
+    assert hasattr(client["raw"], name)
