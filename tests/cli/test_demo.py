@@ -41,7 +41,7 @@ for name in names:
 
 
 def good(plan: str) -> DemoResult:
-    return DemoResult(plan, "uid", [], truth={}, result={}, ok=True, pictures=[])
+    return DemoResult(plan=plan, raw_uid="uid", truth={}, result={}, ok=True)
 
 
 @pytest.fixture

@@ -287,7 +287,10 @@ def test_what_cannot_be_known_ends_with_1_and_says_why(tmp_path: Path) -> None:
         ),
         ('{"phi": 1.0, "file": "absent.jpg"}', "line 2: file"),
         ("[1, 2]", "line 2"),
-        ('{"phi": 1.0, "tip"', "line 2: is no JSON object"),
+        (
+            '{"phi": 1.0, "tip"',
+            "line 2: Invalid JSON: EOF while parsing an object at line 1 column 18",
+        ),
     ],
 )
 def test_a_bad_line_is_named_with_its_field(tmp_path: Path, line: str, said: str) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,22 +27,22 @@ _readers: list[IO[bytes]] = []
 """Where steps are reported; empty where no `skywright demo` reads them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoResult:
     """One plan that the demo ran: what was true, what was found, whether they agree."""
 
     plan: str
     raw_uid: str
-    derived_uids: list[str]
     truth: Mapping[str, Any]
     result: Mapping[str, Any]
     ok: bool
-    pictures: list[str]
+    derived_uids: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
 
 
 def failed_demo(name: str, why: str) -> DemoResult:
     """Return the result of a demo that did not come to its end."""
-    return DemoResult(name, "", [], truth={}, result={"why": why}, ok=False, pictures=[])
+    return DemoResult(plan=name, raw_uid="", truth={}, result={"why": why}, ok=False)
 
 
 def append_results(results: list[DemoResult], file: Path) -> None:

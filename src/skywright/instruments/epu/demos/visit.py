@@ -63,7 +63,6 @@ def _result(run: Any, grids: list[TwinGrid], directory: Path) -> DemoResult:
     return DemoResult(
         plan="track_epu",
         raw_uid=start["uid"],
-        derived_uids=[],
         truth={"micrographs": len(truth), "good": sum(each.good for each in truth)},
         result={
             "micrographs": len(ids),

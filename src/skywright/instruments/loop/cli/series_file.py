@@ -1,6 +1,5 @@
 """The file of ``skywright loop fit-series``: one picture, or what was found in it, a line."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -80,14 +79,9 @@ def read_rows(path: Path) -> list[tuple[int, Row]]:
 
 def _row(path: Path, number: int, line: str) -> Row:
     try:
-        return Row.model_validate(json.loads(line))
+        return Row.model_validate_json(line)
     except ValidationError as error:
         raise DataError(f"{path}: line {number}: {first_problem(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: line {number}: is no JSON object ({error}); expected one a line, like "
-            '{"phi": 10.0, "tip": [352.1, 240.0]}'
-        ) from error
 
 
 def detect_rows(

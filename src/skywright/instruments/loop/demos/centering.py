@@ -130,11 +130,9 @@ def _center(session: Mapping[str, Any], simulator: Simulator, kind: str) -> Demo
     return DemoResult(
         plan=f"center_loop ({kind})",
         raw_uid=uids[-1],
-        derived_uids=[],
         truth={"kind": kind, "offset_um": before, "left_um": after},
         result={key: value for key, value in result.items() if value != ""},
         ok=bool(done and done.ok and done.kind == kind and math.hypot(*after[1:]) <= TOLERANCE_UM),
-        pictures=[],
     )
 
 
@@ -162,11 +160,9 @@ def _refuse(session: Mapping[str, Any], kind: str) -> DemoResult:
     return DemoResult(
         plan=f"center_loop ({kind})",
         raw_uid=uids[-1],
-        derived_uids=[],
         truth={"kind": kind},
         result={"refused": why or "no"},
         ok=expected in why,
-        pictures=[],
     )
 
 
