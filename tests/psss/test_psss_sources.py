@@ -202,11 +202,9 @@ def test_a_pace_that_has_ended_never_waits():
         ([1, 2, 3, 5, 4, 6], None, 0),  # one is overtaken
         ([4, 8, 12, 24, 16, 28, 32], None, 1),
         ([1, *(i + late for i in range(2, 900, 2) for late in (1, 0))], 1, 0),
-        (
-            [11, 12, 15, 16, 13, 14, 1, 2, 4],
-            None,
-            1,
-        ),  # the gap is filled, then it begins anew
+        ([1, 2, 5, 6, 3, 4, 1, 2, 4], None, 1),  # the gap is filled, then the sender begins anew
+        ([*range(15), *range(12), 13], None, 1),  # it begins anew after a few pulses
+        (5 * [*range(10)], None, 0),  # it plays a short recording again and again
         # Pulses overtake each other after the rate has fallen
         (
             [*range(100, 600), *(600 + 2 * i + s for i in range(0, 1000, 2) for s in (2, 0))],

@@ -60,7 +60,7 @@ class PulseGaps:
     or else the smallest difference seen. A declared step that does not divide a difference is not
     the step of the messages, and is not used any more. The missing pulses are computed from the
     first and the last pulse of a stretch. So a step that is learnt late corrects what was counted
-    before. A stretch ends where the ids go back or jump by more than `PULSES_A_DAY`, where another
+    before. A stretch ends where the ids go back to its first one, or before the last pulses, or jump by more than `PULSES_A_DAY`, where another
     step is declared, and where the machine has changed its rate. It does not end where a missing
     pulse comes late (`LATE_PULSES`).
 
@@ -103,7 +103,9 @@ class PulseGaps:
         self._undecodable_pending += 1
 
     def take(self, pulse_id: int, modulo: int | None = None) -> bool:
-        """Note a pulse; return False if one of the last pulses had its id, and True otherwise.
+        """Note a pulse; return False if it is a repeat of one of the last, and True otherwise.
+
+        The first id of the stretch is no repeat: the sender begins anew.
 
         Parameters
         ----------
@@ -112,10 +114,12 @@ class PulseGaps:
         modulo
             Step that the sender declares; None: it declares none.
         """
+        now = self._now
+        if now is not None and pulse_id == now.first != now.last:
+            self._recent.clear()  # the sender begins anew
         if pulse_id in self._recent:
             return False
         self._recent.append(pulse_id)
-        now = self._now
         apart = pulse_id - now.last if now else 0
         declared = modulo if modulo and modulo > 1 else 0
         last, self._declared = self._declared, declared or self._declared

@@ -170,21 +170,24 @@ def _find(images: h5py.Dataset, *names: str) -> h5py.Dataset | None:
     """Return the dataset with one of these names or paths that is nearest to the pictures, or None.
 
     It is beside the pictures or in a group above them, and has a value for each of them: (N,), or
-    (N, 1) as some writers have it, or () for a single picture.
+    (N, 1) as some writers have it, or () beside a single picture.
     """
+    shapes: list[tuple[int, ...]] = [(len(images),), (len(images), 1)]
+    if len(images) == 1:
+        shapes.append(())
     group = images.parent
     while True:
         for name in names:
             found = group.get(name)
-            if isinstance(found, h5py.Dataset) and found.size == len(images):
+            if isinstance(found, h5py.Dataset) and found.shape in shapes:
                 return found
         if group.name == "/":
             return None
-        group = group.parent
+        group, shapes = group.parent, shapes[:2]
 
 
 def _values(dataset: h5py.Dataset) -> NDArray[Any]:
-    """Return what `_find` has found as (N,)."""
+    """Return a dataset of (N,), (N, 1) or () as (N,)."""
     return np.asarray(dataset[()]).ravel()
 
 
