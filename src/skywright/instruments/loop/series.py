@@ -168,7 +168,7 @@ def fit_series(
     shift = np.hypot(TIP_ERROR_PX, TIP_ERROR_OF_WIDTH * width_px) if found else 0.0
     tip = fit_center(series.phi_deg, tip_px, view, axis, point_sigma_px=float(shift))
     to_tip_um = tip.offset_um - middle.offset_um
-    if tip.ok and middle.ok and to_tip_um[0] > 0.0:
+    if tip.ok and middle.ok and to_tip_um[1:].any():
         middle = fit_box(to_tip_um=to_tip_um, start=middle)
     reason, why = _judge(series, tip, kind, int(cut.sum()), view.side, elected)
     return SeriesFit(
@@ -302,11 +302,11 @@ def fit_middle(
     view, axis
         As for `fit_center`.
     to_tip_um : (3,) float64
-        From the middle to the tip, x > 0; None where it is not known. The lean is its part across
-        the spindle: 0 for a flat head that stands straight on it. Third and fifth harmonic of the
+        From the middle to the tip; None where it is not known. The lean is its part across the
+        spindle: 0 for a flat head that stands straight on it. Third and fifth harmonic of the
         middle are expected to be some parts of the lean, `OF_LEAN`.
     start
-        As for `fit_center`.
+        As for `fit_center`; needed with `to_tip_um`.
 
     Notes
     -----
@@ -325,7 +325,8 @@ def fit_middle(
 
     Where the neck of a head that leans is not seen, its box is shorter, and the middle of the box
     is nearer to the tip: along the spindle, and across it by the lean. So the middles are moved
-    along the direction to the tip, to one place along the spindle.
+    along the direction to the tip, to one place along the spindle. Not so where the tip is hardly
+    in front of the middle, less than half of what it is in a head that is seen whole.
     """
     first = 0 if view.vertical else 1
     across = error_px[:, first::2]
@@ -335,12 +336,16 @@ def fit_middle(
     widest_px = float(np.percentile(extent[seen], 90)) if seen.any() else 0.0
     known = across[seen & np.isfinite(across).all(axis=1)]
     middle_px, lean_um = 0.5 * (box_px[:, :2] + box_px[:, 2:]), 0.0
-    if to_tip_um is not None:
+    if to_tip_um is not None and start is not None and start.circle_um is not None:
         lean_um = float(np.hypot(*to_tip_um[1:]))
-        along = to_view(middle_px, view)[:, 0]
-        slope = to_laboratory(to_tip_um, phi_deg, view.phi_sign)[:, 1] / to_tip_um[0]
-        off = (along - np.nanmedian(along)) * slope
-        middle_px = middle_px - to_picture(np.outer(off, [0.0, 1.0]), view)
+        length_um = float(np.nanmedian(box_px[:, 3 - first] - box_px[:, 1 - first])) * view.pixel_um
+        if to_tip_um[0] > length_um / 4.0:
+            _, cos, sin = start.circle_um[1]  # along the spindle, if it is rolled or tilted
+            angle = np.deg2rad(phi_deg) * view.phi_sign
+            along = to_view(middle_px, view)[:, 0] - cos * np.cos(angle) - sin * np.sin(angle)
+            slope = to_laboratory(to_tip_um, phi_deg, view.phi_sign)[:, 1] / to_tip_um[0]
+            off = (along - np.nanmedian(along)) * slope
+            middle_px = middle_px - to_picture(np.outer(off, [0.0, 1.0]), view)
     return fit_center(
         phi_deg,
         middle_px,

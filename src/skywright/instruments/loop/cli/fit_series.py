@@ -131,9 +131,7 @@ def fit_series(
         fixed = view.side
         # It is where the spindle crosses the target column, which may be another now.
         axis = replace(axis, row_px=axis_px(axis_um(axis.row_px, known), view))
-    motor = None
-    if trace is not None:
-        motor = _trace(trace, read_rows(trace))
+    motor = None if trace is None else _trace(trace, read_rows(trace))
     late = None if find_delay else delay or 0.0
     answer = _fit_rows(file, rows, view, axis, fixed, motor, late, calibration is not None)
     if as_json:
@@ -192,8 +190,7 @@ def _retime(
     from skywright.instruments.loop.timing import angles_at, fit_delay
 
     times = required(path, rows, "time")
-    if motor is None:
-        motor = _trace(path, rows)
+    motor = motor or _trace(path, rows)
     notes = []
     if delay_s is None:
         found = fit_delay(motor, times, series.tip_px, view)

@@ -81,7 +81,8 @@ def _row(path: Path, number: int, line: str) -> Row:
     try:
         return Row.model_validate_json(line)
     except ValidationError as error:
-        raise DataError(f"{path}: line {number}: {first_problem(error)}") from error
+        expected = 'expected a JSON object, like {"phi": 10.0, "tip": [352.1, 240.0]}'
+        raise DataError(f"{path}: line {number}: {first_problem(error)}; {expected}") from error
 
 
 def detect_rows(
@@ -105,11 +106,10 @@ def detect_rows(
             kept.append((number, row))
             continue
         data = _picture(path, number, row)
-        if data in seen:
+        if (first := seen.setdefault(data, number)) != number:
             # A camera that stalls sends a picture again; it was exposed at the first's angle.
-            notes.append(f"line {number} repeats the picture of line {seen[data]}")
+            notes.append(f"line {number} repeats the picture of line {first}")
             continue
-        seen[data] = number
         try:
             gray = decode(data, str(row.file))
             detection = find_loop(gray)

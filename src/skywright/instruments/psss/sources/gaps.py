@@ -60,9 +60,9 @@ class PulseGaps:
     or else the smallest difference seen. A declared step that does not divide a difference is not
     the step of the messages, and is not used any more. The missing pulses are computed from the
     first and the last pulse of a stretch. So a step that is learnt late corrects what was counted
-    before. A stretch ends where the ids go back to its first one, or before the last pulses, or jump by more than `PULSES_A_DAY`, where another
-    step is declared, and where the machine has changed its rate. It does not end where a missing
-    pulse comes late (`LATE_PULSES`).
+    before. A stretch ends where the ids go back to its first one, or before the last pulses, or
+    jump by more than `PULSES_A_DAY`, where another step is declared, and where the machine has
+    changed its rate. It does not end where a missing pulse comes late (`LATE_PULSES`).
 
     Parameters
     ----------
