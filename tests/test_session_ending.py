@@ -1,6 +1,7 @@
 """The end of a session has a limit, whatever the devices do."""
 
 import atexit
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ from bluesky import Msg, RunEngine
 from bluesky.utils import RunEngineInterrupted
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
 from support.waiting import until
+from traitlets.config import Config
 
 from skywright.session import ending
 
@@ -109,9 +111,12 @@ def test_the_private_names_of_the_engine_are_still_there(RE: RunEngine, name: st
 
 
 def test_a_console_that_is_left_keeps_the_names_that_a_plan_needs_to_clean_up(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shell = TerminalInteractiveShell(simple_prompt=True)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # the shell replaces it
+    without_history = Config(HistoryAccessor={"enabled": False})
+    shell = TerminalInteractiveShell(simple_prompt=True, config=without_history)
     monkeypatch.setattr(shell, "prompt_for_code", lambda: "exit")
     names = shell.user_ns
     names |= {"RE": SimpleNamespace(state="idle"), "of_a_plan": 1}

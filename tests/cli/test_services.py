@@ -92,7 +92,7 @@ def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     text = '[services.other]\ncommand = ["no-such-program"]\n'
     done = run("up", "--only", "other", **write_beamline(tmp_path, text))
     assert done.returncode == 2
-    assert "services.other.command: there is no program no-such-program" in done.stderr
+    assert "services.other.command: no program no-such-program that can be executed" in done.stderr
 
 
 def test_a_service_without_a_command_is_a_wrong_configuration(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_an_answer_has_no_more_runs_than_are_wanted(
 def test_a_list_of_runs_asks_for_their_metadata_alone(
     store: SampleStore, run_filter: RunFilter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "PAGE", 1)
+    monkeypatch.setattr(lookup, "METADATA_PAGE", 1)
     with counted(store.client) as urls:
         found = find_runs(store.client, run_filter)
     pages = [url for url in urls if "/search/" in url and "page%5Blimit%5D=1" in url]

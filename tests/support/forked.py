@@ -332,7 +332,8 @@ NOT_FORKED = {
 def start(
     command: Sequence[Any], *, env: Mapping[str, str] | None = None, **options: Any
 ) -> "subprocess.Popen[Any]":
-    """Start a process of Python: forked, but for ``python -m MODULE`` of a module not in `AHEAD`.
+    """Start a process: forked if it is ``python -m MODULE`` with a module of `AHEAD`, ``python -c``
+    or ``python FILE.py``, without further options of the interpreter.
 
     Parameters
     ----------
@@ -349,7 +350,8 @@ def _is_ahead(command: Sequence[str]) -> bool:
 
 
 def _is_code(command: Sequence[str]) -> bool:
-    return command[0] == _PYTHON and (command[1] == "-c" or command[1].endswith(".py"))
+    program, how, *_ = *command, ""
+    return program == _PYTHON and (how == "-c" or how.endswith(".py"))
 
 
 def run(

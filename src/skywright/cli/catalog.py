@@ -59,7 +59,9 @@ def runs(
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Until this time; until the end, if it is a day."),
+        typer.Option(
+            metavar="TIME", help="Until this time; a date without a time includes the whole day."
+        ),
     ] = None,
     scan_id: Annotated[
         int | None, typer.Option(help="Number of the scan.", min=-(2**63), max=2**63 - 1)

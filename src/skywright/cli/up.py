@@ -260,7 +260,7 @@ def _configured_service(settings: Settings, name: str, environment: Mapping[str,
     given = settings.services[name]
     command = [*own.get(program, [program]), *args]
     if shutil.which(command[0], path=given.environment.get("PATH")) is None:
-        raise ConfigError(f"services.{name}.command: there is no program {program}")
+        raise ConfigError(f"services.{name}.command: no program {program} that can be executed")
     return Service(
         name,
         command,

@@ -24,8 +24,8 @@ from skywright.words import counted
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
 """Functions that return the runs of a container, by its name."""
 UID_CHARACTERS_MIN = 4
-PAGE = 300
-"""Maximum number of runs in one answer of the server."""
+PAGE, METADATA_PAGE = 100, 300
+"""Maximum number of runs in one answer of the server, as nodes and as metadata alone."""
 STREAMS_MAX = 4
 """Streams that `RunSummary.counts` names."""
 SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
@@ -436,7 +436,7 @@ def _search(
     Most of the server's time goes into the runs of a page, not into the search. Therefore a page
     holds at most `wanted` runs.
     """
-    yield from _newest_first(container, queries).values().page_size(_page_size(wanted))
+    yield from _newest_first(container, queries).values().page_size(_page_size(wanted, PAGE))
 
 
 def _search_metadata(
@@ -447,7 +447,8 @@ def _search_metadata(
     For a run as a node the server also counts its streams, which takes up to ten times as long.
     """
     container = _newest_first(container, queries)
-    page = _page_size(wanted)
+    page = _page_size(wanted, METADATA_PAGE)
+    seen = set()
     params = {
         "fields": "metadata",
         "page[limit]": page,
@@ -464,7 +465,10 @@ def _search_metadata(
                     params={**params, "page[offset]": offset},
                 )
                 runs = handle_error(answer).json()["data"]
-        yield from (run["attributes"]["metadata"] for run in runs)
+        for run in runs:  # one that starts meanwhile moves the others to the next page
+            if run["id"] not in seen:
+                yield run["attributes"]["metadata"]
+        seen |= {run["id"] for run in runs}
         if len(runs) < page:
             return
 
@@ -476,8 +480,8 @@ def _newest_first(container: Container, queries: Iterable[Query]) -> Container:
     return container.sort(("start.time", -1))
 
 
-def _page_size(wanted: int | None) -> int:
-    return PAGE if wanted is None else max(1, min(wanted, PAGE))
+def _page_size(wanted: int | None, most: int) -> int:
+    return most if wanted is None else max(1, min(wanted, most))
 
 
 def _nth_newest(container: Container, n: int) -> Container:

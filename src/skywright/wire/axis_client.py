@@ -157,7 +157,8 @@ def camera_url(url: str, path: str) -> httpx.URL:
         raise ConfigError(f"{hide_login(url)}: {reason}; expected http://camera/...") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"{hide_login(url)}: expected http://camera or http://camera{path}")
-    if b"@" in parsed.raw_path or "@" in parsed.fragment:  # the password ended the host too early
+    # A character of the password has ended the host
+    if b"@" in parsed.raw_path or "@" in parsed.fragment:
         raise ConfigError(
             f"{hide_login(url)}: @ after the host; in user and password write / as %2F, ? as %3F, "
             "# as %23, in a path @ as %40"
@@ -187,7 +188,7 @@ def camera_client(
         timeout=httpx.Timeout(silence_s, connect=min(CONNECT_LIMIT_S, silence_s)),
         headers={"Accept-Encoding": "identity"},  # pictures are to come as they are
         trust_env=False,  # a camera is not behind the proxy of the office
-        # Without https it loads no certificates, which takes longer than a picture
+        # Without https it loads no certificates; to load them takes longer than a picture
         transport=_RetryOnStaleConnection(verify=url.scheme == "https", trust_env=False),
     )
 

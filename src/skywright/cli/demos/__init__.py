@@ -33,10 +33,10 @@ class DemoResult:
 
     plan: str
     raw_uid: str
+    derived_uids: list[str] = field(default_factory=list)
     truth: Mapping[str, Any]
     result: Mapping[str, Any]
     ok: bool
-    derived_uids: list[str] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
 
 

@@ -42,10 +42,10 @@ def record(
         ),
     ] = True,
     text: Annotated[
-        str, typer.Option("--force-text-extensions", help="File extensions of text, with commas.")
+        str, typer.Option("--force-text-extensions", help="Always text, comma-separated: .a,.b")
     ] = "",
     binary: Annotated[
-        str, typer.Option("--force-binary-extensions", help="Binary file extensions, with commas.")
+        str, typer.Option("--force-binary-extensions", help="Always binary, comma-separated: .a,.b")
     ] = "",
 ) -> None:
     """Record DIR as it is, then every change, until SIGINT or SIGTERM; OUT is written then."""

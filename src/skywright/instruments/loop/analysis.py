@@ -23,10 +23,10 @@ from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
 BACKENDS = tuple(backends.BACKENDS)
 GRAY = {"units": "gray levels"}
 LIT_SHARE = 0.5
-"""Part of pixels that are not black. A smaller picture in a recording has more, and so have its
-last row and its last column. In a dark picture, the rectangle up to the last pixel that is not
-black, or the last row or column of this rectangle, has less. Fitted to 11 real pictures whose
-background was made black."""
+"""Part of pixels that are not black. A picture that is smaller than the frames of its recording has
+more, and so have its last row and its last column. In a dark picture, the rectangle up to the last
+pixel that is not black, or the last row or column of this rectangle, has less. Fitted to 11 real
+pictures whose background was made black."""
 
 
 def px_column(name: str, description: str) -> Column:

@@ -57,7 +57,7 @@ SourceOption = Annotated[str, typer.Option("--source", help="sim, replay or sacl
 FileOption = Annotated[Path | None, typer.Option("--file", help="replay: the recorded file.")]
 SpeedOption = Annotated[
     float,
-    typer.Option("--speed", min=0, help="Speed relative to the recording; 0: without pauses."),
+    typer.Option("--speed", min=0, help="Factor on the pace of the source; 0: without pauses."),
 ]
 ShotsOption = Annotated[
     int | None, typer.Option("--shots", min=1, help="Stop after this number of shots.")

@@ -28,7 +28,7 @@ def facility(
         bool, typer.Option("--path", help="Print the directory of dbpy, olpy and stpy, and end.")
     ] = False,
 ) -> None:
-    """Serve a simulated facility: dbpy, olpy and stpy read its shots."""
+    """Serve a double of the facility: dbpy, olpy and stpy read its simulated shots."""
     from pydantic import ValidationError
 
     from skywright.errors import ConfigError

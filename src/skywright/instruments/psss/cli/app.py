@@ -72,7 +72,7 @@ def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--put-pvs",
         action="store_true",
-        help="use the PVs of an existing IOC: read ROI and axis from it, and put results there",
+        help="serve no PVs: read ROI and axis from those of an existing IOC, put results there",
     )
     add(
         "--ca-port",

@@ -72,7 +72,7 @@ def import_api() -> OnlineApi:
         raise ConfigError(
             f"source sacla: SACLA's Python modules dbpy and olpy cannot be imported ({error}). "
             "They exist on the analysis hosts of a beamline; add their directory to PYTHONPATH. "
-            "Elsewhere use the simulated ones: skywright sacla facility"
+            "Elsewhere use the double: skywright sacla facility"
         ) from None
 
 
