@@ -37,7 +37,7 @@ def test_output_and_status_are_those_of_a_new_process(arguments: list[str]) -> N
 
 SHOW = """
 import sys
-import shown
+import devices, shown
 print(__name__, sys.argv, shown.__file__, __name__ == sys.modules["__main__"].__name__)
 sys.exit(int(sys.argv[1]))
 """
@@ -51,8 +51,9 @@ def test_code_and_scripts_are_executed_as_by_a_new_process(tmp_path: Path, how: 
     script = tmp_path / "scripts" / "show.py"
     script.write_text(SHOW)
     command = [sys.executable, *((how, SHOW) if how == "-c" else (str(script),)), "3", "x"]
+    directory = tmp_path if how == "-c" else Path(forked.TESTS).parent  # from where it is installed
     ours, new = (
-        each(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        each(command, cwd=directory, capture_output=True, text=True, check=False)
         for each in (forked.run, subprocess.run)
     )
     assert (ours.returncode, ours.stdout, ours.stderr) == (3, new.stdout, new.stderr)

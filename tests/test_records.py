@@ -139,6 +139,8 @@ def test_a_reader_of_the_same_process_sees_no_row_before_its_identity(
     ):
         identities = np.arange(1, 4)
         writer.append(identities, rows(identities))
+        # A thread that starts may free objects of h5py, and then waits for the lock of `flush`
+        pool.submit(int).result()
         with monkeypatch.context() as patch:
             patch.setattr(h5py.Dataset, "resize", resize_while_another_thread_reads)
             writer.flush()

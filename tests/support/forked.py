@@ -176,7 +176,6 @@ class _Program:
             sys.argv[0] = how
             return partial(exec, code, vars(main))
         sys.argv[:] = [how, *rest]
-        sys.path[0] = str(Path(how).resolve().parent)
         return partial(runpy.run_path, how, run_name="__main__")
 
     def _paths(self) -> list[str]:
@@ -185,9 +184,12 @@ class _Program:
             [path for path in each.get("PYTHONPATH", "").split(os.pathsep) if path]
             for each in (os.environ, self.environment)
         )
-        added = ("", *here, self.directory)  # "" is the directory of the process that forks
+        how = self.command[1]
+        is_script = how.endswith(".py")
+        first = str(Path(self.directory, how).resolve().parent) if is_script else self.directory
+        added = ("", *here, first)  # "" is the directory of the process that forks
         installed = [path for path in sys.path if path not in added and not path.startswith(TESTS)]
-        return [self.directory, *theirs, *installed]
+        return [first, *theirs, *installed]
 
 
 def _fork_exec(command: Sequence[Any], *options: Any) -> int:
