@@ -325,8 +325,8 @@ def fit_middle(
 
     Where the neck of a head that leans is not seen, its box is shorter, and the middle of the box
     is nearer to the tip: along the spindle, and across it by the lean. So the middles are moved
-    along the direction to the tip, to one place along the spindle. Not so where the tip is hardly
-    in front of the middle, less than half of what it is in a head that is seen whole.
+    along the direction to the tip, to one place along the spindle. They are not moved if the tip is
+    less than a quarter of the box's length in front of the middle.
     """
     first = 0 if view.vertical else 1
     across = error_px[:, first::2]
