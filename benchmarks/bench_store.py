@@ -246,6 +246,23 @@ def stock_run(client: Any) -> float:
     return time.perf_counter() - began
 
 
+def request_time(running: Store, repeats: int) -> None:
+    """Time a request for a stored run's metadata, and one that looks up no node."""
+    producer = Producer(running)
+    producer.event(0)
+    producer.stop()
+    running.done(producer.uid)
+    node = running.client["raw"][producer.uid]
+    rows = {"metadata of a run": node.uri, "description of the server": f"{running.uri}/api/v1/"}
+    for name, address in rows.items():
+        times = []
+        for _ in range(20 * repeats):
+            began = time.perf_counter()
+            node.context.http_client.get(address).raise_for_status()
+            times.append(time.perf_counter() - began)
+        report(f"a request: {name}", 1e3 * statistics.median(times), "ms")
+
+
 def reader_lag(running: Store, rate_hz: float, seconds: float) -> None:
     """Subscribe to a run; measure how old its events are when they arrive."""
     producer = Producer(running)
@@ -338,6 +355,7 @@ def main() -> int:
         cost_of_an_event(running, repeats)
         ingest_rate(running, repeats)
         small_run(running, repeats)
+        request_time(running, repeats)
         for rate_hz in (1, 10, 100):
             reader_lag(running, rate_hz, 3 if quick else 20)
         tiled_killed(running, repeats)
