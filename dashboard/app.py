@@ -92,7 +92,8 @@ def make_app(
         following = asyncio.create_task(site.catalog.follow(), name="catalog")
         yield
         following.cancel()
-        endings = [each.close() for each in (*feeds.values(), *site.operators.values())]
+        endings = [feed.close() for feed in feeds.values()]
+        endings += [worker.close() for worker in site.operators.values()]
         await asyncio.gather(following, *endings, return_exceptions=True)
         site.catalog.close()
 
