@@ -1,8 +1,8 @@
 """Change what the IOC of the shots does: ``python -m dashboard.sacla.operate_worker --prefix P``.
 
 It answers each request with what the IOC has afterwards: the regions, and the message if they were
-refused. Regions are added and removed by name to those that the IOC has, never put as a whole: the page,
-and other pages, may show older ones.
+refused. Regions are added and removed by name to those that the IOC has, never put as a whole: the
+page, and other pages, may show older ones.
 """
 
 from collections.abc import Mapping
