@@ -93,6 +93,7 @@ def make_app(
         yield
         following.cancel()
         endings = [feed.close() for feed in feeds.values()]
+        endings += [worker.close() for worker in site.operators.values()]
         await asyncio.gather(following, *endings, return_exceptions=True)
         site.catalog.close()
 

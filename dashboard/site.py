@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from dashboard.board import Board
 from dashboard.catalog import CatalogReader
+from dashboard.worker import RequestWorker
 from skywright.config import Settings
 from skywright.rooms import importable
 from skywright.words import in_seconds, in_short, local_time
@@ -30,6 +31,12 @@ class Site:
     """What views keep of their feeds, by the feed's name."""
     operate: bool = False
     """Whether the page may put PVs; else it only shows."""
+    operators: dict[str, RequestWorker] = field(default_factory=dict)
+    """Workers that put PVs, by the IOC; they end with the server."""
+
+    def operator(self, ioc: str, module: str) -> RequestWorker:
+        """Return the worker, a module, that puts the PVs of an IOC."""
+        return self.operators.setdefault(ioc, RequestWorker(self.settings, ioc, module))
 
 
 def site_of(request: Request) -> Site:

@@ -1,11 +1,11 @@
-"""Feeds from IOCs: keeps a worker that follows the PVs, and hands on what it says."""
+"""Workers on the PVs of an IOC: one that follows them for a feed, and one that answers requests."""
 
 import asyncio
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from dashboard.worker_process import not_connected
@@ -17,7 +17,8 @@ from skywright.rooms import importable
 
 SILENCE_S, START_S = 30.0, 180.0
 """A worker that writes nothing for this time is started anew; the second holds for the first
-message: a busy computer loads Python's modules slowly, and a new start would begin that again."""
+message: a busy computer loads Python's modules slowly, and a new start would begin that again.
+Nobody waits longer than the first for the answer to a request, whether the worker runs or not."""
 RETRY_S = 2.0
 BUFFER_BYTES = 1_000_000
 """Bytes of a worker that wait here until they are read, about; a line may be longer."""
@@ -56,27 +57,74 @@ async def worker_messages(
         await asyncio.sleep(RETRY_S)
 
 
-async def run_once(settings: Settings, ioc: str, module: str, *arguments: str) -> bytes:
-    """Run a module on the PVs of an IOC to its end, and return what it writes to stdout.
+class RequestWorker:
+    """Runs a worker that answers requests, one after the other, until it is closed.
 
-    Raises
-    ------
-    ConfigError
-        If no `skywright up` runs, or the module fails or takes too long.
+    The worker is started at the first request. It is started again at the request after one that it
+    has not answered, and when `skywright up` runs at other addresses. A request is never repeated:
+    the worker may have done it before it died.
+
+    Parameters
+    ----------
+    settings
+        Of the beamline.
+    ioc
+        Name of the IOC; its prefix is the worker's ``--prefix``.
+    module
+        Of the worker, see `dashboard.worker_process.answer_requests`.
     """
-    environment = channel_access(settings)
-    if environment is None:
-        raise ConfigError(_no_beamline(settings))
-    prefix = settings.pv_prefix(ioc)
-    async with _worker(environment, module, "--prefix", prefix, *arguments) as process:
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                output, _ = await process.communicate()
-        except TimeoutError:
-            raise ConfigError(f"{module}: not done within {SILENCE_S:g} s") from None
-    if process.returncode:
-        raise ConfigError(f"{module} failed; the log of skywright dashboard says more")
-    return output
+
+    def __init__(self, settings: Settings, ioc: str, module: str) -> None:
+        self._settings, self._ioc, self._module = settings, ioc, module
+        self._asking = asyncio.Lock()
+        self._running = AsyncExitStack()
+        self._process: Any = None
+        self._environment: Mapping[str, str] | None = None
+
+    async def ask(self, request: str) -> Mapping[str, Any]:
+        """Return the answer to a request, which is one line of JSON.
+
+        Raises
+        ------
+        ConfigError
+            If no `skywright up` runs, or the worker fails or takes too long.
+        """
+        async with self._asking:
+            answer: Mapping[str, Any] = {}
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    process = await self._started()
+                    process.stdin.write(request.encode() + b"\n")
+                    answer, _ = await _read_message(process.stdout)
+            except TimeoutError:
+                raise ConfigError(f"{self._module}: not done within {SILENCE_S:g} s") from None
+            except asyncio.IncompleteReadError:
+                raise ConfigError(
+                    f"{self._module} failed; the log of skywright dashboard says more"
+                ) from None
+            finally:
+                if not answer:  # one that comes later would be taken for that of the next request
+                    await self.close()
+            return answer
+
+    async def close(self) -> None:
+        """End the worker, if it runs."""
+        self._process = None
+        await self._running.aclose()
+
+    async def _started(self) -> Any:
+        """Return the process, which runs where the IOC is now."""
+        environment = channel_access(self._settings)
+        if environment is None:
+            raise ConfigError(_no_beamline(self._settings))
+        is_alive = self._process is not None and self._process.returncode is None
+        if not is_alive or environment != self._environment:
+            await self.close()
+            prefix = self._settings.pv_prefix(self._ioc)
+            worker = _worker(environment, self._module, "--prefix", prefix)
+            self._process = await self._running.enter_async_context(worker)
+            self._environment = environment
+        return self._process
 
 
 def channel_access(settings: Settings) -> Mapping[str, str] | None:
@@ -118,17 +166,28 @@ async def _worker(
         await process.wait()
 
 
-async def _read(output: asyncio.StreamReader) -> AsyncIterator[tuple[dict[str, object], bytes]]:
+async def _read(output: asyncio.StreamReader) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
     """Yield headers and whole messages until the worker ends or falls silent."""
     limit_s = START_S
     with suppress(asyncio.IncompleteReadError, TimeoutError):
         while True:
             async with asyncio.timeout(limit_s):
-                line = await _read_line(output)
-                header = json.loads(line)
-                data = await output.readexactly(header["bytes"])
+                message = await _read_message(output)
             limit_s = SILENCE_S
-            yield header, line + data
+            yield message
+
+
+async def _read_message(output: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]:
+    """Return the header and the whole message.
+
+    Raises
+    ------
+    asyncio.IncompleteReadError
+        If the worker ends before.
+    """
+    line = await _read_line(output)
+    header = json.loads(line)
+    return header, line + await output.readexactly(header["bytes"])
 
 
 async def _read_line(output: asyncio.StreamReader) -> bytes:

@@ -1,6 +1,7 @@
 """The process of a page's worker: its arguments, its messages on stdout, its end with the page.
 
-A message is a JSON line and then as many bytes as its ``bytes`` gives. A worker puts nothing.
+A message is a JSON line and then as many bytes as its ``bytes`` gives. A worker puts nothing, but
+for those that answer requests.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import numpy as np
@@ -58,16 +60,37 @@ def each_period(message: Callable[[], bytes], period_s: float) -> Iterator[bytes
         pause(period_s)
 
 
-def write_messages(messages: Callable[[], Iterable[bytes]]) -> NoReturn:
+def answer_requests(answer: Callable[[Any], Mapping[str, Any]]) -> NoReturn:
+    """Answer requests, which are lines of JSON on stdin, each with a message, one by one.
+
+    Parameters
+    ----------
+    answer
+        Does what a request asks for, and returns the answer. This process ends if it raises.
+    """
+    requests: SimpleQueue[bytes] = SimpleQueue()
+
+    def answers() -> Iterator[bytes]:
+        while True:
+            yield encode(answer(json.loads(requests.get())))
+
+    write_messages(answers, requests.put)
+
+
+def write_messages(
+    messages: Callable[[], Iterable[bytes]], take_line: Callable[[bytes], object] = lambda _: None
+) -> NoReturn:
     """Write messages to stdout until nobody reads them, and end this process.
 
     Parameters
     ----------
     messages
         Called once, when the process is set up, and before any PV is connected.
+    take_line
+        Called in another thread with each line from stdin.
     """
     log_to_stderr()
-    end_with_parent()
+    end_with_parent(take_line)
     out = keep_stdout()
     try:
         for message in messages():

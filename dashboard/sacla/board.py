@@ -1,6 +1,5 @@
 """What the page keeps of the shots: the newest facts and the mean image."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +24,6 @@ class ShotBoard(LiveBoard):
     curve_facts
         The newest facts with a curve. A scan puts back the bins of before when it ends, and the
         IOC has no curve then until further shots come.
-    operating
-        Held while a request changes the IOC's settings: it reads them first.
     charts
         What was drawn last, and the `number` that it was drawn at.
     """
@@ -35,7 +32,6 @@ class ShotBoard(LiveBoard):
     image: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     colors: tuple[float, float] = (np.nan, np.nan)
     curve_facts: Mapping[str, Any] = field(default_factory=dict)
-    operating: asyncio.Lock = field(default_factory=asyncio.Lock)
     charts: tuple[int, Mapping[str, Any]] = (0, {})
 
     def take_data(self, data: bytes) -> None:

@@ -1,7 +1,6 @@
 """Shots, live: regions drawn on the mean image, curves against the delay, scatter plots, counts."""
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from dashboard.recent_runs import recent_runs
 from dashboard.sacla.board import ShotBoard, array_of
 from dashboard.site import Site, check_may_operate, png_response, render, site_of
 from dashboard.views import View
-from dashboard.worker import run_once
 from skywright.instruments.sacla.mean_images import (
     PixelHistogram,
     autocorrelation,
@@ -172,12 +170,10 @@ async def put(request: Request) -> Response:
             400, f"expected JSON with add, remove, show, plot, reset or run: {error}"
         ) from None
     site = site_of(request)
-    worker = "dashboard.sacla.operate_worker"
+    answer = await site.operator(IOC.name, "dashboard.sacla.operate_worker").ask(asked)
     board = IOC.board_of(site)
-    async with board.operating:
-        answer = json.loads(await run_once(site.settings, IOC.name, worker, "--request", asked))
-        if board.facts and "regions" in answer:  # the next message with them comes later
-            board.facts = {**board.facts, "regions": answer["regions"]}
+    if board.facts and "regions" in answer:  # the next message with them comes later
+        board.facts = {**board.facts, "regions": answer["regions"]}
     return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
 

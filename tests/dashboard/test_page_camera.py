@@ -22,7 +22,7 @@ from dashboard.loop.camera_worker import (
     pictures,
     status_words,
 )
-from dashboard.worker import channel_access, run_once, worker_messages
+from dashboard.worker import RequestWorker, channel_access, worker_messages
 from devices.camera_view import CameraFacts, CameraView, picture_of
 from devices.facts import text_of
 from skywright.config import IocSettings
@@ -159,7 +159,7 @@ def test_a_state_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     status = json.loads(asyncio.run(first()))["status"]
     assert status.startswith("the state of `skywright up` cannot be read: [Errno 20] Not a dir")
     with pytest.raises(ConfigError, match="cannot be read"):
-        asyncio.run(run_once(settings, "sacla", "dashboard.sacla.operate_worker"))
+        asyncio.run(RequestWorker(settings, "sacla", "no_module").ask("{}"))
     address = IocSettings(module="iocs.axis", prefix="AXIS1:", address="camera:5064")
     elsewhere = settings.model_copy(update={"iocs": {"axis": address}})
     assert (channel_access(elsewhere) or {})["EPICS_CA_ADDR_LIST"] == "camera:5064"

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,25 +279,6 @@ def settings(tmp_path: Path) -> Settings:
     made = settings_of(tmp_path, "", "", tmp_path)
     ioc = IocSettings(module="iocs.sacla", prefix="SACLA1:")
     return made.model_copy(update={"iocs": {**made.iocs, "sacla": ioc}})
-
-
-def test_what_an_operation_prints_is_not_in_its_answer(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def operate(prefix: str, request: object) -> dict[str, str]:
-        os.write(1, b"a library prints\n")
-        return {"regions": prefix}
-
-    monkeypatch.setattr(operate_worker, "operate", operate)
-    monkeypatch.setattr("sys.argv", ["operate_worker", "--prefix", "S:", "--request", "{}"])
-    stdout = os.dup(1)
-    try:
-        operate_worker.main()
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
-    answer, log = capfd.readouterr()
-    assert (json.loads(answer), log) == ({"regions": "S:"}, "a library prints\n")
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), ChannelAccessException("disconnected")])

@@ -96,19 +96,25 @@ def stop_event() -> "asyncio.Event":
     return stop
 
 
-def end_with_parent() -> None:
+def end_with_parent(take_line: Callable[[bytes], object] = lambda _: None) -> None:
     """End this process, by SIGTERM to itself, when the process that started it is gone.
 
     The parent holds the write end of our stdin, so its death, SIGKILL included, closes it. A
     process that has not ended `STOP_LIMIT_S` later is killed. Does nothing unless the parent has
     set ``SKYWRIGHT_SUPERVISED``.
+
+    Parameters
+    ----------
+    take_line
+        Called, in a thread, with each line that the parent writes.
     """
     if not os.environ.get(SUPERVISED):
         return
 
     def wait_for_end_of_stdin() -> None:
-        while os.read(0, 4096):
-            pass
+        with open(0, "rb", closefd=False) as lines:  # not sys.stdin, whose lock Python's end takes
+            for line in lines:
+                take_line(line)
         os.kill(os.getpid(), signal.SIGTERM)
         pause(STOP_LIMIT_S)
         os.kill(os.getpid(), signal.SIGKILL)
