@@ -307,11 +307,11 @@ class FileStreamDevice(GuardedDevice):
         """Raise if the IOC has been silent for longer than the limit."""
         self._raise_after(self.heartbeat_limit.get(), f"no heartbeat of the IOC at {self.prefix}")
 
-    def _raise_after(self, limit_s: float, what: str) -> None:
-        """Raise if the silence is longer than a limit, s; 0: no limit."""
+    def _raise_after(self, limit_s: float, what: str, state: str = "") -> None:
+        """Raise if the silence is longer than a limit, s; 0: no limit. `state` explains it."""
         silence = time.monotonic() - self._silent_since
         if limit_s and silence > limit_s:
-            raise HardwareError(f"{self.name}: {what} for {silence:.1f} s; {self._reason()}")
+            raise HardwareError(f"{self.name}: {what} for {silence:.1f} s; {state}{self._reason()}")
 
     @property
     def _main_stream(self) -> FileStream:

@@ -12,6 +12,7 @@ from devices.file_stream_device import POLL_PERIOD_S, FileStreamDevice
 from devices.guarded import CONNECT_S, Setting
 from skywright.errors import HardwareError
 from skywright.waiting import wait_until
+from skywright.words import counted
 
 SINGLE, MULTIPLE, CONTINUOUS = range(3)
 """Values of ``cam1:ImageMode``."""
@@ -126,4 +127,8 @@ class RecordingDevice(FileStreamDevice):
         return self._main_stream.rows == self._rows_at_start
 
     def _check_silence(self) -> None:
-        self._raise_after(self.silence_limit.get(), f"no {self.row_name} in the file")
+        # An acquisition that has ended lacks the rows that were lost, as on a full disk
+        rows = self._main_stream.rows - self._rows_at_start
+        ended = f"the IOC acquires no more and has stored {counted(rows, self.row_name)}; "
+        state = "" if self._acquiring else ended
+        self._raise_after(self.silence_limit.get(), f"no {self.row_name} in the file", state)

@@ -7,10 +7,10 @@ it. `tiled_key()` prints the key that opens tiled's page.
 if stack.tiled_uri:
     import atexit
 
-    from skywright.session.session_store import SessionStore
-    from skywright.store.client import broker, catalog, connect
+    from skywright.session.session_store import SessionStore, connect_for_person
+    from skywright.store.client import broker, catalog
 
-    tiled = connect(stack.tiled_uri, settings=settings)
+    tiled = connect_for_person(settings, stack.tiled_uri)
     cat = catalog(tiled)
     db = broker(tiled)
     _store = SessionStore(cat, settings.directory)

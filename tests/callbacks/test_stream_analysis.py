@@ -71,7 +71,7 @@ def analyze(
 
 
 def test_rows_that_cannot_be_written_are_reported_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream, documents = analyze(tmp_path, lambda _: PictureStatistics())
     assert not stream.step()
@@ -83,6 +83,9 @@ def test_rows_that_cannot_be_written_are_reported_at_once(
     assert stream.write_due() == 0.0
     assert stream.step()  # something to report
     assert stream.take_progress()["error"] == "OSError: disk full"
+    (logged,) = [each for each in caplog.records if "the analysis failed" in each.message]
+    assert logged.message.endswith(": disk full")
+    assert not logged.exc_info
     assert documents[-1][0] == "stop"
     assert not stream.step()
     assert stream.write_due() is None

@@ -457,6 +457,18 @@ def test_silent_source_is_told_and_named(
     RE(acquire_spectra(psss, 5))
 
 
+def test_an_acquisition_that_ends_with_too_few_pulses_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its disk was full for a while: the IOC has no more to say about it at the end."""
+    psss = Psss("NOBODY:", assets=tmp_path, name="psss")
+    psss.pulses.rows, psss._silent_since = 705, 0.0
+    monkeypatch.setattr(psss, "_reason", lambda: "the IOC says: stopped")
+    expected = r"s; the IOC acquires no more and has stored 705 pulses; the IOC says: stopped"
+    with pytest.raises(HardwareError, match=expected):
+        psss._check_silence()
+
+
 def test_trigger_of_a_spectrometer_that_is_not_staged(psss: Psss) -> None:
     with pytest.raises(HardwareError, match="psss: not staged"):
         psss.trigger().wait(5)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -328,6 +329,19 @@ def test_full_disk_is_said_and_the_owner_lives_on(
         assert reader.read(layout.IDENTITY).tolist() == [0, 2]
         kept = reader.read(layout.JPEG_OFFSET), reader.read(layout.JPEG_SIZE)
     assert (tmp_path / "a.mjpeg").stat().st_size == kept[0][1] + kept[1][1]
+
+
+def test_a_full_disk_is_named_before_the_image_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = PictureFile(tmp_path / "a.h5", SHAPE)
+    with monkeypatch.context() as patch:
+        patch.setattr(records.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        full = Mock(write=Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        patch.setattr(capture, "_mjpeg", full)
+        with pytest.raises(OSError, match=rf"free some room: '{tmp_path}'"):
+            capture.add(SourceFrame(0, 1.0, data=jpeg(0)), np.zeros(SHAPE, np.uint8))
+    capture.close()
 
 
 def test_file_that_cannot_be_made_is_an_answer(camera: Camera, tmp_path: Path) -> None:

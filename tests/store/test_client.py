@@ -265,6 +265,31 @@ def test_what_is_no_tiled_server(monkeypatch: pytest.MonkeyPatch, error: Excepti
         connect("http://x:y", "key")
 
 
+def test_a_person_is_told_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "WAIT_S", 0.05)
+    told, messages = threading.Event(), []
+
+    def on_wait(message: str) -> None:
+        messages.append(message)
+        told.set()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert told.wait(10.0), "no message although the server does not answer"
+        return httpx.Response(200)
+
+    def connect_slowly(*_: Any, **__: Any) -> Any:
+        answer(httpx.Request("GET", "http://x"))
+        return Mock(context=Mock(http_client=httpx.Client(transport=httpx.MockTransport(answer))))
+
+    monkeypatch.setattr(client_module, "from_uri", connect_slowly)
+    client = connect("http://x", "key", on_wait=on_wait)
+    told.clear()
+    monkeypatch.setattr(client_module, "WAIT_PERIOD_S", 0.0)
+    assert client.context.http_client.get("http://x").status_code == 200
+    assert len(messages) == 2
+    assert all("waiting for the tiled server at http://x" in message for message in messages)
+
+
 def test_run_is_seen_while_it_goes_on(stack: Stack, client: Any) -> None:
     """With the ingester: each event, and the first frame, are there in a moment."""
     with stack.ingester():

@@ -36,8 +36,8 @@ from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.cli import main
 from skywright.errors import ConfigError, DataError
+from skywright.session import session_store
 from skywright.session.session_store import SessionStore
-from skywright.store import client as client_module
 from skywright.store import lookup
 from skywright.store import reprocess as reprocess_module
 from skywright.store.client import ANALYSIS
@@ -665,7 +665,7 @@ def test_a_run_that_tiled_does_not_give_does_not_keep_others_from_being_analyzed
         return [done]
 
     monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path))
-    monkeypatch.setattr(client_module, "connect", lambda **_: {ANALYSIS: {"d": "a run"}})
+    monkeypatch.setattr(session_store, "connect_for_person", lambda _: {ANALYSIS: {"d": "a run"}})
     monkeypatch.setattr(lookup, "find_run", lambda _, uid: uid)
     monkeypatch.setattr(reprocess_module, "reprocess_each", reprocess_one)
     with pytest.raises(SystemExit) as end:

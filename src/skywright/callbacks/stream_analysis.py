@@ -252,8 +252,12 @@ class StreamAnalysis:
         try:
             return action()
         except Exception as error:  # an analysis may raise anything; the worker goes on
-            log.exception(
-                "the analysis failed on run %s, stream %s", self.raw.uid, self.raw_stream.name
+            log.error(
+                "the analysis failed on run %s, stream %s: %s",
+                self.raw.uid,
+                self.raw_stream.name,
+                error,
+                exc_info=not isinstance(error, OSError),  # a disk that is full is no error of ours
             )
             self.error_type = type(error).__name__
             self.exit_status, self.reason = "fail", failure_reason(error)

@@ -83,12 +83,12 @@ def runs(
     config: ConfigOption = None,
 ) -> None:
     """List runs, raw and derived, newest last."""
-    from skywright.store.client import connect
+    from skywright.session.session_store import connect_for_person
     from skywright.store.lookup import RunFilter, find_run, find_runs, waiting_runs
 
     settings = load_settings(config)
     since_s, until_s = _time("--since", since), _time("--until", until, end=True)
-    client = connect(settings=settings)
+    client = connect_for_person(settings)
     run_filter = RunFilter(
         plan=plan,
         scan_id=scan_id,
@@ -185,12 +185,12 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside. It is
     1 too if a journal cannot be read, written, finished or renamed; the reason is printed.
     """
-    from skywright.store.client import connect
+    from skywright.session.session_store import connect_for_person
     from skywright.store.recover import recover as recover_journals
 
     settings = load_settings(config)
     typer.echo("checking all runs ...", err=True)
-    report = recover_journals(settings.directory, connect(settings=settings))
+    report = recover_journals(settings.directory, connect_for_person(settings))
     if as_json:
         print_json(report)
     else:
@@ -206,11 +206,11 @@ def _find(uid: str | None, config: Path | None) -> "tuple[Container, Container, 
     """Return the catalog, the run that is named, and the journals beside them."""
     if uid is None:
         raise ConfigError("name one run: UID, or -1 for the newest; `skywright runs` lists them")
-    from skywright.store.client import connect
+    from skywright.session.session_store import connect_for_person
     from skywright.store.lookup import JournalListing, find_run
 
     settings = load_settings(config)
-    client = connect(settings=settings)
+    client = connect_for_person(settings)
     listing = JournalListing(settings.journals)
     return client, find_run(client, with_ascii_minus(uid)), listing
 

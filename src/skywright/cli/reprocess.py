@@ -74,15 +74,15 @@ def reprocess(
     import httpx
 
     from skywright.analysis.cluster import cluster
-    from skywright.session.session_store import SessionStore
-    from skywright.store.client import ANALYSIS, connect
+    from skywright.session.session_store import SessionStore, connect_for_person
+    from skywright.store.client import ANALYSIS
     from skywright.store.lookup import find_run
     from skywright.store.reprocess import Reprocessed, reprocess_each
 
     if not uids:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
     settings = load_settings(config)
-    client = connect(settings=settings)
+    client = connect_for_person(settings)
     runs = [find_run(client, uid) for uid in map(with_ascii_minus, uids)]
     given = configured_parameters(analysis, settings) | _json(parameters)
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}

@@ -2,20 +2,27 @@
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from skywright.callbacks.journal import journal_path
+from skywright.config import Settings
 from skywright.errors import DataError
-from skywright.store.client import embedded_key
+from skywright.store.client import connect, embedded_key
 from skywright.store.lookup import uids_of_journals, waiting_runs
 from skywright.waiting import pause
 from skywright.words import counted
 
 REPORT_S = 3.0
 """Period of the reports on a run that waits to be stored, s."""
+
+
+def connect_for_person(settings: Settings, uri: str | None = None) -> Any:
+    """Connect to the tiled server (`connect`); print to stderr when it is slow to answer."""
+    return connect(uri, settings=settings, on_wait=partial(typer.echo, err=True))
 
 
 class SessionStore:

@@ -1,6 +1,9 @@
 """Clients of the store: the root, and the catalogs sorted by time."""
 
-from collections.abc import Mapping
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,10 @@ from skywright.store.growing import growing_clients
 
 RAW, ANALYSIS = "raw", "analysis"
 BY_TIME = ("start.time", 1)
+READ_LIMIT_S = 60.0
+"""Time, s, after which a request without an answer fails."""
+WAIT_S, WAIT_PERIOD_S = 5.0, 30.0
+"""Time, s, after which a request without an answer is reported, and least time between reports."""
 
 # tiled has read its environment already if a script imported it before us.
 tiled_utils.TILED_RETRY_ATTEMPTS = int(RETRY_ATTEMPTS)
@@ -24,7 +31,10 @@ tiled_utils.TILED_RETRY_TIMEOUT = float(RETRY_TIMEOUT_S)
 
 
 def connect(
-    uri: str | None = None, api_key: str | None = None, settings: Settings | None = None
+    uri: str | None = None,
+    api_key: str | None = None,
+    settings: Settings | None = None,
+    on_wait: Callable[[str], object] | None = None,
 ) -> Any:
     """Connect to the tiled server that holds the store.
 
@@ -35,6 +45,9 @@ def connect(
         else the one that ``skywright up`` has started.
     settings
         The configuration, read when not given.
+    on_wait
+        Called with a message for a person when the server does not answer a request for `WAIT_S`,
+        on a thread of its own. It also gets the later requests of the client that is returned.
 
     Returns
     -------
@@ -55,9 +68,10 @@ def connect(
             log = settings.directory / "logs" / "tiled.log"
             absent = f"the running `skywright up` starts it again; if it stays away, look at {log}"
         api_key = api_key or settings.store.api_key or embedded_key(settings.directory)
-    timeout = httpx.Timeout(connect=2.0, read=60.0, write=60.0, pool=10.0)
+    timeout = httpx.Timeout(connect=2.0, read=READ_LIMIT_S, write=60.0, pool=10.0)
+    reporting = _wait_reporter(uri, on_wait) if on_wait else lambda function: function
     try:
-        return from_uri(
+        client = reporting(from_uri)(
             uri,
             growing_clients(),
             api_key=api_key,
@@ -70,6 +84,40 @@ def connect(
         raise ConfigError(f"store: the server at {uri} answers {status}; {advice}") from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: no JSON
         raise ConfigError(f"store: no tiled server at {uri} ({error}); {absent}") from error
+    if on_wait:
+        http_client = client.context.http_client
+        http_client.send = reporting(http_client.send)
+    return client
+
+
+def _wait_reporter(
+    uri: str, on_wait: Callable[[str], object]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator: a call of its functions that takes longer than `WAIT_S` is reported."""
+    reported_s = -math.inf
+
+    def report() -> None:
+        nonlocal reported_s
+        if time.monotonic() - reported_s > WAIT_PERIOD_S:
+            reported_s = time.monotonic()
+            on_wait(
+                f"waiting for the tiled server at {uri}: no answer for {WAIT_S:g} s; the wait ends "
+                f"after {READ_LIMIT_S:g} s, or with Ctrl-C; `skywright doctor` tells what to do"
+            )
+
+    def reporting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            timer = threading.Timer(WAIT_S, report)
+            timer.daemon = True
+            timer.start()
+            try:
+                return function(*arguments, **options)
+            finally:
+                timer.cancel()
+
+        return call
+
+    return reporting
 
 
 def trusts_environment(uri: str) -> bool:

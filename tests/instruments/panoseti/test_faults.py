@@ -21,6 +21,7 @@ from skywright.files.index import IndexWriter
 from skywright.files.readers import open_reader
 from skywright.instruments.panoseti.clock import NUM, Flag
 from skywright.instruments.panoseti.live import follow
+from skywright.instruments.panoseti.live.activity import CLOCK_AHEAD_S
 from skywright.instruments.panoseti.live.follow import Followed, RunFinder, faults_logged
 from skywright.instruments.panoseti.pff import PffFile, read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -202,8 +203,8 @@ def test_a_run_that_has_no_file_yet_is_the_newest(tmp_path):
     append(old / file_name("img16"), made_frames("img16", 5))
     os.utime(old, (1e9, 1e9))
     new = run_directory(data_dir, 1, "new")
-    hour_ahead = time.time() + 3600  # however slow this machine is, it was made just now
-    os.utime(new, (hour_ahead, hour_ahead))
+    ahead = time.time() + CLOCK_AHEAD_S  # however slow this machine is, it was made just now
+    os.utime(new, (ahead, ahead))
     tracker = Tracker(RunDirectorySource(data_dir))
     assert tracker.start_recording(tmp_path / "index.h5") == ""
     assert tracker.source.run == new.name
@@ -812,4 +813,16 @@ def test_a_run_has_not_ended_while_its_next_frames_are_taken(tmp_path, monkeypat
     monkeypatch.setattr(rundir, "time", SimpleNamespace(monotonic=monotonic, time=time.time))
     assert idle_since
     assert not source.has_ended
+    source.close()
+
+
+def test_after_the_clock_was_set_back_an_empty_run_of_before_is_not_followed(tmp_path):
+    data_dir = tmp_path / "data"
+    run = run_directory(data_dir, 1, "whole")
+    append(run / file_name("img16"), made_frames("img16", 5))
+    empty = run_directory(data_dir, 1, "empty")
+    hour_ahead = time.time() + 3600
+    os.utime(empty, (hour_ahead, hour_ahead))
+    source = RunDirectorySource(data_dir)
+    assert source.newest == run.name
     source.close()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from skywright.acquire.layout import Layout
 from skywright.files.areadetector import ATTRIBUTES, IMAGE, TIME_STAMP, UNIQUE_ID, ImageWriter
 from skywright.files.beside import beside
-from skywright.files.columns import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnWriter, check_free_space
 from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.sources import SourceFrame
 
@@ -155,6 +155,7 @@ class PictureFile:
         They are (-1, 0) if there is no image file. An error in the with block removes it again.
         """
         before, data = self._offset, frame.data or b""
+        check_free_space(self.path.parent, len(data))  # its error says what to do
         try:
             rest = memoryview(data)
             while rest:

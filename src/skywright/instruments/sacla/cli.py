@@ -291,12 +291,12 @@ def _record_run(
     files = [Path(run)]
     if not files[0].is_file():
         from skywright.config import load_settings
-        from skywright.store.client import connect
+        from skywright.session.session_store import connect_for_person
         from skywright.store.lookup import find_run
         from skywright.store.stored_run import run_documents
 
         settings = load_settings(config)
-        stored = find_run(connect(settings=settings), run)
+        stored = find_run(connect_for_person(settings), run)
         files = recorded_files(run_documents(stored, settings.journals))
     rows = choose_file(files, facility_run)
     count = replay_of(rows, out, shots, most_gb * 1e9, beamline, _show)

@@ -17,6 +17,7 @@ from skywright.acquire.source import PolledSource
 from skywright.errors import DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.live.activity import (
+    CLOCK_AHEAD_S,
     GROWN_WITHIN_S,
     grew_recently,
     is_active,
@@ -343,7 +344,9 @@ class RunDirectorySource(PolledSource[FrameGroup]):
             age_s = time.time() - directory.stat().st_mtime
         except OSError:
             return False
-        return age_s < GROWN_WITHIN_S and not self._is_marked(directory.name)
+        # After the clock was set back, a directory of before seems to come from the future
+        is_new = -CLOCK_AHEAD_S <= age_s < GROWN_WITHIN_S
+        return is_new and not self._is_marked(directory.name)
 
     def _new_groups(self) -> Iterator[FrameGroup]:
         """Yield what is new in all files.
