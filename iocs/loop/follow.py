@@ -11,6 +11,9 @@ from skywright.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+PATIENCE_S = 10.0
+"""Time without an answer, s, after which an error in the log says so."""
+
 
 async def follow_pv(
     name: str,
@@ -43,7 +46,12 @@ async def follow_pv(
 
     async with Context() as context:
         (pv,) = await context.get_pvs(name, timeout=None, connection_state_callback=changed)
-        await pv.wait_for_connection(timeout=None)
+        try:
+            await pv.wait_for_connection(timeout=PATIENCE_S)
+        except TimeoutError:
+            hint = "does its IOC run, and does EPICS_CA_ADDR_LIST have its HOST:PORT?"
+            logger.error("%s: no answer for %g s; %s", name, PATIENCE_S, hint)
+            await pv.wait_for_connection(timeout=None)
         logger.info("%s", connected)
         async for event in pv.subscribe(**subscription):
             try:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from bluesky_queueserver_api import BPlan
 from bluesky_queueserver_api.zmq import REManagerAPI
 from support.wheel import build_wheel, make_site
 
+from skywright.instruments import instruments
 from skywright.processes.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +126,19 @@ def test_visitors_have_our_plans_only(manager: REManagerAPI) -> None:
     allowed = manager.plans_allowed(user_group="users")["plans_allowed"]
     assert "scan" not in allowed
     assert "take_pictures" in allowed
+
+
+def test_visitors_may_measure_with_each_instrument() -> None:
+    file = ROOT / "deploy" / "queueserver" / "user_group_permissions.yaml"
+    allowed = set(yaml.safe_load(file.read_text())["user_groups"]["users"]["allowed_plans"])
+    common = {"take_pictures", "watch_camera", "count"}
+    declared = {
+        name: {target.partition(":")[2] for target in each.plans}
+        for name, each in instruments().items()
+        if each.package == "skywright"
+    }
+    assert allowed <= common.union(*declared.values())
+    assert [name for name, its in declared.items() if not allowed & its] == []
 
 
 def test_a_plan_runs_and_is_in_the_catalog(

@@ -38,9 +38,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def check_opened(stored: Any, run: Path) -> None:
-    """Compare `open_run` with the files."""
+    """Compare `open_run` with the files; count its requests."""
+    requests: list[Any] = []
+    hooks = stored.context.http_client.event_hooks["request"]
+    hooks.append(requests.append)
     opened = open_run(stored)
+    hooks.pop()
     assert set(opened) == {"img16", "ph256"}
+    assert len(requests) <= 15, [str(each.url) for each in requests]
     movie, pulses = (read_pff(next(run.glob(f"*{name}*seqno_0*"))) for name in ("img16", "ph256"))
     images = opened["img16"].image
     assert images.dims == ("time", "y", "x")

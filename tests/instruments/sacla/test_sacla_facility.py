@@ -12,6 +12,7 @@ from facility_double import SMALL, A, B, Twin, tag
 from skywright.cli import main
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.facility import path
+from skywright.instruments.sacla.facility.link import APIError, Link
 from skywright.instruments.sacla.facility.server import FacilityServer
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, FacilitySettings
 from skywright.instruments.sacla.facility.wire import Channel
@@ -202,6 +203,12 @@ def test_the_modules_are_found_on_the_path_and_need_no_more(server, facility):
         check=True,
     )
     assert found.stdout.split() == [str(RUN), "-1"]
+
+
+def test_without_a_server_an_error_says_how_it_is_started(tmp_path):
+    socket = tmp_path / "bl3"
+    with pytest.raises(APIError, match=f"at {socket} .*`skywright sacla facility` starts it"):
+        Link(socket).call("read_runnumber_newest", BL)
 
 
 def test_a_setting_that_does_not_exist_is_one_line_and_status_2(capfd):

@@ -6,6 +6,7 @@ import numpy as np
 
 from skywright.errors import DataError
 from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.store.stream_rows import StreamRows
 
 CHUNK_FRAMES = 1024
 """Images that are read together: memory does not depend on the size of a run."""
@@ -54,24 +55,28 @@ def _open_stream(run: Any, stream: str) -> Any:
     import xarray
 
     product = PRODUCTS[stream.rsplit("_", 1)[1]]
-    node, prefix = run[stream], _prefix(run[stream], stream)
-    images = node[f"{prefix}_image"]
-    times = np.asarray(node[f"{prefix}_time"].read())
-    columns = {name: node[f"{prefix}_{name}"] for name in COORDINATES}
-    columns["time_ns"] = node[f"{prefix}_time"]
+    node = run[stream]
+    prefix = _prefix(node, stream)
+    rows, keys = StreamRows(node), node.metadata["data_keys"]
+    times = rows.whole([f"{prefix}_time"])[f"{prefix}_time"]
     # The columns of a run that goes on may differ in length.
-    count = min(len(times), *(each.shape[0] for each in (images, *columns.values())))
+    arrays = [part for part in rows.parts.values() if part.structure_family == "array"]
+    count = min([len(times), *(array.shape[0] for array in arrays)])
     side = product.side
 
-    def lazy(client: Any, *chunks: int) -> Any:
-        array = dask.array.from_array(_Rows(client), chunks=chunks, name=False, asarray=False)
-        return array[:count]
+    def lazy(name: str, *chunks: int) -> Any:
+        key = f"{prefix}_{name}"
+        shape, dtype = (count, *chunks[1:]), np.dtype(keys[key]["dtype_numpy"])
+        # Without `meta` dask would read rows to learn what they are
+        options = {"name": False, "asarray": False, "meta": np.empty([0] * len(shape), dtype)}
+        return dask.array.from_array(_Rows(rows, key, shape, dtype), chunks=chunks, **options)
 
     return xarray.Dataset(
-        {"image": (("time", "y", "x"), lazy(images, CHUNK_FRAMES, side, side))},
+        {"image": (("time", "y", "x"), lazy("image", CHUNK_FRAMES, side, side))},
         coords={
             "time": times[:count].view("datetime64[ns]"),
-            **{name: ("time", lazy(client, CHUNK_ROWS)) for name, client in columns.items()},
+            **{name: ("time", lazy(name, CHUNK_ROWS)) for name in COORDINATES},
+            "time_ns": ("time", lazy("time", CHUNK_ROWS)),
             "number": ("time", dask.array.arange(count, chunks=CHUNK_ROWS)),
             "y": np.arange(side),
             "x": np.arange(side),
@@ -81,14 +86,18 @@ def _open_stream(run: Any, stream: str) -> Any:
 
 
 class _Rows:
-    """An array of the catalog as dask reads it: rows by slices."""
+    """A column of a stream as dask reads it: rows by slices."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.shape, self.dtype, self.ndim = tuple(client.shape), client.dtype, len(client.shape)
+    def __init__(
+        self, rows: StreamRows, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self._rows, self._key = rows, key
+        self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
 
     def __getitem__(self, index: Any) -> Any:
-        return np.asarray(self._client[index])
+        first, *others = index if isinstance(index, tuple) else (index,)
+        taken = self._rows.take([self._key], np.arange(*first.indices(self.shape[0])))
+        return np.asarray(taken[self._key])[(slice(None), *others)]
 
 
 def _prefix(node: Any, stream: str) -> str:

@@ -113,7 +113,11 @@ class Link:
             except OSError as error:
                 self._drop()
                 why = error.strerror or str(error)
-                raise APIError(f"-10101: {name}: no connection to the facility ({why})") from None
+                where = self._socket or named_socket()
+                raise APIError(
+                    f"-10101: {name}: no connection to the double of the facility at {where} "
+                    f"({why}); `skywright sacla facility` starts it"
+                ) from None
             except BaseException:  # Ctrl-C: the answer would be taken for that of the next call
                 self._drop()
                 raise
