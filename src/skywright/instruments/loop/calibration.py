@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+LEAST_SEEN_PX = 5.0
+"""A point that moves by less over all moves, px, is not on the sample, or the stage stands."""
 CALIBRATION = "camera_calibration"
 """Key of start documents: the calibration, as of `as_json`, that holds for a run in the place of
 the saved one."""
@@ -121,8 +123,8 @@ def fit_scale(moves_um: ArrayLike, places_px: ArrayLike, side: Side = "left") ->
     Raises
     ------
     DataError
-        If there are less than 4 places, moves in one direction only, or a sign that does not fit
-        the pin side.
+        If there are less than 4 places, moves in one direction only, a point that does not move
+        with the stages, or a sign that does not fit the pin side.
 
     Notes
     -----
@@ -183,7 +185,13 @@ def _scale_start(moves: Floats, places: Floats, side: Side) -> Floats:
         far = step > 0.3 * np.ptp(moves[:, direction])
         slopes.append(float(np.median(seen[far] / step[far])))
     wanted = (-1.0 if side in ("right", "bottom") else 1.0, 1.0)
-    for slope, sign, name in zip(slopes, wanted, ("along", "across"), strict=True):
+    spans = np.ptp(moves, axis=0)
+    for slope, span, sign, name in zip(slopes, spans, wanted, ("along", "across"), strict=True):
+        if abs(slope) * span < LEAST_SEEN_PX:
+            raise DataError(
+                f"scale: moves of {span:.0f} um {name} the spindle are seen as "
+                f"{abs(slope) * span:.1f} px; is the tip in the picture, and does the stage move?"
+            )
         if slope * sign <= 0.0:
             raise DataError(
                 f"scale: a move of +1 um {name} the spindle is seen as {slope:+.3g} px, expected "
