@@ -118,6 +118,13 @@ def test_a_clear_step_with_few_points_is_found_however_slow_its_rise() -> None:
         fit_time_zero("uid", delay, step(delay, 0.0, 0.6, 0.25, 0.0) + noise, error)
 
 
+def test_a_step_without_a_point_in_its_rise_is_between_its_two_points() -> None:
+    delay, error = np.linspace(-0.8, 1.0, 5), np.full(5, 0.01)
+    found = fit_time_zero("uid", delay, step(delay, -0.2, 0.03, 0.2, 1.0), error)
+    assert found.delay_ps == pytest.approx((-0.35 + 0.1) / 2)
+    assert found.delay_error_ps == pytest.approx(0.45 / np.sqrt(12))
+
+
 def test_too_few_points_are_refused() -> None:
     delay, value, error = (each[:4] for each in points(1))
     with pytest.raises(DataError, match="4 points"):

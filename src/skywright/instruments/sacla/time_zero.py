@@ -1,6 +1,7 @@
 """Where the effect of the laser begins: a step with a finite rise, fitted to points of a scan."""
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ POINTS_MIN = 5
 LARGEST_CHANCE = 1e-3
 """Probability that noise alone looks as much like a step: beyond it there is no time zero."""
 STEP_PARAMETERS = 4
+RISE_WIDTHS = 2.0
+"""The rise is within this number of widths from its middle: 99.5 % of the step."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ def fit_time_zero(
     ------
     DataError
         If there are too few points, or no step that is clear of the noise.
+
+    Notes
+    -----
+    If no point lies in the rise, time zero is the middle between the two points around it, and its
+    error is that of an even distribution between them.
     """
     good = np.isfinite(delay) & np.isfinite(diff) & np.isfinite(error) & (error > 0)
     x, y, sigma = delay[good], diff[good], error[good]
@@ -117,10 +125,15 @@ def fit_time_zero(
             f"time zero: no step above the noise: height {height:.3g} +- {errors[2]:.3g}, noise "
             f"alone looks like it in {chance:.1%} of scans"
         )
+    delay_error = float(errors[0])
+    if not (np.abs(x - middle) < RISE_WIDTHS * width).any():
+        # The points tell only between which two of them the rise is.
+        before, after = x[x < middle][-1], x[x > middle][0]
+        middle, delay_error = float((before + after) / 2), float((after - before) / sqrt(12))
     return TimeZero(
         uid,
         middle,
-        float(errors[0]),
+        delay_error,
         width,
         float(errors[1]),
         height,
