@@ -56,15 +56,15 @@ class Burst:
         return 0.0
 
 
-def twin_pictures(count: int = 30) -> list[bytes]:
-    """Return JPEGs of a turning loop."""
+def twin_pictures() -> list[bytes]:
+    """Return 30 JPEGs of a turning loop."""
     camera = SimulatedCamera(seed=1, size=SHAPE[::-1], kind="nylon")
     pictures: list[bytes] = []
     enough = threading.Event()
 
     def keep(frame: SourceFrame) -> None:
         pictures.append(frame.data or b"")
-        if len(pictures) >= count:
+        if len(pictures) >= 30:
             enough.set()
 
     camera.prepare([Pose()])

@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect as open_websocket
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError, SkywrightError, message_of
 from skywright.store.client import ANALYSIS, RAW, connect
+from skywright.waiting import back_off
 
 T = TypeVar("T")
 
@@ -149,8 +150,7 @@ class CatalogReader:
 
     async def follow(self) -> None:
         """Subscribe to tiled, for ever; after each new subscription all answers are read anew."""
-        shortest, longest = BACK_OFF_S
-        delay = shortest
+        delays = back_off(BACK_OFF_S)
         while True:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -158,13 +158,14 @@ class CatalogReader:
                     for container in (RAW, ANALYSIS):
                         group.create_task(self._listen(*root, container))
             except* Exception as errors:  # whatever it is, tiled may be well again later
-                log.warning("catalog: %s; next try in %g s", errors.exceptions[0], delay)
+                reason = errors.exceptions[0]
             self._client = None  # the server may come back at another port
             if self.subscribed:
-                self.subscribed, delay = False, shortest
+                self.subscribed, delays = False, back_off(BACK_OFF_S)
                 self._invalidate()
+            delay = next(delays)
+            log.warning("catalog: %s; next try in %g s", reason, delay)
             await asyncio.sleep(delay)
-            delay = min(2 * delay, longest)
 
     def close(self) -> None:
         """End the reader."""

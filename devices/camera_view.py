@@ -72,8 +72,8 @@ class CameraView(Device):
     recorded = Cpt(EpicsSignalRO, "HDF1:NumCaptured_RBV", auto_monitor=True)
     lost = Cpt(EpicsSignalRO, "HDF1:DroppedArrays_RBV", auto_monitor=True)
 
-    def __init__(self, prefix: str, *, name: str = "camera_view", **kwargs: Any) -> None:
-        super().__init__(prefix, name=name, **kwargs)
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix, name="camera_view")
         self._values: dict[str, Any] = {}
         self._heard_s = 0.0
         """When something came from the IOC, of `time.monotonic`."""

@@ -65,6 +65,7 @@ LONGEST_FIRST = (
     ("devices/test_axis_device.py",),
     ("iocs/test_axis_ioc.py",),
     ("callbacks/test_live.py",),
+    ("callbacks/test_live_worker.py",),
     ("devices/test_psss_device.py",),
     ("services/test_psss_faults.py",),
     ("iocs/test_psss_ioc.py",),

@@ -33,11 +33,11 @@ class SeriesShown:
     Attributes
     ----------
     summary
-        Of the raw run.
+        Summary of the raw run.
     pictures
         Number of pictures that were searched so far.
     results
-        Of the detection.
+        Results of the detection.
     words
         Where the face is, in one line; empty before the end of a turn.
     charts
@@ -90,7 +90,7 @@ def read_columns(stream: Stream | None, names: Iterable[str]) -> dict[str, NDArr
 
 
 def _draw(columns: Mapping[str, NDArray[np.float64]]) -> list[Markup]:
-    """Draw each number of the pictures that is known of one of them."""
+    """Draw a chart of each column that has a value."""
     charts = []
     for name, values in columns.items():
         if np.isfinite(values).any():

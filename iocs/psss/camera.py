@@ -1,4 +1,4 @@
-"""The part of areaDetector's PVs that runs acquisitions of pulses, and the recordings."""
+"""The areaDetector PVs of the spectrometer: its camera and its file plugins."""
 
 from caproto import ChannelType
 
@@ -26,6 +26,6 @@ class SpectrumPlugin(RecorderPlugin):
 
 
 class PicturePlugin(RecorderPlugin):
-    """The file plugin of pictures. Its files are not named as those of spectra."""
+    """The file plugin of pictures. Its files have a default name of their own."""
 
     file_name = long_text("pictures", name="FileName")

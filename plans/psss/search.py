@@ -85,14 +85,13 @@ def propose(search: Search, seen: Sequence[Measured]) -> float | Verdict:
         return Verdict(math.nan, math.nan, trouble)
     vertex, sigma = _vertex(search, good)
     if math.isnan(vertex):
-        why = "around the best point the values do not fall off to both sides"
-        best = _best(search, good).position
         if len(seen) >= search.max_points:
+            why = "around the best point the values do not fall off to both sides"
             return Verdict(math.nan, math.nan, f"{why}, after {len(seen)} points")
+        best = _best(search, good).position
         return _inside(search, best + ARM * search.step * (1.0 if len(seen) % 2 else -1.0))
     before, _ = _vertex(search, good[:-1]) if len(good) > search.num else (math.nan, math.nan)
-    converged = sigma <= search.tolerance and abs(vertex - before) <= search.tolerance
-    if converged:
+    if sigma <= search.tolerance and abs(vertex - before) <= search.tolerance:
         return Verdict(vertex, sigma)
     if len(seen) >= search.max_points:
         return Verdict(
@@ -134,9 +133,9 @@ def _best(search: Search, good: Sequence[Measured]) -> Measured:
 def _vertex(search: Search, good: Sequence[Measured]) -> tuple[float, float]:
     """Return the vertex of the parabola around the best point and its sigma; NaN if it has none.
 
-    A vertex beyond the points of the parabola is none: the values fall off to one side of it alone.
-
-    The sigma comes from the errors of the values, or from the residuals if these are larger.
+    A vertex outside the range of these points does not count, because the values do not fall off to
+    both sides of it. The sigma comes from the errors of the values, or from the residuals if these
+    are larger.
     """
     middle = _best(search, good).position
     near = [each for each in good if abs(each.position - middle) <= 1.5 * search.step]

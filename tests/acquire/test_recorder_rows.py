@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.hand_source import HEIGHT, IDENTITY, events, layout
+from support.owners import identities
 from support.waiting import until
 
 from skywright.acquire import recorder as recorder_module
@@ -20,7 +21,7 @@ from skywright.acquire.index_layout import IndexLayout, Records
 from skywright.acquire.layout import GROUPS_PER_WRITE
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
-from skywright.files.columns import Column, ColumnReader, ColumnWriter
+from skywright.files.columns import Column, ColumnWriter
 from skywright.files.index import OFFSET, SIZE, IndexWriter
 
 
@@ -29,11 +30,6 @@ def recorder() -> Iterator[Recorder[Any, Any]]:
     recorder: Recorder[Any, Any] = Recorder(layout())
     yield recorder
     recorder.close()
-
-
-def identities(path: Path) -> list[int]:
-    with ColumnReader(path, IDENTITY.path) as reader:
-        return reader.read(IDENTITY.path).tolist()
 
 
 def test_a_recording_of_a_number_of_rows_ends_within_a_row_group(

@@ -48,11 +48,6 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, RE: Any) -> Iterator[L
     live.close()
 
 
-@pytest.fixture
-def camera(tmp_path: Path) -> StreamingCamera:
-    return StreamingCamera("cam", tmp_path / "assets")
-
-
 def steps(camera: Any, result: Any, places: list[float], seen: list[Any], act: Any = None) -> Any:
     """Take a picture at each place and read what all of them tell."""
     motor = SynAxis(name="motor")

@@ -11,15 +11,13 @@ import pytest
 from ioc_process import running_ioc
 from starlette.testclient import TestClient
 from store.stack import running_stack
-from support.page import fake_checks, running_page, settings_of
+from support.page import client_of, running_page, settings_with
 from support.waiting import until
 
 from benchmarks.headless import headless_chromium, show_as
-from dashboard.app import make_app
 from dashboard.color_map import css_colors
 from dashboard.epu.view import IOC, SIDE, draw_places
 from devices.epu.view import EpuFacts
-from skywright.config import IocSettings
 
 GRID = {
     "name": "grid <1>",
@@ -47,10 +45,7 @@ SUGGESTION = {
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[TestClient]:
-    settings = settings_of(tmp_path, "", "", tmp_path)
-    ioc = IocSettings(module="iocs.epu", prefix="EPU1:")
-    settings = settings.model_copy(update={"iocs": {**settings.iocs, "epu": ioc}})
-    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as client:
+    with client_of(settings_with(tmp_path, "epu", "EPU1:")) as client:
         yield client
 
 

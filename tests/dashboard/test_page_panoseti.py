@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from store.stack import running_stack
 from support.channels import channel
-from support.page import fake_checks, running_page, settings_of
+from support.page import client_of, fake_checks, running_page, settings_of, settings_with
 from support.waiting import until
 
 from benchmarks.headless import headless_chromium, show_as
@@ -44,10 +44,7 @@ def facts(sequence: float = 1.0, flags: str = "") -> PanosetiFacts:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[TestClient]:
-    settings = settings_of(tmp_path, "", "", tmp_path)
-    ioc = IocSettings(module="iocs.panoseti", prefix="PANO1:")
-    settings = settings.model_copy(update={"iocs": {**settings.iocs, "panoseti": ioc}})
-    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as client:
+    with client_of(settings_with(tmp_path, "panoseti", "PANO1:")) as client:
         yield client
 
 

@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
-from support.page import fake_checks, settings_of
+from support.page import client_of, settings_of, settings_with
 
-from dashboard.app import make_app
 from dashboard.psss.spectra import COLUMNS, ROWS, TREND_S, SpectrumBoard
 from dashboard.psss.spectrum_worker import encode_spectra
 from dashboard.psss.view import IOC, PLANS, draw_spectra, draw_trends, figure
 from devices.psss.view import SpectrumFacts
 from plans.psss import spectrum as spectrum_plans
-from skywright.config import IocSettings, Settings
+from skywright.config import Settings
 
 X = np.linspace(8970.0, 9030.0, 2560)
 FACTS: dict[str, Any] = {
@@ -137,14 +136,12 @@ def test_nan_is_null_on_the_wire() -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    made = settings_of(tmp_path, "", "", tmp_path)
-    ioc = IocSettings(module="iocs.psss", prefix="PSSS1:")
-    return made.model_copy(update={"iocs": {**made.iocs, "psss": ioc}})
+    return settings_with(tmp_path, "psss", "PSSS1:")
 
 
 @pytest.fixture
 def page(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as client:
+    with client_of(settings) as client:
         yield client
 
 
@@ -228,7 +225,7 @@ def test_a_figure_has_as_many_digits_as_its_error(
 def test_page_without_a_spectrometer(tmp_path: Path) -> None:
     bare = settings_of(tmp_path, "", "", tmp_path)
     bare = bare.model_copy(update={"iocs": {k: v for k, v in bare.iocs.items() if k != "psss"}})
-    with TestClient(make_app(bare, fake_checks()), "http://127.0.0.1") as client:
+    with client_of(bare) as client:
         assert "No spectrometer is configured" in client.get("/psss").text
 
 

@@ -15,11 +15,10 @@ from ioc_process import running_ioc
 from markupsafe import Markup
 from PIL import Image
 from starlette.testclient import TestClient
-from support.page import fake_checks, running_page, settings_of
+from support.page import client_of, running_page, settings_with
 from support.waiting import until
 
 from benchmarks.headless import headless_chromium
-from dashboard.app import make_app
 from dashboard.chart import Curve, Marks
 from dashboard.color_map import false_color_png
 from dashboard.sacla import operate_worker, view
@@ -36,7 +35,7 @@ from dashboard.sacla.view import (
 from dashboard.worker import BUFFER_BYTES, _read
 from devices.sacla.operated import OperatedShots
 from devices.sacla.view import RECENT, ShotFacts
-from skywright.config import IocSettings, Settings
+from skywright.config import Settings
 from skywright.instruments.sacla.mean_images import autocorrelation
 from skywright.instruments.sacla.regions import parse_region
 from skywright.instruments.sacla.shots import COUNTS, CURVES
@@ -276,9 +275,7 @@ def test_bins_of_another_value_name_their_axis_and_values_have_histograms() -> N
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    made = settings_of(tmp_path, "", "", tmp_path)
-    ioc = IocSettings(module="iocs.sacla", prefix="SACLA1:")
-    return made.model_copy(update={"iocs": {**made.iocs, "sacla": ioc}})
+    return settings_with(tmp_path, "sacla", "SACLA1:")
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), ChannelAccessException("disconnected")])
@@ -296,8 +293,7 @@ def test_an_operation_says_that_the_ioc_is_lost(
 
 @pytest.fixture(params=[False, True], ids=["shows", "operates"])
 def page(request: pytest.FixtureRequest, settings: Settings) -> Iterator[TestClient]:
-    app = make_app(settings, fake_checks(), operate=request.param)
-    with TestClient(app, "http://127.0.0.1") as client:
+    with client_of(settings, operate=request.param) as client:
         yield client
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from support.page import fake_checks, settings_of
+from support.page import client_of, fake_checks, settings_of
 from support.sample_runs import (
     DEAD,
     DERIVED_V1,
@@ -218,7 +218,7 @@ def test_drawn_pictures_are_sent(page: TestClient) -> None:
 def test_no_file_outside_the_assets_is_sent(store: SampleStore, tmp_path: Path) -> None:
     """A run's documents name the files; who may write runs must not read the machine."""
     elsewhere = settings_of(tmp_path, store.uri, store.api_key, tmp_path)
-    with TestClient(make_app(elsewhere, fake_checks()), "http://127.0.0.1") as page:
+    with client_of(elsewhere) as page:
         answer = page.get(f"{PICTURE}/0")
         assert answer.status_code == 404
         assert "store.readable" in answer.text
@@ -311,7 +311,7 @@ def test_a_feed_that_is_none_is_refused(page: TestClient) -> None:
 
 def test_a_store_that_is_away_is_said_on_every_page(tmp_path: Path) -> None:
     away = settings_of(tmp_path, "http://127.0.0.1:9", "key", tmp_path)
-    with TestClient(make_app(away, fake_checks()), "http://127.0.0.1") as page:
+    with client_of(away) as page:
         for path, status in (("/runs", 503), ("/runs/-1", 503), ("/state", 200), ("/loop", 200)):
             answer = page.get(path)
             assert answer.status_code == status, path
@@ -383,7 +383,7 @@ def test_a_run_does_not_wait_for_a_tiled_that_is_silent(
 def test_a_store_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = Settings(store={"directory": tmp_path / "file"})  # type: ignore[arg-type]
-    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as page:
+    with client_of(settings) as page:
         for path, status in (("/runs", 503), ("/state", 200)):
             answer = page.get(path)
             assert answer.status_code == status, path

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from support.page import fake_checks, settings_of
+from support.page import client_of, settings_of
 
-from dashboard.app import make_app
 from dashboard.epu.view import IOC as EPU
 from dashboard.live_board import LiveIoc
 from dashboard.panoseti.pano_worker import encode_facts as encode_images
@@ -46,7 +45,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         for ioc in (PSSS, EPU, SACLA, PANOSETI)
     }
     settings = settings_of(directory, "", "", directory, iocs=iocs)
-    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as client:
+    with client_of(settings) as client:
         yield client
 
 

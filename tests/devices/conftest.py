@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from event_model import DocumentNames, schema_validators
 from support.documents import Documents
+from support.live import camera, start  # noqa: F401
 
 
 @pytest.fixture

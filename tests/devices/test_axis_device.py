@@ -17,6 +17,7 @@ from bluesky.utils import MsgGenerator
 from ioc_process import IocProcess, running_ioc
 from support import forked
 from support.documents import Documents, assembled, file_of, of
+from support.pausing import is_event, pause_once
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 
 from devices.loop.axis import AxisCamera
@@ -178,15 +179,7 @@ def test_second_trigger_as_after_resume(RE: Any, camera: AxisCamera, documents: 
 
 
 def test_pause_and_resume(RE: Any, camera: AxisCamera, documents: Documents) -> None:
-    paused = False
-
-    def pause_once(name: str, doc: dict[str, Any]) -> None:
-        nonlocal paused
-        if name == "event" and doc["seq_num"] == 2 and not paused:
-            paused = True
-            threading.Thread(target=RE.request_pause).start()  # as Ctrl-C, beside the loop
-
-    RE.subscribe(pause_once)
+    pause_once(RE, is_event(2))
     from bluesky.utils import RunEngineInterrupted
 
     with pytest.raises(RunEngineInterrupted):

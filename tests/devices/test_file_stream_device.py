@@ -14,7 +14,7 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignalRO, Kind
 from support import raw_format
 from support.documents import Documents, of
-from support.raw_format import MIMETYPE, record
+from support.raw_format import MIMETYPE, append
 from support.recording_faults import failing
 from support.waiting import until
 
@@ -70,11 +70,6 @@ def device(ioc: IocProcess, tmp_path: Path) -> Follower:
     follower.wait_for_connection(timeout=60)
     until(lambda: follower.heartbeat.get() > 0, what="the IOC follows the file")
     return follower
-
-
-def append(path: Path, numbers: range) -> None:
-    with path.open("ab") as file:
-        file.write(b"".join(map(record, numbers)))
 
 
 def follow(device: Follower, steps: Any) -> MsgGenerator[None]:

@@ -1,7 +1,5 @@
 """A plan that waits for the analysis of the present frame, and what it is told when it cannot."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -23,26 +21,6 @@ from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.reports import Progress, Reports
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.columns import Column
-
-
-@pytest.fixture
-def camera(tmp_path: Path) -> StreamingCamera:
-    return StreamingCamera("cam", tmp_path / "assets")
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
-    started: list[LiveAnalysis] = []
-
-    def start(name: str = "picture_statistics", *args: Any) -> LiveAnalysis:
-        live = LiveAnalysis(name, *args, journal=tmp_path / "journal", assets=tmp_path / "assets")
-        started.append(live)
-        return live
-
-    yield start
-    for live in started:
-        live.close()
 
 
 def look_and_decide(camera: Any, result: Any, num: int, seen: list[float]) -> Any:

@@ -16,6 +16,7 @@ from ophyd import EpicsSignal
 from ophyd.signal import InternalSignalError
 from ophyd.sim import SynAxis
 from support.documents import Documents, assembled, file_of, of
+from support.pausing import is_event, pause_once
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 from support.waiting import until
 
@@ -281,14 +282,7 @@ def test_stock_plans_step_it(RE: Any, psss: Psss, documents: Documents) -> None:
 
 
 def test_pause_in_a_point_takes_it_again(RE: Any, psss: Psss, documents: Documents) -> None:
-    paused = threading.Event()
-
-    def pause_once(name: str, doc: dict[str, Any]) -> None:
-        if name == "event" and doc["seq_num"] == 2 and not paused.is_set():
-            paused.set()
-            threading.Thread(target=RE.request_pause).start()
-
-    RE.subscribe(pause_once)
+    pause_once(RE, is_event(2))
     with pytest.raises(RunEngineInterrupted):
         RE(scan_spectra(psss, SynAxis(name="motor"), 0.0, 1.0, 4, pulses=2))
     RE.resume()
@@ -300,14 +294,7 @@ def test_pause_in_a_point_takes_it_again(RE: Any, psss: Psss, documents: Documen
 def test_abort_leaves_it_stopped_and_settings_as_they_were(
     RE: Any, psss: Psss, documents: Documents
 ) -> None:
-    paused = threading.Event()
-
-    def pause_at_once(name: str, doc: dict[str, Any]) -> None:
-        if name == "stream_datum" and not paused.is_set():
-            paused.set()
-            threading.Thread(target=RE.request_pause).start()
-
-    RE.subscribe(pause_at_once)
+    pause_once(RE, lambda name, doc: name == "stream_datum")
     with pytest.raises(RunEngineInterrupted):
         RE(acquire_spectra(psss, seconds=3600.0))
     RE.abort("enough")
@@ -507,15 +494,7 @@ def test_a_pause_longer_than_the_silence_limit_resumes_when_all_pulses_are_there
 ) -> None:
     """The pulses end in the pause, so that none comes after it."""
     psss.silence_limit.put(1.0)
-
-    paused = threading.Event()
-
-    def pause_once(name: str, doc: dict[str, Any]) -> None:
-        if name == "stream_datum" and doc["indices"]["stop"] >= 60 and not paused.is_set():
-            paused.set()
-            threading.Thread(target=RE.request_pause).start()
-
-    RE.subscribe(pause_once)
+    pause_once(RE, lambda name, doc: name == "stream_datum" and doc["indices"]["stop"] >= 60)
     with pytest.raises(RunEngineInterrupted):
         RE(acquire_spectra(psss, n=60))
     until(lambda: psss.pulses.rows >= 60)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from caproto import AlarmSeverity
 from epu_trees import written
+from sqlalchemy.exc import OperationalError
 from support.waiting import until
 
 from iocs.epu.ioc import EpuIOC
@@ -89,6 +90,21 @@ def test_nothing_is_decided_before_what_was_there_is_read(
     owner.start()
     until(lambda: left)
     assert left[0] == 0
+
+
+def test_a_database_that_fails_is_in_the_log_once(
+    owner: EpuOwner, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [OperationalError("SELECT", {}, Exception("disk I/O error")) for _ in range(3)]
+
+    def fail() -> None:
+        if failures:
+            raise failures.pop()
+        owner._stopped.set()
+
+    owner._repeat(0.0, fail, "no decision")
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["no decision: the database fails: disk I/O error"]
 
 
 def test_a_missing_session_file_is_an_held_until_it_comes(

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from support import raw_format
-from support.raw_format import MIMETYPE, RawReader, image, index, record
+from support.raw_format import MIMETYPE, RawReader, append, image, index
 
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
@@ -44,11 +44,6 @@ def written(recorder: Recorder[Any, Any]) -> None:
     done = threading.Event()
     recorder.call_when_visible(done.set)
     assert done.wait(90)
-
-
-def append(path: Path, numbers: range) -> None:
-    with path.open("ab") as file:
-        file.write(b"".join(map(record, numbers)))
 
 
 def test_files_that_come_late_grow_roll_over_and_stay_quiet_are_read(

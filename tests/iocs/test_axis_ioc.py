@@ -21,7 +21,7 @@ from ophyd.areadetector.filestore_mixins import (
     FileStoreHDF5SingleIterativeWrite,
 )
 from support import forked
-from support.channels import channel
+from support.channels import channels, put, text
 from support.waiting import until
 
 from skywright.files import areadetector
@@ -40,19 +40,7 @@ def ioc() -> Iterator[IocProcess]:
 
 @pytest.fixture
 def pv(ioc: IocProcess) -> Callable[[str], epics.PV]:
-    return connected(ioc)
-
-
-def connected(ioc: IocProcess) -> Callable[[str], epics.PV]:
-    return lambda name: channel(ioc.prefix + name, lambda: ioc.text)
-
-
-def put(pv: epics.PV, value: Any) -> None:
-    assert pv.put(value, wait=True, timeout=60) == 1, f"{pv.pvname} = {value}: not completed"
-
-
-def text(pv: epics.PV) -> str:
-    return pv.get(as_string=True)
+    return channels(ioc)
 
 
 def test_list_of_pvs() -> None:
@@ -262,7 +250,7 @@ def test_truth_of_the_simulation(pv: Callable[[str], epics.PV]) -> None:
 
 def test_told_to_end_in_a_recording_it_closes_the_file(tmp_path: Path) -> None:
     with running_ioc("iocs.axis", "--fps", "60", "--size", "352x240") as ioc:
-        pv = connected(ioc)
+        pv = channels(ioc)
         put(pv("HDF1:FilePath"), str(tmp_path))
         put(pv("HDF1:Capture"), 1)
         path = Path(text(pv("HDF1:FullFileName_RBV")))
@@ -285,7 +273,7 @@ def test_ends_with_its_parent() -> None:
 def test_killed_in_a_recording_what_was_counted_is_readable(tmp_path: Path) -> None:
     arguments = ("--fps", "60", "--size", "352x240")
     with running_ioc("iocs.axis", *arguments) as ioc:
-        pv = connected(ioc)
+        pv = channels(ioc)
         put(pv("HDF1:FilePath"), str(tmp_path))
         put(pv("HDF1:Capture"), 1)
         path = Path(text(pv("HDF1:FullFileName_RBV")))
@@ -309,7 +297,7 @@ def test_pictures_pushed_over_http(test_data: Path, tmp_path: Path) -> None:
             http.request("POST", "/", data, {"Content-Type": "image/jpeg"})
             assert http.getresponse().read() == b""
 
-        pv = connected(ioc)
+        pv = channels(ioc)
         assert pv("cam1:ArraySizeX_RBV").get() == 0
         for file in files:
             push(file.read_bytes())
@@ -342,7 +330,7 @@ def test_pictures_pushed_over_http(test_data: Path, tmp_path: Path) -> None:
 def test_replay_of_real_pictures(test_data: Path) -> None:
     args = ("--source", "replay", "--path", str(test_data / "loop"), "--fps", "100")
     with running_ioc("iocs.axis", *args) as ioc:
-        pv = connected(ioc)
+        pv = channels(ioc)
         put(pv("cam1:ImageMode"), 1)
         put(pv("cam1:NumImages"), 11)
         put(pv("cam1:Acquire"), 1)

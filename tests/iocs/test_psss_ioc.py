@@ -17,7 +17,7 @@ from ophyd import Component as Cpt
 from ophyd import HDF5Plugin, SimDetector, SingleTrigger
 from ophyd.areadetector.filestore_mixins import FileStoreHDF5IterativeWrite
 from support import forked
-from support.channels import channel, watch
+from support.channels import channels, put, text, watch
 from support.waiting import until
 
 from skywright.files import areadetector
@@ -43,7 +43,7 @@ def ioc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IocProcess]:
 
 @pytest.fixture
 def pv(ioc: IocProcess) -> Callable[[str], epics.PV]:
-    return lambda name: channel(ioc.prefix + name, lambda: ioc.text)
+    return channels(ioc)
 
 
 @pytest.fixture
@@ -53,14 +53,6 @@ def client(ioc: IocProcess) -> Iterator[Client]:
         client.stop()
         client.set_background()
         client.set_parameters({"roi": [0, 0], "axis": AXIS.tolist()})
-
-
-def put(pv: epics.PV, value: Any) -> None:
-    assert pv.put(value, wait=True, timeout=60) == 1, f"{pv.pvname} = {value}: not completed"
-
-
-def text(pv: epics.PV) -> str:
-    return pv.get(as_string=True)
 
 
 def severity(pv: epics.PV) -> int:

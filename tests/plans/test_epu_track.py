@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,7 @@ from bluesky.utils import RequestStop, RunEngineInterrupted
 from ioc_process import running_ioc
 from ophyd.sim import NullStatus
 from ophyd.status import Status
-from store.stack import Stack, running_stack, truth
+from store.stack import Stack, truth
 from support import forked
 from support.waiting import until
 from tiled.queries import Eq
@@ -35,12 +34,6 @@ from skywright.store.client import RAW
 
 SIM = ("--source", "sim", "--speed", "inf", "--grids", "2", "--squares", "6", "--imaged", "2",
        "--holes", "3", "--seed", "5")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 def watcher_of(ioc: Any, assets: Path) -> EpuWatcher:

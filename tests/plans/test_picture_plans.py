@@ -1,6 +1,5 @@
 """The picture plans, by their messages, with cameras that are no hardware."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,26 +9,21 @@ from bluesky import RunEngine
 from bluesky.protocols import StreamAsset
 from bluesky.simulators import RunEngineSimulator, assert_message_and_return_remaining
 from bluesky.utils import RunEngineInterrupted
-from event_model import StreamRange, compose_stream_resource
 from ophyd.sim import NullStatus
 from ophyd.status import Status
+from support.fake_rows import FakeRows
+from support.pausing import is_later_report, pause_once
 
 from plans.pictures import take_pictures, watch_camera
 from skywright.errors import ConfigError, HardwareError
 
 
-class FakeCamera:
+class FakeCamera(FakeRows):
     """A camera by protocol only."""
 
-    name = "fake"
-    parent = None
-
     def __init__(self) -> None:
-        self.rows = 0
-        self.told = 0
+        super().__init__("fake_image", (4, 5), "|u1", "fake")
         self.calls: list[str] = []
-        self.flying = False
-        self.bundle: Any = None
 
     def stage(self) -> list[Any]:
         self.calls.append("stage")
@@ -45,50 +39,17 @@ class FakeCamera:
 
     def kickoff(self) -> NullStatus:
         self.calls.append("kickoff")
-        self.flying = True
-        return NullStatus()
+        return super().kickoff()
 
     def complete(self) -> NullStatus:
         self.calls.append("complete")
-        self.flying = False
-        return NullStatus()
+        return super().complete()
 
     def read(self) -> dict[str, Any]:
         return {}
 
     def describe(self) -> dict[str, Any]:
         return self.describe_collect()
-
-    def describe_collect(self) -> dict[str, Any]:
-        return {
-            "fake_image": {
-                "source": "sim",
-                "dtype": "array",
-                "shape": [4, 5],
-                "dtype_numpy": "|u1",
-                "external": "STREAM:",
-            }
-        }
-
-    def get_index(self) -> int:
-        return self.rows
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        if self.flying:
-            self.rows += 3
-        if self.rows == self.told:
-            return
-        if self.bundle is None:
-            self.bundle = compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri="file://localhost/x.h5",
-                data_key="fake_image",
-                parameters={"dataset": "/entry/data/data", "chunk_shape": [1, 4, 5]},
-            )
-            yield "stream_resource", self.bundle.stream_resource_doc
-        indices = StreamRange(start=self.told, stop=self.rows)
-        yield "stream_datum", self.bundle.compose_stream_datum(indices)
-        self.told = self.rows
 
 
 def run(RE: RunEngine, plan: Any) -> tuple[Any, list[tuple[str, dict[str, Any]]]]:
@@ -130,15 +91,7 @@ def test_numbers_of_numpy_are_numbers(RE: RunEngine) -> None:
 
 def test_watching_goes_on_after_a_pause(RE: RunEngine) -> None:
     camera = FakeCamera()
-    told = 0
-
-    def pause_once(name: str, doc: dict[str, Any]) -> None:
-        nonlocal told
-        told += name == "stream_datum"
-        if told == 2 and name == "stream_datum":
-            threading.Thread(target=RE.request_pause).start()
-
-    RE.subscribe(pause_once)
+    pause_once(RE, is_later_report)
     with pytest.raises(RunEngineInterrupted):
         RE(watch_camera(camera, 1.0))
     result: Any = RE.resume()

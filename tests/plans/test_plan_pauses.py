@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,13 +12,12 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import pytest
 from bluesky import RunEngine
-from bluesky.protocols import StreamAsset
 from bluesky.utils import Msg, MsgGenerator, RunEngineInterrupted
-from event_model import StreamRange, compose_stream_resource
 from ophyd import Signal
 from ophyd.sim import NullStatus
 from ophyd.status import Status
 from support.documents import Documents
+from support.fake_rows import FakeRows
 
 from plans import pictures, run_stubs
 from plans.epu.track import track_epu
@@ -31,18 +30,15 @@ from plans.sacla import stubs as sacla_stubs
 from plans.sacla.shots import acquire_shots
 
 
-class FakeRows:
-    """A stream of a file; between two reports three rows come, and two at the end."""
+class FakeStream(FakeRows):
+    """The rows of a file, which come from the beginning on; two more come at the end."""
 
-    parent = None
     has_more = False
     file = "/x.h5"
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.rows = self.told = 0
-        self.comes = True
-        self.bundle: Any = None
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.flying = True
 
     def stage(self) -> list[Any]:
         return [self]
@@ -61,33 +57,9 @@ class FakeRows:
         return NullStatus()
 
     def end(self) -> None:
-        if self.comes:
+        if self.flying:
             self.rows += 2
-        self.comes = False
-
-    def describe_collect(self) -> dict[str, Any]:
-        key = {"source": "sim", "dtype": "number", "shape": [], "external": "STREAM:"}
-        return {self.name: key}
-
-    def get_index(self) -> int:
-        return self.rows
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        if self.comes:
-            self.rows += 3
-        if self.rows == self.told:
-            return
-        if self.bundle is None:
-            self.bundle = compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri=f"file://localhost/{self.name}.h5",
-                data_key=self.name,
-                parameters={"dataset": "/x", "chunk_shape": [1]},
-            )
-            yield "stream_resource", self.bundle.stream_resource_doc
-        rows = StreamRange(start=self.told, stop=self.rows)
-        yield "stream_datum", self.bundle.compose_stream_datum(rows)
-        self.told = self.rows
+        self.flying = False
 
 
 class FakeDevice:
@@ -111,15 +83,15 @@ class FakeDevice:
 
 class FakePsss(FakeDevice):
     def __init__(self) -> None:
-        self.pulses, self.pulse_settings = FakeRows("pulses"), FakeRows("pulse_settings")
-        self.pictures = FakeRows("pictures")
+        self.pulses, self.pulse_settings = FakeStream("pulses"), FakeStream("pulse_settings")
+        self.pictures = FakeStream("pictures")
         self.record_pictures = Signal(name="record_pictures", value=1)
 
 
 class FakeShots(FakeDevice):
     def __init__(self) -> None:
-        self.rows, self.region_sets = FakeRows("rows"), FakeRows("region_sets")
-        self.images, self.frames = FakeRows("images"), FakeRows("frames")
+        self.rows, self.region_sets = FakeStream("rows"), FakeStream("region_sets")
+        self.images, self.frames = FakeStream("images"), FakeStream("frames")
 
 
 class FakeArray(FakeDevice):
@@ -128,7 +100,7 @@ class FakeArray(FakeDevice):
     is_lost, losses = False, 0
 
     def __init__(self) -> None:
-        self.streams = {key: FakeRows(key) for key in ("m1_img16", "m1_ph256", "events")}
+        self.streams = {key: FakeStream(key) for key in ("m1_img16", "m1_ph256", "events")}
         self.run_metadata = Signal(name="metadata", value="{}")
         self.threshold = Signal(name="threshold", value=67.5)
         self.trigger_rate = Signal(name="rate", value=0.0)
@@ -214,7 +186,7 @@ class FakeWatcher(FakeDevice):
         return NullStatus()
 
     def streams(self, run: str) -> list[Any]:
-        return [FakeRows(f"fake_{self.begun_last}{kind}") for kind in ("holes", "micrographs")]
+        return [FakeStream(f"fake_{self.begun_last}{kind}") for kind in ("holes", "micrographs")]
 
     def end(self, run: str, streams: list[Any]) -> None:
         for stream in streams:
@@ -234,13 +206,13 @@ def _imported(path: Path) -> ModuleType:
 example = _imported(Path(__file__).parents[2] / "examples/sixth_instrument/skywright_bpm/plans.py")
 
 PLANS: dict[str, Callable[[], MsgGenerator[Any]]] = {
-    "watch_camera": lambda: watch_camera(FakeRows("camera"), 0.003),
+    "watch_camera": lambda: watch_camera(FakeStream("camera"), 0.003),
     "acquire_spectra": lambda: acquire_spectra(FakePsss(), 9),
     "acquire_shots": lambda: acquire_shots(FakeShots(), 9),
     "track_run": lambda: runs.track_run(FakeArray()),
     "observe": lambda: runs.observe(FakeArray(), 0.003),
     "track_epu": lambda: track_epu(FakeWatcher(), idle=0),
-    "example": lambda: example.record_position(FakeRows("bpm"), 0.003),
+    "example": lambda: example.record_position(FakeStream("bpm"), 0.003),
 }
 
 
@@ -365,7 +337,7 @@ def test_a_pause_repeats_no_threshold_that_was_tried(RE: RunEngine) -> None:
 def test_rows_that_come_while_a_flyer_completes_over_a_pause_are_in_the_catalog(
     RE: RunEngine,
 ) -> None:
-    camera, ended = FakeRows("camera"), Status()
+    camera, ended = FakeStream("camera"), Status()
     calls: list[str] = []
 
     def complete() -> Status:

@@ -1,13 +1,13 @@
 """Shots over Channel Access into tiled: running images while they come, and from stored frames."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from ioc_process import running_ioc
-from store.stack import Stack, running_stack
+from store.stack import Stack
 from support.limits import ALL_FRAMES
 from support.reprocessing import reprocess, wait_until_stored
 
@@ -36,12 +36,6 @@ ARGS = (
     *("--rows", str(ROWS), "--columns", str(COLUMNS), "--image-period", "0.5"),
     *(word for region in WHOLE for word in ("--roi", region)),
 )
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 def live_and_again(

@@ -1,20 +1,19 @@
 """The plans of the spectrometer, with devices that are no hardware."""
 
 import math
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.plans import grid_scan
-from bluesky.protocols import StreamAsset
 from bluesky.utils import RunEngineInterrupted
-from event_model import StreamRange, compose_stream_resource
 from ophyd import Signal, SoftPositioner
 from ophyd.sim import NullStatus, SynAxis
 from support.documents import Documents
+from support.fake_rows import FakeRows
+from support.pausing import is_event, is_later_report, pause_once
 
 from plans.psss.search import Measured, Search, Verdict, propose
 from plans.psss.spectrum import (
@@ -28,18 +27,13 @@ from plans.psss.spectrum import (
 from skywright.errors import ConfigError, DataError, HardwareError
 
 
-class FakeStream:
-    """A stream of rows; as a flyer, three pulses come between two reports."""
+class FakeStream(FakeRows):
+    """The rows of pulses or pictures; as a flyer, three pulses come between two reports."""
 
-    parent = None
-
-    def __init__(self, device: "FakePsss", key: str) -> None:
-        self.device, self.key = device, key
-        self.name = f"fake_{key}"
-        self.rows = self.told = 0
+    def __init__(self, device: "FakePsss", kind: str) -> None:
+        super().__init__(f"fake_{kind}", (4,))
+        self.device = device
         self.wanted = 0
-        self.flying = False
-        self.bundle: Any = None
 
     def prepare(self, pulses: int) -> NullStatus:
         self.wanted = pulses
@@ -47,38 +41,15 @@ class FakeStream:
 
     def kickoff(self) -> NullStatus:
         self.device.calls.append("kickoff")
-        self.flying = True
-        return NullStatus()
+        return super().kickoff()
 
     def complete(self) -> NullStatus:
         self.device.calls.append("complete")
-        self.flying = False
-        return NullStatus()
+        return super().complete()
 
-    def describe_collect(self) -> dict[str, Any]:
-        key = {"source": "sim", "dtype": "array", "shape": [4], "dtype_numpy": "<f8"}
-        return {f"fake_{self.key}": {**key, "external": "STREAM:"}}
-
-    def get_index(self) -> int:
-        return self.rows
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        if self.flying:
-            self.device.trouble()
-            self.rows = min(self.rows + 3, self.wanted or 10**9)
-        if self.rows == self.told:
-            return
-        if self.bundle is None:
-            self.bundle = compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri="file://localhost/x.h5",
-                data_key=f"fake_{self.key}",
-                parameters={"dataset": "/x", "chunk_shape": [1, 4]},
-            )
-            yield "stream_resource", self.bundle.stream_resource_doc
-        rows = StreamRange(start=self.told, stop=self.rows)
-        yield "stream_datum", self.bundle.compose_stream_datum(rows)
-        self.told = self.rows
+    def arrive(self) -> None:
+        self.device.trouble()
+        self.rows = min(self.rows + 3, self.wanted or 10**9)
 
 
 class FakePart:
@@ -186,15 +157,7 @@ def test_acquire_for_a_time(RE: RunEngine) -> None:
 
 def test_acquisition_goes_on_after_a_pause(RE: RunEngine) -> None:
     psss = FakePsss()
-    told = 0
-
-    def pause_once(name: str, doc: dict[str, Any]) -> None:
-        nonlocal told
-        told += name == "stream_datum"
-        if told == 2 and name == "stream_datum":
-            threading.Thread(target=RE.request_pause).start()
-
-    RE.subscribe(pause_once)
+    pause_once(RE, is_later_report)
     with pytest.raises(RunEngineInterrupted):
         RE(acquire_spectra(psss, 15))
     result: Any = RE.resume()
@@ -497,12 +460,7 @@ def test_the_value_of_one_good_pulse_does_not_count(RE: RunEngine) -> None:
 
 def test_abort_brings_the_motor_back(RE: RunEngine) -> None:
     motor, psss = SynAxis(name="motor", value=0.5), FakePsss()
-
-    def pause_at_third(name: str, doc: dict[str, Any]) -> None:
-        if name == "event" and doc["seq_num"] == 3:
-            threading.Thread(target=RE.request_pause).start()
-
-    RE.subscribe(pause_at_third)
+    pause_once(RE, is_event(3))
     with pytest.raises(RunEngineInterrupted):
         RE(optimize_spectrum(psss, motor, -2.0, 4.0))
     RE.abort("enough")

@@ -1,13 +1,11 @@
 """An acquisition over Channel Access into tiled: rows, live analysis, the same numbers again."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytest
 from bluesky import RunEngine
 from ioc_process import running_ioc
-from store.stack import Stack, running_stack
+from store.stack import Stack
 from support.limits import ALL_FRAMES
 from support.reprocessing import reprocess, wait_until_stored
 
@@ -23,12 +21,6 @@ from skywright.store.results import last_result
 from skywright.store.show import view_run
 
 WIDTH, PULSES = 320, 150
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from ioc_process import IocProcess, ended_after, running_ioc
-from store.stack import Stack, running_stack
+from store.stack import Stack
 from support.pano_files import file_name, made_frames, run_directory
 from support.waiting import until
 
@@ -24,12 +24,6 @@ from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.store.client import RAW
 
 COUNT = 3000
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture

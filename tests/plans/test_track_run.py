@@ -1,7 +1,6 @@
 """A run that something else takes, over Channel Access into tiled."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import zarr
 from bluesky import RunEngine
 from ioc_process import running_ioc
-from store.stack import Stack, running_stack
+from store.stack import Stack
 from support.pano_files import file_name, made_frames, run_directory
 from support.waiting import until
 
@@ -29,12 +28,6 @@ from skywright.store.client import RAW
 from skywright.store.export import export_run
 
 RUN = "obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 def check_opened(stored: Any, run: Path) -> None:

@@ -1,4 +1,4 @@
-"""A PSSS service in this process, over a source that a test feeds, and its clients."""
+"""A PSSS service in this process, over a source that a test feeds, its clients; a DHS."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import psss_processing
 import pytest
+from support.dhs import Bench, bench
+from support.dhs_pictures import pictures
 from support.psss_old_client import PsssProcessingClient
 from support.psss_scripted import ScriptedSource, running_service
 
@@ -48,3 +50,15 @@ def client(request: pytest.FixtureRequest, address: str) -> Iterator[Any]:
     kind = Client if request.param == "ours" else psss_processing.PsssProcessingClient
     with kind(address) as ours:
         yield ours
+
+
+@pytest.fixture(scope="session")
+def dhs_pictures() -> None:
+    """Draw the pictures of a DHS before a series: it waits 14 s for its first one."""
+    pictures()
+
+
+@pytest.fixture
+def face() -> Iterator[Bench]:
+    with bench() as made:
+        yield made

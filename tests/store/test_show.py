@@ -15,6 +15,7 @@ from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_run
 from PIL import Image
 from store.stack import Stack
+from support.exports import memory_column
 from support.sample_runs import (
     DEAD,
     DERIVED_V1,
@@ -76,19 +77,14 @@ def test_lineage_and_results(store: SampleStore) -> None:
     )
 
 
-def column(name: str, values: Any, **data_key: Any) -> Column:
-    array = np.array(values)
-    return Column(name, array.shape, array.dtype, data_key, array.__getitem__)
-
-
 def test_results_are_the_last_scalars_of_events() -> None:
     columns = (
-        column("seq_num", [1, 2]),
-        column("time", [1e9, 2e9]),
-        column("center", [3.5, 4.5]),
-        column("not_yet", []),
-        column("trace", [[1, 2], [3, 4]]),
-        column("of_pulses", [5.0, 6.0], external="STREAM:"),
+        memory_column("seq_num", [1, 2]),
+        memory_column("time", [1e9, 2e9]),
+        memory_column("center", [3.5, 4.5]),
+        memory_column("not_yet", []),
+        memory_column("trace", [[1, 2], [3, 4]]),
+        memory_column("of_pulses", [5.0, 6.0], external="STREAM:"),
     )
     streams = (Stream("result", {}, columns, {}),)
     assert final_results(RunContents({"uid": "u"}, None, "running", streams, ())) == {"center": 4.5}
@@ -107,8 +103,8 @@ def test_streams_of_a_run(
     store: SampleStore, monkeypatch: pytest.MonkeyPatch, hints: Any, hinted: tuple[str, ...]
 ) -> None:
     """The camera runs freely, and its file is on no path of this machine."""
-    image = column("image", np.zeros((7, 2, 2), "u1"), external="STREAM:")
-    columns = (column("seq_num", [1, 2]), column("x", [0.5, 1.5]), image)
+    image = memory_column("image", np.zeros((7, 2, 2), "u1"), external="STREAM:")
+    columns = (memory_column("seq_num", [1, 2]), memory_column("x", [0.5, 1.5]), image)
     streams = (
         Stream("primary", {"hints": hints}, columns, {}),
         Stream("frames", {}, (image,), {}),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from epics import PV
+from ioc_process import IocProcess
 
 LIMIT_S = 120.0
 
@@ -22,6 +23,21 @@ def channel(name: str, hint: Callable[[], str] = str) -> PV:
         _channels[name] = PV(name, auto_monitor=False)
     assert _channels[name].wait_for_connection(timeout=LIMIT_S), f"{name}: not there\n{hint()}"
     return _channels[name]
+
+
+def channels(ioc: IocProcess) -> Callable[[str], PV]:
+    """Return the function that gives a channel of an IOC by its name without prefix."""
+    return lambda name: channel(ioc.prefix + name, lambda: ioc.text)
+
+
+def put(pv: PV, value: Any) -> None:
+    """Put and wait for completion."""
+    completed = pv.put(value, wait=True, timeout=LIMIT_S) == 1
+    assert completed, f"{pv.pvname} = {value}: not completed"
+
+
+def text(pv: PV) -> str:
+    return pv.get(as_string=True)
 
 
 def watch(name: str, callback: Callable[..., Any] | None = None, **how: Any) -> PV:

@@ -9,7 +9,7 @@ import numpy as np
 from epics import PV
 from ioc_process import IocProcess
 from ophyd import EpicsMotor
-from support.channels import channel, watch
+from support.channels import channel, put, watch
 from support.waiting import until
 
 LIMIT_S = 120.0
@@ -39,11 +39,6 @@ def reset(ioc: IocProcess, name: str) -> None:
         (f"{name}.VAL", 0.0),
     ):
         put(channel(ioc.prefix + suffix), value)
-
-
-def put(pv: PV, value: Any) -> None:
-    """Put and wait for completion."""
-    assert pv.put(value, wait=True, timeout=LIMIT_S) == 1, f"{pv.pvname}: never completed"
 
 
 def fresh(pv: PV) -> Any:

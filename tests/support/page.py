@@ -4,12 +4,15 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from starlette.testclient import TestClient
 from store.stack import Child
 
+from dashboard.app import make_app
 from dashboard.board import Checks
 from skywright.checks import Check, good
-from skywright.config import Settings
+from skywright.config import IocSettings, Settings
 from skywright.processes.ports import free_port
 
 PATIENT = Path(__file__).parent / "patient_page.py"
@@ -19,6 +22,21 @@ def settings_of(directory: Path, uri: str, key: str, assets: Path, **more: objec
     """Return a configuration of a store that somebody else serves."""
     store = {"directory": directory, "tiled_uri": uri, "api_key": key, "readable": (assets,)}
     return Settings(store=store, **more)  # type: ignore[arg-type]
+
+
+def settings_with(directory: Path, name: str, prefix: str) -> Settings:
+    """Return a configuration without a store, with the IOC of an instrument."""
+    made = settings_of(directory, "", "", directory)
+    ioc = IocSettings(module=f"iocs.{name}", prefix=prefix)
+    return made.model_copy(update={"iocs": {**made.iocs, name: ioc}})
+
+
+@contextmanager
+def client_of(settings: Settings, **options: Any) -> Iterator[TestClient]:
+    """Return a client of a page in this process."""
+    app = make_app(settings, fake_checks(), **options)
+    with TestClient(app, "http://127.0.0.1") as client:
+        yield client
 
 
 def fake_checks(*lines: Check) -> Checks:

@@ -58,8 +58,8 @@ def run_directory(data_dir: Path, module: int = 1, run: str = "a") -> Path:
     return path
 
 
-def append(path: Path, frames: Frames, first: int, last: int) -> None:
-    """Append frames `first` to `last` to a file, unbuffered."""
+def append(path: Path, frames: Frames, first: int = 0, last: int | None = None) -> None:
+    """Append frames `first` to `last`, or to the last one, to a file, unbuffered."""
     with path.open("ab", buffering=0) as out:
         out.write(encode_frames(frames[first:last]))
 

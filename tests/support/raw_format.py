@@ -36,6 +36,11 @@ def record(number: int) -> bytes:
     return HEADER.pack(b"RAW1", number, *SHAPE) + image(number).astype("<u2").tobytes()
 
 
+def append(path: Path, numbers: range) -> None:
+    with path.open("ab") as file:
+        file.write(b"".join(map(record, numbers)))
+
+
 def index(file: Path, first: int, count: int, at: int = 0) -> Records:
     """Records `first` ... of a file, from the record `at` of it on."""
     numbers = np.arange(first, first + count)

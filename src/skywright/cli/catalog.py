@@ -29,7 +29,6 @@ Uid = Annotated[
     ),
 ]
 
-
 VERDICT = "ok"
 ANSWER = (VERDICT, "why", "reason")
 """Results that say whether an analysis found what it looked for, in the order of printing."""
@@ -182,8 +181,9 @@ def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Store the runs that are not in the catalog yet, from their journals; check the others.
 
     If an ingester runs on the store, it does the work. A second call changes nothing.
-    The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside. It is
-    1 too if a journal cannot be read, written, finished or renamed; the reason is printed.
+    The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside. The
+    status is also 1 if a journal cannot be read, written, finished or renamed; the reason is
+    printed.
     """
     from skywright.session.session_store import connect_for_person
     from skywright.store.recover import recover as recover_journals

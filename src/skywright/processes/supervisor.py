@@ -25,6 +25,7 @@ from skywright.processes.lifecycle import SUPERVISED
 from skywright.processes.logs import LOG_LEVEL
 from skywright.processes.memory import ARENAS
 from skywright.processes.stack import Child
+from skywright.waiting import back_off
 
 logger = logging.getLogger(__name__)
 
@@ -196,8 +197,7 @@ class Supervisor:
 
     async def _keep(self, service: Service) -> None:
         """Start `service`, and restart it each time it has ended."""
-        shortest, longest = service.backoff_s
-        backoff, restarts = shortest, 0
+        delays, restarts = back_off(service.backoff_s), 0
         while True:
             started = time.monotonic()
             status, why = await self._run_once(service, restarts)
@@ -206,10 +206,10 @@ class Supervisor:
                     raise HardwareError(f"{service.name} {why}")
                 self._start_done[service.name].set()
             if time.monotonic() - started > service.backoff_reset_s:
-                backoff = shortest
-            self.report(service.name, f"{why}; restarting in {backoff:g} s")
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, longest)
+                delays = back_off(service.backoff_s)
+            delay = next(delays)
+            self.report(service.name, f"{why}; restarting in {delay:g} s")
+            await asyncio.sleep(delay)
             restarts += 1
 
     async def _run_once(self, service: Service, restarts: int) -> tuple[int | None, str]:

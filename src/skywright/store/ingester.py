@@ -33,7 +33,7 @@ from skywright.store.ingest import IngestState, RunIngest, ServerUnavailableErro
 from skywright.store.moves import move_journal
 from skywright.store.run_nodes import CatalogServer
 from skywright.store.tail import Tail, is_locked, locked_if_dead
-from skywright.waiting import pause
+from skywright.waiting import back_off, pause
 
 SCAN_S = 1.0
 """Period of the directory scan if no file system event arrives, s."""
@@ -47,14 +47,6 @@ GRACE_S = 2.0
 """Time for a request in progress after SIGTERM, s."""
 
 log = logging.getLogger(__name__)
-
-
-def back_off() -> Iterator[float]:
-    """Yield the pauses between attempts to reach the server, s: each twice the last one."""
-    pause_s, longest = BACK_OFF_S
-    while True:
-        yield pause_s
-        pause_s = min(2 * pause_s, longest)
 
 
 @contextmanager
@@ -225,7 +217,7 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
         wake.set()
 
     threading.Thread(target=wake_at_stop, name="wake", daemon=True).start()
-    delays = back_off()
+    delays = back_off(BACK_OFF_S)
     while not stop.is_set():
         wake.clear()
         try:
@@ -235,7 +227,7 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
             log.warning("%s; the next try is in %.1f s", error, delay)
             stop.wait(delay)
             continue
-        delays = back_off()
+        delays = back_off(BACK_OFF_S)
         if not busy:
             wake.wait(SCAN_S)
     if observer.is_alive():
@@ -244,7 +236,7 @@ def run_until(ingester: Ingester, stop: threading.Event) -> None:
 
 def _connect_with_retry(uri: str | None, settings: Settings, stop: threading.Event) -> Any:
     """Connect to tiled, with retries; return None if `stop` is set first."""
-    for delay in back_off():
+    for delay in back_off(BACK_OFF_S):
         try:
             client = connect(uri, settings=settings)
             ensure_containers(client)

@@ -19,12 +19,12 @@ from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW, container_name, ensure_containers
 from skywright.store.file_nodes import note_longer_files
 from skywright.store.ingest import ServerUnavailableError
-from skywright.store.ingester import Ingester, back_off, ingest_lock
+from skywright.store.ingester import BACK_OFF_S, Ingester, ingest_lock
 from skywright.store.journal_contents import JournalContents
 from skywright.store.moves import move_journal
 from skywright.store.normalizer import NormalizedTail
 from skywright.store.tail import is_locked, locked_if_dead
-from skywright.waiting import pause
+from skywright.waiting import back_off, pause
 
 RETRY_S = 10.0
 """Time for which requests that fail are made again, s."""
@@ -221,7 +221,7 @@ def _drain(directory: Path, client: Any) -> dict[Path, OSError]:
 
 def _sweep(ingester: Ingester) -> bool:
     """Make one sweep; repeat it with longer and longer pauses while the server is away."""
-    end, delays = time.monotonic() + RETRY_S, back_off()
+    end, delays = time.monotonic() + RETRY_S, back_off(BACK_OFF_S)
     while True:
         try:
             return ingester.sweep()

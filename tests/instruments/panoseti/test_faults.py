@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.empty_pb2 import Empty
-from support.pano_files import file_name, made_frames, run_directory
+from support.pano_files import append, file_name, made_frames, run_directory
 from support.pano_server import served, served_here
 from support.waiting import until
 
@@ -35,11 +35,6 @@ from skywright.wire.daqdata.encode import decode
 from skywright.wire.daqdata.methods import Stub
 
 IMG16 = IndexKey(0, "img16")
-
-
-def append(path, frames, first=0, last=None):
-    with path.open("ab", buffering=0) as out:
-        out.write(encode_frames(frames[first:last]))
 
 
 @pytest.fixture

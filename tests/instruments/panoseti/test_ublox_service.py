@@ -11,6 +11,7 @@ import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 from pyubx2 import UBX_CONFIG_DATABASE, UBXReader
+from support.pano_server import status
 from support.waiting import until
 
 from skywright.instruments.panoseti.ublox import service
@@ -101,12 +102,6 @@ def noted_health(served):
 
     served.service.set_health = set_health
     return health
-
-
-def status(call):
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value.code(), caught.value.details()
 
 
 def test_init_configures_and_messages_come(stub, twin):

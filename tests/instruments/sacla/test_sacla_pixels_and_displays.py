@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sacla_hand import HandShots, run_info
+from sacla_owner import column
 from support.waiting import until
-from test_sacla_owner import HandShots, column, run_info
 
 from skywright.analysis import Batch
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots

@@ -6,8 +6,8 @@ import pytest
 from epics import PV
 from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsMotor
-from support.channels import channel
-from support.goniometer_ioc import ophyd_motor, put, reset
+from support.channels import channel, put
+from support.goniometer_ioc import ophyd_motor, reset
 from support.waiting import until
 
 

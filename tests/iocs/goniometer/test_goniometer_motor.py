@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from epics import PV
 from ophyd import EpicsMotor
-from support.goniometer_ioc import LIMIT_S, fresh, put, record, text
+from support.channels import put
+from support.goniometer_ioc import LIMIT_S, fresh, record, text
 from support.waiting import until
 
 from iocs.motor_record import COMM_ERROR

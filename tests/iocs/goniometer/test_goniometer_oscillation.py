@@ -14,8 +14,8 @@ import pytest
 from epics import PV
 from ioc_process import IocProcess, running_ioc
 from support import forked
-from support.channels import channel
-from support.goniometer_ioc import LIMIT_S, decoded, fresh, put, record, text, trace
+from support.channels import channel, put
+from support.goniometer_ioc import LIMIT_S, decoded, fresh, record, text, trace
 from support.waiting import until
 
 from iocs.loop.goniometer import build

@@ -9,10 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from skywright.errors import ConfigError
-from skywright.instruments.epu.database import Database, open_database, reason_of
+from skywright.instruments.epu.database import Database, open_database, report_failure
 from skywright.instruments.epu.decisions.decider import Decider
 from skywright.instruments.epu.decisions.policy import Suggestion, make_policy
 from skywright.instruments.epu.runs.tracked import LEASE_S, TrackedGrids
@@ -124,16 +122,14 @@ class EpuOwner(TreeOwner):
         self.grids.committed(result)
 
     def _repeat(self, period: float, work: Callable[[], object], failure: str) -> None:
-        """Do some work again and again; the files are recorded all the same where it fails."""
+        """Do some work periodically; if it fails, the files are still recorded."""
+        trouble = ""
         while not self._stopped.wait(period):
             try:
                 work()
-            except SQLAlchemyError as error:
-                logger.warning(
-                    "%s, the entity database cannot be read: %s", failure, reason_of(error)
-                )
-            except Exception:
-                logger.exception("%s", failure)
+                trouble = ""
+            except Exception as error:
+                trouble = report_failure(failure, error, trouble)
 
     def _poll(self) -> None:
         """Look for results of processing, which other processes write into the database."""

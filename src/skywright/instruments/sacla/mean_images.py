@@ -61,7 +61,7 @@ class AzimuthalProfile:
 
 
 def circles(
-    shape: tuple[int, int], cx: float, cy: float, radii: Sequence[float], points: int = 361
+    shape: tuple[int, int], cx: float, cy: float, radii: Sequence[float]
 ) -> list[NDArray[np.float64]]:
     """Return lines along circles, to be drawn over an image.
 
@@ -73,13 +73,11 @@ def circles(
         Center, pixels.
     radii
         Pixels, > 0.
-    points
-        Of each line.
 
     Returns
     -------
     list of NDArray
-        (points, 2) x and y for each radius; NaN where the circle is outside the image, so that a
+        (361, 2) x and y for each radius; NaN where the circle is outside the image, so that a
         plot leaves a gap.
 
     Raises
@@ -88,7 +86,7 @@ def circles(
         If a radius is not positive.
     """
     rows, columns = shape
-    angle = np.linspace(0, 2 * np.pi, points)
+    angle = np.linspace(0, 2 * np.pi, 361)
     lines = []
     for radius in radii:
         if not radius > 0:

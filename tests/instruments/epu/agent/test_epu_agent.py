@@ -485,12 +485,12 @@ def full_disk() -> OperationalError:
     return OperationalError("INSERT", {}, Exception("database or disk is full"))
 
 
-def test_a_database_that_fails_is_reported_in_a_line(
+def test_a_database_that_fails_is_reported_once_in_a_line(
     local: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent = Agent(local, ApiSettings("http://127.0.0.1:9"))
     monkeypatch.setattr(agent_module, "RETRY_S", (0.0, 0.0))
-    failures = [full_disk()]
+    failures = [full_disk(), full_disk()]
 
     def upload() -> bool:
         if failures:

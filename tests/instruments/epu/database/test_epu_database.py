@@ -1,7 +1,6 @@
 """The entity database on SQLite and PostgreSQL."""
 
 import contextlib
-import json
 import random
 import re
 import sqlite3
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, select, text
 from sqlalchemy.exc import OperationalError
+from support.epu_api import events
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.database import (
@@ -31,7 +31,6 @@ from skywright.instruments.epu.database import (
     schema,
 )
 from skywright.instruments.epu.database.engine import metadata
-from skywright.instruments.epu.database.schema_exchange import outbox
 from skywright.instruments.epu.database.writer import Writer
 from skywright.instruments.epu.twin.visit import plan_visit
 from skywright.instruments.epu.twin.writer import write_visit
@@ -78,12 +77,6 @@ def micrograph(uuid: str = "m1", **columns: object) -> dict[str, object]:
         "foilhole_id": "70",
         **columns,
     }
-
-
-def messages(database: Database) -> list[dict[str, object]]:
-    with database.read() as connection:
-        bodies = connection.execute(select(outbox.c.body).order_by(outbox.c.id)).scalars()
-        return [json.loads(body) for body in bodies]
 
 
 def differences_from_the_declaration(database: Database) -> list[Any]:
@@ -242,7 +235,7 @@ def test_record_tells_created_and_updated(database: Database) -> None:
         second = record(connection, "micrograph", [rows[0], micrograph("m2", defocus=3e-6)])
     assert (first.created, first.updated) == ({"m1", "m2"}, set())
     assert (second.created, second.updated) == (set(), {"m2"})
-    names = [body["event_type"] for body in messages(database)]
+    names = [body["event_type"] for body in events(database)]
     assert names == [
         "acquisition.created",
         "grid.created",
@@ -268,18 +261,18 @@ def test_what_was_recorded_before_is_announced_once_it_is_switched_on(
         record(connection, "grid", [grid])
         record(connection, "micrograph", [micrograph()])
         record(connection, "gridsquare", [square(lowmag=True)])
-    assert messages(plain) == []
+    assert events(plain) == []
     announcing = open_database(database_url, announce=True)
     names = ["acquisition.created", "grid.created", "gridsquare_lowmag.created"]
     names.append("micrograph.created")
-    assert [message["event_type"] for message in messages(plain)] == names
+    assert [message["event_type"] for message in events(plain)] == names
     with plain.write() as connection:  # a process that runs since before, such as the IOC
         record(connection, "micrograph", [micrograph("m2")])
     open_database(database_url, announce=True).close()
     later = open_database(database_url)
     with later.write() as connection:
         remove(connection, "micrograph", "m1")
-    assert [message["uuid"] for message in messages(plain)[len(names) :]] == ["m2", "m1"]
+    assert [message["uuid"] for message in events(plain)[len(names) :]] == ["m2", "m1"]
     for database in (plain, announcing, later):
         database.close()
 
@@ -296,7 +289,7 @@ def test_only_given_columns_change(database: Database) -> None:
 def test_rows_with_different_columns_keep_their_order(database: Database) -> None:
     optional = {"quality": 0.5, "planned": False, "status": "micrographs detected"}
     holes = [hole(f"{n}", **(optional if n % 2 else {})) for n in range(6)]
-    before = len(messages(database))
+    before = len(events(database))
     with database.write() as connection:
         record(connection, "foilhole", holes)
         stored = read.page(connection, "foilhole")
@@ -308,7 +301,7 @@ def test_rows_with_different_columns_keep_their_order(database: Database) -> Non
     changed = [row | {"diameter": 1.0} for row in holes]
     with database.write() as connection:
         record(connection, "foilhole", changed)
-    found = [(each["event_type"], each["foilhole_id"]) for each in messages(database)[before:]]
+    found = [(each["event_type"], each["foilhole_id"]) for each in events(database)[before:]]
     expected = [(f"foilhole.{change}", name) for change in ("created", "updated") for name in names]
     assert found == expected
 
@@ -361,7 +354,7 @@ def test_removing_takes_everything_below(database: Database, kind: str) -> None:
     with database.read() as connection:
         counts = [read.count(connection, name) for name in kinds]
     assert counts == [1] * kinds.index(kind) + [0] * (len(kinds) - kinds.index(kind))
-    assert messages(database)[-1] == {"event_type": f"{kind}.deleted", "uuid": uuids[kind]}
+    assert events(database)[-1] == {"event_type": f"{kind}.deleted", "uuid": uuids[kind]}
 
 
 def test_an_atlas_that_another_grid_uses_stays(database: Database) -> None:
@@ -399,7 +392,7 @@ def test_a_time_keeps_its_instant(database: Database, time: datetime) -> None:
 
 
 def test_a_failed_transaction_leaves_neither_rows_nor_messages(database: Database) -> None:
-    before = messages(database)
+    before = events(database)
 
     def fail() -> None:
         with database.write() as connection:
@@ -410,7 +403,7 @@ def test_a_failed_transaction_leaves_neither_rows_nor_messages(database: Databas
         fail()
     with database.read() as connection:
         assert read.count(connection, "micrograph") == 0
-    assert messages(database) == before
+    assert events(database) == before
 
 
 def test_queries_of_micrographs_by_parent_defocus_and_time(database: Database) -> None:

@@ -4,10 +4,9 @@ import logging
 import platform
 import threading
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any
 from urllib.parse import quote
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from skywright import __version__
 from skywright.instruments.epu.agent.client import ApiClient, ApiSettings, ServerUnavailableError
@@ -20,7 +19,8 @@ from skywright.instruments.epu.agent.instructions import (
     events,
 )
 from skywright.instruments.epu.agent.upload import Uploader
-from skywright.instruments.epu.database import Database, reason_of
+from skywright.instruments.epu.database import Database, report_failure
+from skywright.waiting import back_off
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Agent:
         return payload
 
     def _send(self) -> None:
-        wait = RETRY_S[0]
+        delays, trouble = back_off(RETRY_S), ""
         while True:
             self._wake.clear()
             stopping = self._stop.is_set()
@@ -168,11 +168,10 @@ class Agent:
                 if isinstance(error, ServerUnavailableError):
                     self._report(str(error))
                 else:
-                    _log_failure("sending to the API", error)
-                self._stop.wait(wait)
-                wait = min(2 * wait, RETRY_S[1])
+                    trouble = report_failure("sending to the API", error, trouble)
+                self._stop.wait(next(delays))
                 continue
-            wait = RETRY_S[0]
+            delays, trouble = back_off(RETRY_S), ""
             self._report(None)
             if stopping:
                 return
@@ -192,7 +191,7 @@ class Agent:
         return "/agent/{}/session/{}".format(*names)
 
     def _take(self) -> None:
-        wait, is_made = RETRY_S[0], False
+        delays, trouble, is_made = back_off(RETRY_S), "", False
         session = {"session_id": self.session_id, "agent_id": self.agent_id}
         while not self._stop.is_set():
             try:
@@ -201,11 +200,11 @@ class Agent:
                     made = self._client.request("POST", "/debug/sessions/create", session)
                     is_made = made.is_success
                 with self._client.stream(f"{self._path}/instructions/stream", SILENCE_S) as stream:
-                    wait = RETRY_S[0]
+                    delays, trouble = back_off(RETRY_S), ""
                     for event in events(stream.iter_lines()):
                         self._event(event)
                         if event["type"] == "error":
-                            wait = RETRY_S[1]  # asking again soon does not help
+                            delays = repeat(RETRY_S[1])  # asking again soon does not help
                             is_made = is_made and "not found" not in str(event.get("message"))
                         if self._stop.is_set():
                             return
@@ -214,9 +213,8 @@ class Agent:
             except Exception as error:
                 if self._stop.is_set():
                     return
-                _log_failure("instructions", error)
-            self._stop.wait(wait)
-            wait = min(2 * wait, RETRY_S[1])
+                trouble = report_failure("instructions", error, trouble)
+            self._stop.wait(next(delays))
 
     def _event(self, event: dict[str, Any]) -> None:
         if event["type"] == "instruction":
@@ -234,11 +232,3 @@ class Agent:
                 log.debug("heartbeat: %s", error)
             except RuntimeError:  # the client was closed meanwhile
                 return
-
-
-def _log_failure(what: str, error: Exception) -> None:
-    """Log why something is tried again: a database that fails in a line, a defect in full."""
-    if isinstance(error, SQLAlchemyError):
-        log.error("%s: the database fails: %s", what, reason_of(error))
-    else:
-        log.exception(what)

@@ -1,4 +1,4 @@
-"""Routes that say how the service is."""
+"""Routes for the state of the service: status, version and health."""
 
 import os
 import time
@@ -23,7 +23,7 @@ API_VERSION = "0.1.3"
 
 @router.get("/status")
 def status(service: ServiceOf) -> Response:
-    """Give the version, the configuration and where things are."""
+    """Give the version, the configuration and the paths of the other routes."""
     return answer(
         {
             "status": "ok",
@@ -91,8 +91,7 @@ def _database(service: Service) -> dict[str, str]:
         with service.database.read() as connection:
             connection.execute(text("SELECT 1"))
     except SQLAlchemyError as error:
-        reason = reason_of(error)
-        return {"status": "error", "details": reason}
+        return {"status": "error", "details": reason_of(error)}
     return {"status": "ok", "details": service.database.dialect}
 
 

@@ -32,6 +32,7 @@ from skywright.instruments.epu.broker.connection import (
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database, is_away, reason_of
 from skywright.instruments.epu.database.schema_exchange import applied_message
+from skywright.waiting import back_off
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class Consumer:
     ) -> None:
         self._database = database
         self._settings = settings
-        self._wait = CONNECT_S[0]
+        self._delays = back_off(CONNECT_S)
         self._trouble = ""
         self._ready_file = ready_file
         self.applied = 0
@@ -173,8 +174,7 @@ class Consumer:
                 self._report(f"{self._settings.place}: {reason_of(error)}")
             finally:
                 self._show_ready(False)
-            await asyncio.sleep(self._wait)
-            self._wait = min(2 * self._wait, CONNECT_S[1])
+            await asyncio.sleep(next(self._delays))
 
     def _report(self, trouble: str) -> None:
         """Log why no message is applied: as an error when it begins, or is another one."""
@@ -204,7 +204,7 @@ class Consumer:
             messages = [(message.message_id, message.body) for message in batch]
             outcomes = await asyncio.to_thread(self._apply, messages) if messages else []
             # Also without a message: the broker is connected, and no message waits to be stored
-            self._wait, self._trouble = CONNECT_S[0], ""
+            self._delays, self._trouble = back_off(CONNECT_S), ""
             for message, outcome in zip(batch, outcomes, strict=True):
                 await self._answer(channel, message, outcome)
 

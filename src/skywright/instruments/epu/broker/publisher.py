@@ -41,6 +41,7 @@ from skywright.instruments.epu.database import Database, reason_of
 from skywright.instruments.epu.database.schema_exchange import outbox
 from skywright.instruments.epu.database.write import chunks
 from skywright.instruments.epu.database.writer import Writer
+from skywright.waiting import back_off
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +92,14 @@ class Publisher:
     async def run(self, writer: Writer) -> None:
         """Publish until cancelled; connect again whenever the connection is lost."""
         self._loop = asyncio.get_running_loop()
-        wait = RETRY_S[0]
+        delays = back_off(RETRY_S)
         while True:
             try:
                 if not self._identity:
                     self._identity = await asyncio.to_thread(self._database.identity)
                 async with connected(self._settings) as connection:
                     self.connected, self.details = True, self._settings.place
-                    wait = RETRY_S[0]
+                    delays = back_off(RETRY_S)
                     await self._publish(connection, writer)
             except SQLAlchemyError as error:
                 self.details = f"messages wait, the database fails: {reason_of(error)}"
@@ -111,8 +112,7 @@ class Publisher:
                 log.exception("publishing")
             finally:
                 self.connected = False
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, RETRY_S[1])
+            await asyncio.sleep(next(delays))
 
     async def _publish(self, connection: Any, writer: Writer) -> None:
         channel = await open_channel(connection, publisher_confirms=True, on_return_raises=True)

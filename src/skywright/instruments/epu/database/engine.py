@@ -140,10 +140,15 @@ def reason_of(error: BaseException) -> str:
 
 
 def report_failure(what: str, error: Exception, before: str) -> str:
-    """Log what the database fails and why, unless it was so `before`; return the reason."""
+    """Log what fails and why, unless it was so `before`; return the reason.
+
+    An error of the database is logged in one line, any other error with its traceback.
+    """
     reason = reason_of(error)
-    if reason != before:
+    if reason != before and isinstance(error, SQLAlchemyError):
         logger.error("%s: the database fails: %s", what, reason)
+    elif reason != before:
+        logger.error("%s", what, exc_info=error)
     return reason
 
 

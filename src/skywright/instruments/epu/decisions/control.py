@@ -15,6 +15,7 @@ from skywright.errors import HardwareError
 from skywright.instruments.epu.agent.client import ApiClient
 from skywright.instruments.epu.agent.control import PREFIX
 from skywright.instruments.epu.decisions.policy import Suggestion
+from skywright.waiting import back_off
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +59,18 @@ class InstructionSender:
         self._client.close()
 
     def _work(self) -> None:
-        wanted, wait = None, RETRY_S[0]
+        wanted, delays = None, back_off(RETRY_S)
         while not self._stopped.is_set():
             wanted = self._waiting.get(0.0 if wanted else threading.TIMEOUT_MAX) or wanted
             if wanted is None:  # the end
                 continue
             try:
                 self._send(*wanted)
-                wanted, self.problem, wait = None, "", RETRY_S[0]
+                wanted, self.problem, delays = None, "", back_off(RETRY_S)
             except HardwareError as error:
                 self.problem = str(error)
                 logger.warning("suggestion not sent yet: %s", error)
-                self._stopped.wait(wait)
-                wait = min(2 * wait, RETRY_S[1])
+                self._stopped.wait(next(delays))
 
     def _send(self, grid: str, suggestion: Suggestion) -> None:
         if grid != self._grid:  # its squares have the same ids if it was taken with the same atlas

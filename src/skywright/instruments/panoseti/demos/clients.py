@@ -12,14 +12,12 @@ END_S = 10.0
 
 
 class StreamClients:
-    """Clients of one server, each with a stream of its own, for the time of a with block.
+    """Two clients of one server, each with a stream of its own, for the time of a with block.
 
     Parameters
     ----------
     host
         ``HOST:PORT``.
-    count
-        Number of clients.
 
     Attributes
     ----------
@@ -29,8 +27,8 @@ class StreamClients:
         Why a stream has failed; empty if none has.
     """
 
-    def __init__(self, host: str, count: int = 2) -> None:
-        self.received = [Counter[int]() for _ in range(count)]
+    def __init__(self, host: str) -> None:
+        self.received = [Counter[int](), Counter[int]()]
         self.error = ""
         self._host = host
         self._loop, self._end = asyncio.new_event_loop(), asyncio.Event()

@@ -26,8 +26,8 @@ def hashpipe_runs() -> bool:
     )
 
 
-def grew_recently(data_dir: Path, within_s: float = GROWN_WITHIN_S) -> bool:
-    """Return whether a PFF file with content below `data_dir` changed in the last `within_s`."""
+def grew_recently(data_dir: Path) -> bool:
+    """Return whether a PFF file with content below `data_dir` changed in the last 10 s."""
     for pattern in LAYOUTS:
         # Path.glob fails when a directory is removed meanwhile.
         for name in iglob(pattern, root_dir=data_dir):  # noqa: PTH207
@@ -36,6 +36,6 @@ def grew_recently(data_dir: Path, within_s: float = GROWN_WITHIN_S) -> bool:
             except OSError:
                 continue
             age_s = time.time() - state.st_mtime
-            if state.st_size and -CLOCK_AHEAD_S <= age_s < within_s:
+            if state.st_size and -CLOCK_AHEAD_S <= age_s < GROWN_WITHIN_S:
                 return True
     return False
