@@ -1,6 +1,7 @@
 """Installed packages, and what a package requires."""
 
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -22,10 +23,8 @@ def requirements_of(package: str, extras: Iterable[str]) -> "list[Requirement]":
 
     What the extras of required packages bring, such as those of ``tiled[server]``, is included.
     """
-    from packaging.requirements import Requirement
-
     try:
-        found = map(Requirement, requires(package) or [])
+        found = map(_parsed, requires(package) or [])
     except PackageNotFoundError:
         return []
     environments = [{"extra": extra} for extra in extras]
@@ -36,6 +35,14 @@ def requirements_of(package: str, extras: Iterable[str]) -> "list[Requirement]":
     ]
     brought = (requirements_of(each.name, each.extras) for each in direct if each.extras)
     return [*direct, *chain.from_iterable(brought)]
+
+
+@cache
+def _parsed(requirement: str) -> "Requirement":
+    """Return a requirement; that of each instrument has all lines of skywright's own package."""
+    from packaging.requirements import Requirement
+
+    return Requirement(requirement)
 
 
 def not_installed(requirements: "Iterable[Requirement]") -> list[str]:

@@ -12,6 +12,7 @@ from skywright.instruments import instruments, missing_packages, resolve
 LATE = (
     "adbc_driver_duckdb.dbapi",
     "aiosqlite",
+    "anyio._backends._asyncio",
     "bluesky.callbacks.best_effort",
     "bluesky.plans",
     "bluesky_tiled_plugins.routers.validator",
@@ -20,8 +21,10 @@ LATE = (
     "distributed",
     "httpcore",
     "IPython.terminal.ipapp",
+    "networkx",
     "obstore",
     "plans.pictures",
+    "scipy.interpolate",
     "skimage.draw",
     "skimage.morphology",
     "skywright.callbacks.live",

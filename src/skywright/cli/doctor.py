@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,8 +143,9 @@ def check_versions(settings: Settings | None = None) -> Iterator[Check]:
 
     used = configured_instruments(settings) if settings is not None else instruments()
     old: dict[str, str] = {}
+    version_of = cache(installed_version)
     for requirement in _requirements(instruments()):
-        installed = installed_version(requirement.name)
+        installed = version_of(requirement.name)
         if installed and not requirement.specifier.contains(installed, prereleases=True):
             needed = f"{requirement.name} {installed} (needs {requirement.specifier})"
             old.setdefault(requirement.name, needed)
@@ -157,7 +159,8 @@ def check_versions(settings: Settings | None = None) -> Iterator[Check]:
         yield wrong("versions", found, f"pip install --upgrade {targets}")
     if not missing and not old:
         own = f"skywright {installed_version('skywright')}, Python {sys.version.split()[0]}"
-        incomplete = (name for name, each in instruments().items() if missing_packages(each))
+        unused = {name: each for name, each in instruments().items() if name not in used}
+        incomplete = (name for name, each in unused.items() if missing_packages(each))
         if without := ", ".join(incomplete):
             own += f"; packages of {without} are missing, which no configured IOC needs"
         yield good("versions", own)
