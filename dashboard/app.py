@@ -26,7 +26,7 @@ from dashboard.feeds import Feed, FeedSource, serve_feed
 from dashboard.site import Site, is_same_origin, render
 from dashboard.views import View, find_views
 from skywright.config import Settings
-from skywright.errors import ConfigError, DataError
+from skywright.errors import DataError, SkywrightError
 
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -125,7 +125,7 @@ def make_app(
         ],
         exception_handlers={
             DataError: _not_found,
-            ConfigError: _not_available,
+            SkywrightError: _not_available,
             HTTPException: _refused,
             Exception: _failed,
         },

@@ -1,5 +1,7 @@
 """The error tree, sorted by who must act."""
 
+import errno
+
 
 class SkywrightError(Exception):
     """Base of every error that skywright raises on purpose."""
@@ -19,6 +21,11 @@ class DataError(SkywrightError):
 
 class ConfigError(SkywrightError):
     """The configuration is at fault (key, port, directory): stop before anything starts."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that a disk, or the user's part of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def message_of(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """One stream of a raw run and its analysis, in the process of the test."""
 
+import errno
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -77,20 +78,20 @@ def test_rows_that_cannot_be_written_are_reported_at_once(
     assert not stream.step()
 
     def fail() -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(stream.derived, "tick", fail)
     assert stream.write_due() == 0.0
     assert stream.step()  # something to report
-    assert stream.take_progress()["error"] == "OSError: disk full"
+    assert stream.take_progress()["error"] == "OSError: [Errno 28] disk full"
     (logged,) = [each for each in caplog.records if "the analysis failed" in each.message]
-    assert logged.message.endswith(": disk full")
+    assert logged.message.endswith(": [Errno 28] disk full")
     assert not logged.exc_info
     assert documents[-1][0] == "stop"
     assert not stream.step()
     assert stream.write_due() is None
     stream.interrupt("the session ends")
-    assert stream.take_progress()["error"] == "OSError: disk full"
+    assert stream.take_progress()["error"] == "OSError: [Errno 28] disk full"
 
 
 def test_a_configuration_that_does_not_fit_is_reported_as_a_fault_of_it(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Exports as NeXus: groups, names, links, what HDF5 does not take."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,8 @@ from support.sample_runs import (
     shared_sample_store,
 )
 
+from skywright.errors import DataError, SkywrightError
+from skywright.store import export
 from skywright.store.export import export_run
 from skywright.store.export.contents import Asset, AssetRows, Column, RunContents, Stream
 from skywright.store.export.nexus import write_nexus
@@ -244,6 +248,20 @@ for limit in map(int, limits):
     except DataError as error:
         print("cannot be written" in str(error))
 """
+
+
+def test_a_full_disk_is_no_fault_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(export, "write_csv", fail)
+    run = RunContents({"uid": "u", "time": 0.0}, None, "running", (), ())
+    with pytest.raises(SkywrightError, match=r"cannot be written.*No space left") as caught:
+        export._write(run, tmp_path / "csv", "csv", False)
+    assert not isinstance(caught.value, DataError)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_without_room_for_nexus_is_an_error_and_not_the_end_of_the_process(

@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import errno
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from skywright.callbacks.run_ids import RunIds
-from skywright.errors import ConfigError, DataError
+from skywright.errors import ConfigError, DataError, is_disk_full
 from skywright.processes.locks import lock
 
 SUFFIX = ".jsonl"
@@ -361,8 +360,7 @@ class Journal:
     def _report(self, error: OSError, path: Path) -> None:
         reason = f"{path.parent}: cannot be written: {error.strerror or error}"
         if reason != self.trouble:
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            advice = ", free some space" if is_full else ""
+            advice = ", free some space" if is_disk_full(error) else ""
             log.error("journal: %s; documents wait in memory%s", reason, advice)
         self.trouble = reason
 

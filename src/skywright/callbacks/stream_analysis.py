@@ -17,7 +17,7 @@ from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose_positions
 from skywright.callbacks.raw_run import RawStream
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_documents import Emit
-from skywright.errors import DataError, SkywrightError
+from skywright.errors import DataError, SkywrightError, is_disk_full
 
 UNFLUSHED_POLL_S = 0.005
 """Period of checks for frames that are announced but not yet complete in their file, s."""
@@ -257,7 +257,7 @@ class StreamAnalysis:
                 self.raw.uid,
                 self.raw_stream.name,
                 error,
-                exc_info=not isinstance(error, OSError),  # a disk that is full is no error of ours
+                exc_info=not is_disk_full(error),
             )
             self.error_type = type(error).__name__
             self.exit_status, self.reason = "fail", failure_reason(error)

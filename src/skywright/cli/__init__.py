@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.errors import ConfigError, DataError, SkywrightError, is_disk_full
 from skywright.instruments import instruments, resolve
 from skywright.packages import with_extra
 from skywright.processes.logs import log_to_stderr
@@ -29,7 +29,6 @@ from skywright.rooms import PACKAGES
 logger = logging.getLogger(__name__)
 
 EXIT_FAILED, EXIT_BAD_USE = 1, 2
-FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 """Errors of a path that the user can correct; pathlib's `exists` and `is_dir` raise them too."""
 MINUS = "\N{MINUS SIGN}"
@@ -145,7 +144,7 @@ def in_words(name: str, error: Exception) -> SkywrightError | None:
     """Return an error in words for the user of the command `name`; None if it is a bug."""
     if isinstance(error, SkywrightError):
         return error
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and is_disk_full(error):
         where = error.filename or "its output or a file"
         return SkywrightError(f"{name} could not write {where}: {error.strerror}")
     if isinstance(error, OSError) and error.errno in REFUSED and error.filename:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from skywright.cli.output import JsonOption, print_json
-from skywright.errors import ConfigError, SkywrightError
+from skywright.errors import ConfigError, SkywrightError, is_disk_full
 from skywright.processes.lifecycle import call_on_end_signal
 
 app = typer.Typer(add_completion=False)
@@ -83,8 +83,7 @@ def _reason(error: Exception, file: Path) -> str:
 
 def _kind_of(error: Exception, otherwise: type[SkywrightError]) -> type[SkywrightError]:
     """Return what `error` is reported as: a full disk is a failure, and no bad use or input."""
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return SkywrightError if is_full else otherwise
+    return SkywrightError if is_disk_full(error) else otherwise
 
 
 def _announce(count: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiled.client.container import Container
 
-from skywright.errors import DataError
+from skywright.errors import DataError, SkywrightError, is_disk_full
 from skywright.processes.scratch import scratch
 from skywright.store.export.contents import RunContents, read_contents
 from skywright.store.export.csv import write_csv
@@ -66,6 +66,8 @@ def export_run(
         If the format is unknown or cannot link, `output` exists (with `overwrite`: and is no export
         of ours, or a file that stays is in the way), its directory does not, it cannot be written,
         or data of the run cannot be read.
+    SkywrightError
+        If the disk is full: then neither the run nor the arguments are at fault.
     """
     if format not in FORMATS:
         raise DataError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
@@ -112,5 +114,6 @@ def _write(
                 files = [output / each.name for each in sorted(part.iterdir())]
             replace(part, output)
     except OSError as error:
-        raise DataError(f"{output}: cannot be written: {error}") from error
+        kind = SkywrightError if is_disk_full(error) else DataError
+        raise kind(f"{output}: cannot be written: {error}") from error
     return notes, tuple(files)
