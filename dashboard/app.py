@@ -26,7 +26,7 @@ from dashboard.feeds import Feed, FeedSource, serve_feed
 from dashboard.site import Site, is_same_origin, render
 from dashboard.views import View, find_views
 from skywright.config import Settings
-from skywright.errors import DataError, SkywrightError
+from skywright.errors import ConfigError, DataError, SkywrightError
 
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -181,6 +181,8 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 
 async def _not_available(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ConfigError):
+        log.error("%s: %s", request.url.path, error)
     return render(request, "error.html", 503, title="Not available", message=str(error))
 
 

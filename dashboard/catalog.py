@@ -152,6 +152,7 @@ class CatalogReader:
         """Subscribe to tiled, for ever; after each new subscription all answers are read anew."""
         delays = back_off(BACK_OFF_S)
         while True:
+            reason: object = "the subscriptions have ended"
             try:
                 async with asyncio.TaskGroup() as group:
                     root = await self._read(_root, ())

@@ -36,7 +36,9 @@ class Site:
 
     def operator(self, ioc: str, module: str) -> RequestWorker:
         """Return the worker, a module, that puts the PVs of an IOC."""
-        return self.operators.setdefault(ioc, RequestWorker(self.settings, ioc, module))
+        if ioc not in self.operators:
+            self.operators[ioc] = RequestWorker(self.settings, ioc, module)
+        return self.operators[ioc]
 
 
 def site_of(request: Request) -> Site:

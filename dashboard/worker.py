@@ -18,7 +18,7 @@ from skywright.rooms import importable
 SILENCE_S, START_S = 30.0, 180.0
 """A worker that writes nothing for this time is started anew; the second holds for the first
 message: a busy computer loads Python's modules slowly, and a new start would begin that again.
-Nobody waits longer than the first for the answer to a request, whether the worker runs or not."""
+A request that has not been answered for the first time is given up."""
 RETRY_S = 2.0
 BUFFER_BYTES = 1_000_000
 """Bytes of a worker that wait here until they are read, about; a line may be longer."""
@@ -60,9 +60,9 @@ async def worker_messages(
 class RequestWorker:
     """Runs a worker that answers requests, one after the other, until it is closed.
 
-    The worker is started at the first request. It is started again at the request after one that it
-    has not answered, and when `skywright up` runs at other addresses. A request is never repeated:
-    the worker may have done it before it died.
+    The worker is started at the first request. If it does not answer a request, the next request
+    starts a new one; so does a request after `skywright up` has moved to other addresses. A request
+    is never repeated: the worker may have done it before it died.
 
     Parameters
     ----------
@@ -90,14 +90,17 @@ class RequestWorker:
             If no `skywright up` runs, or the worker fails or takes too long.
         """
         async with self._asking:
-            answer: Mapping[str, Any] = {}
+            answer: dict[str, Any] = {}
+            limit_s = START_S
             try:
-                async with asyncio.timeout(SILENCE_S):
+                async with asyncio.timeout(limit_s):
                     process = await self._started()
+                limit_s = SILENCE_S
+                async with asyncio.timeout(limit_s):
                     process.stdin.write(request.encode() + b"\n")
                     answer, _ = await _read_message(process.stdout)
             except TimeoutError:
-                raise ConfigError(f"{self._module}: not done within {SILENCE_S:g} s") from None
+                raise ConfigError(f"{self._module}: not done within {limit_s:g} s") from None
             except asyncio.IncompleteReadError:
                 raise ConfigError(
                     f"{self._module} failed; the log of skywright dashboard says more"
@@ -105,6 +108,7 @@ class RequestWorker:
             finally:
                 if not answer:  # one that comes later would be taken for that of the next request
                     await self.close()
+            del answer["bytes"]
             return answer
 
     async def close(self) -> None:
@@ -123,6 +127,7 @@ class RequestWorker:
             prefix = self._settings.pv_prefix(self._ioc)
             worker = _worker(environment, self._module, "--prefix", prefix)
             self._process = await self._running.enter_async_context(worker)
+            await _read_message(self._process.stdout)  # it is ready
             self._environment = environment
         return self._process
 

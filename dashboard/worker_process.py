@@ -1,7 +1,7 @@
 """The process of a page's worker: its arguments, its messages on stdout, its end with the page.
 
-A message is a JSON line and then as many bytes as its ``bytes`` gives. A worker puts nothing, but
-for those that answer requests.
+A message is a JSON line and then as many bytes as its ``bytes`` gives. Only workers that answer
+requests put PVs.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic_core import to_jsonable_python
 
 from skywright.processes.child import keep_stdout
-from skywright.processes.lifecycle import end_with_parent
+from skywright.processes.lifecycle import SUPERVISED, end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.waiting import pause
 
@@ -61,16 +61,21 @@ def each_period(message: Callable[[], bytes], period_s: float) -> Iterator[bytes
 
 
 def answer_requests(answer: Callable[[Any], Mapping[str, Any]]) -> NoReturn:
-    """Answer requests, which are lines of JSON on stdin, each with a message, one by one.
+    """Answer requests of the page's server: lines of JSON on stdin, each answered by a message.
+
+    The first message says that this process is ready.
 
     Parameters
     ----------
     answer
         Does what a request asks for, and returns the answer. This process ends if it raises.
     """
+    if SUPERVISED not in os.environ:
+        raise SystemExit("the server of the page starts this worker; nobody else can ask it")
     requests: SimpleQueue[bytes] = SimpleQueue()
 
     def answers() -> Iterator[bytes]:
+        yield encode({})
         while True:
             yield encode(answer(json.loads(requests.get())))
 

@@ -127,8 +127,8 @@ class RecordingDevice(FileStreamDevice):
         return self._main_stream.rows == self._rows_at_start
 
     def _check_silence(self) -> None:
-        # An acquisition that has ended lacks the rows that were lost, as on a full disk
+        # An acquisition that has ended lacks the rows that could not be stored, as on a full disk
         rows = self._main_stream.rows - self._rows_at_start
-        ended = f"the IOC acquires no more and has stored {counted(rows, self.row_name)}; "
+        ended = f"the IOC is not acquiring and has stored {counted(rows, self.row_name)}; "
         state = "" if self._acquiring else ended
         self._raise_after(self.silence_limit.get(), f"no {self.row_name} in the file", state)

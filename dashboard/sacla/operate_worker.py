@@ -48,7 +48,7 @@ def operate(prefix: str, request: Mapping[str, Any]) -> dict[str, str]:
             raise
         return {"error": "the IOC does not answer"}
     finally:
-        shots.destroy()  # new channels are searched for at once; old ones ever less often
+        shots.destroy()  # lost channels are searched for less and less often, new ones at once
 
 
 if __name__ == "__main__":

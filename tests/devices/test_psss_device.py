@@ -451,7 +451,7 @@ def test_an_acquisition_that_ends_with_too_few_pulses_says_so(
     psss = Psss("NOBODY:", assets=tmp_path, name="psss")
     psss.pulses.rows, psss._silent_since = 705, 0.0
     monkeypatch.setattr(psss, "_reason", lambda: "the IOC says: stopped")
-    expected = r"s; the IOC acquires no more and has stored 705 pulses; the IOC says: stopped"
+    expected = r"s; the IOC is not acquiring and has stored 705 pulses; the IOC says: stopped"
     with pytest.raises(HardwareError, match=expected):
         psss._check_silence()
 

@@ -45,7 +45,9 @@ def check_opened(stored: Any, run: Path) -> None:
     assert images.dtype == np.uint16
     np.testing.assert_array_equal(opened["img16"].time_ns, movie.time_ns)
     np.testing.assert_array_equal(opened["img16"].time.values.astype(np.int64), movie.time_ns)
-    np.testing.assert_array_equal(images[7:9].compute(), movie.image[7:9])
+    for index in (slice(7, 9), 7, -1, slice(None, None, 10), [9, 2, 9]):
+        np.testing.assert_array_equal(images[index].compute(), movie.image[index])
+    assert opened["img16"].time_ns[5].compute() == movie.time_ns[5]
     assert set(opened["img16"].module.values) == {1}
     first = opened["ph256"].isel(time=slice(0, len(pulses)))
     np.testing.assert_array_equal(first.quabo, pulses.quabo)

@@ -23,7 +23,7 @@ BY_TIME = ("start.time", 1)
 READ_LIMIT_S = 60.0
 """Time, s, after which a request without an answer fails."""
 WAIT_S, WAIT_PERIOD_S = 5.0, 30.0
-"""Time, s, after which a request without an answer is reported, and least time between reports."""
+"""Time, s, after which a request that goes on is reported, and least time between reports."""
 
 # tiled has read its environment already if a script imported it before us.
 tiled_utils.TILED_RETRY_ATTEMPTS = int(RETRY_ATTEMPTS)
@@ -46,8 +46,8 @@ def connect(
     settings
         The configuration, read when not given.
     on_wait
-        Called with a message for a person when the server does not answer a request for `WAIT_S`,
-        on a thread of its own. It also gets the later requests of the client that is returned.
+        Called with a message for a person when a request takes longer than `WAIT_S`, on a thread of
+        its own. It also gets the later requests of the client that is returned.
 
     Returns
     -------
@@ -101,8 +101,9 @@ def _wait_reporter(
         if time.monotonic() - reported_s > WAIT_PERIOD_S:
             reported_s = time.monotonic()
             on_wait(
-                f"waiting for the tiled server at {uri}: no answer for {WAIT_S:g} s; the wait ends "
-                f"after {READ_LIMIT_S:g} s, or with Ctrl-C; `skywright doctor` tells what to do"
+                f"waiting for the tiled server at {uri}: a request takes longer than {WAIT_S:g} s; "
+                f"it fails after {READ_LIMIT_S:g} s without an answer; Ctrl-C ends the wait; "
+                "`skywright doctor` tells what to do"
             )
 
     def reporting(function: Callable[..., Any]) -> Callable[..., Any]:

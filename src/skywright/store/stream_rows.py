@@ -1,5 +1,6 @@
 """Rows of a stream's columns, read from the catalog: one request reads all columns of a table."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ class StreamRows:
                 self.part_of[part] = part
         self.keys = list(self.part_of)
         self._lengths: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
+        """Held while rows of a table are read: its partitions may grow meanwhile."""
 
     def whole(self, keys: Sequence[str]) -> Columns:
         """Return columns from end to end; all have the length of the shortest one that has rows.
@@ -105,6 +108,10 @@ class StreamRows:
             low = int(rows[0])
             values = np.asarray(client[low : int(rows[-1]) + 1])
             return {part: values[rows[rows < low + len(values)] - low]}
+        with self._lock:
+            return self._take_of_table(part, keys, rows)
+
+    def _take_of_table(self, part: str, keys: Sequence[str], rows: NDArray[np.int64]) -> Columns:
         if part not in self._lengths:
             self._whole_part(part, keys[:1])
         ends = np.cumsum(self._lengths[part])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 LEAST_SEEN_PX = 5.0
-"""A point that moves by less over all moves, px, is not on the sample, or the stage stands."""
+"""Less movement over all moves, px: the point is not on the sample, or the stage stands still."""
 CALIBRATION = "camera_calibration"
 """Key of start documents: the calibration, as of `as_json`, that holds for a run in the place of
 the saved one."""

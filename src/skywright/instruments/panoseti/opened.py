@@ -86,7 +86,7 @@ def _open_stream(run: Any, stream: str) -> Any:
 
 
 class _Rows:
-    """A column of a stream as dask reads it: rows by slices."""
+    """A column of a stream as dask reads it: rows by a slice, a number or an array of numbers."""
 
     def __init__(
         self, rows: StreamRows, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]
@@ -96,8 +96,11 @@ class _Rows:
 
     def __getitem__(self, index: Any) -> Any:
         first, *others = index if isinstance(index, tuple) else (index,)
-        taken = self._rows.take([self._key], np.arange(*first.indices(self.shape[0])))
-        return np.asarray(taken[self._key])[(slice(None), *others)]
+        numbers = np.arange(self.shape[0])[first]  # one number, or an array of them, in any order
+        read = np.unique(numbers)
+        taken = np.asarray(self._rows.take([self._key], read)[self._key])
+        wanted = taken[np.searchsorted(read, numbers)]
+        return wanted[(*(slice(None) for _ in numbers.shape), *others)]
 
 
 def _prefix(node: Any, stream: str) -> str:

@@ -88,7 +88,8 @@ def fit_time_zero(
     Notes
     -----
     If no point lies in the rise, time zero is the middle between the two points around it, and its
-    error is that of an even distribution between them.
+    error is that of an even distribution between them. The width is then unknown: its error is
+    much larger than the scan.
     """
     good = np.isfinite(delay) & np.isfinite(diff) & np.isfinite(error) & (error > 0)
     x, y, sigma = delay[good], diff[good], error[good]

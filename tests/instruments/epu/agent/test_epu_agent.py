@@ -12,6 +12,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -504,6 +505,29 @@ def test_a_database_that_fails_is_reported_once_in_a_line(
     (record,) = caplog.records
     assert "database or disk is full" in record.message
     assert record.exc_info is None
+
+
+def test_a_database_that_fails_at_each_instruction_is_reported_once(
+    local: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = Agent(local, ApiSettings("http://127.0.0.1:9"))
+    monkeypatch.setattr(agent_module, "RETRY_S", (0.0, 0.0))
+    lines = ["event: connected", "data: {}", "", "event: instruction", "data: {}", ""]
+    stream = nullcontext(SimpleNamespace(iter_lines=lambda: iter(lines)))
+    client = SimpleNamespace(
+        request=lambda *_: httpx.Response(200), stream=lambda *_: stream, close=lambda: None
+    )
+    monkeypatch.setattr(agent, "_client", client)
+    failures = [full_disk(), full_disk()]
+
+    def fail(*_: object) -> None:
+        if failures:
+            raise failures.pop()
+        agent._stop.set()
+
+    monkeypatch.setattr(agent_module, "carry_out", fail)
+    agent._take()
+    assert [each.message.partition(":")[0] for each in caplog.records] == ["instructions"]
 
 
 def test_an_answer_waits_for_the_database(

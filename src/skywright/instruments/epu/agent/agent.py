@@ -200,9 +200,11 @@ class Agent:
                     made = self._client.request("POST", "/debug/sessions/create", session)
                     is_made = made.is_success
                 with self._client.stream(f"{self._path}/instructions/stream", SILENCE_S) as stream:
-                    delays, trouble = back_off(RETRY_S), ""
+                    delays = back_off(RETRY_S)
                     for event in events(stream.iter_lines()):
                         self._event(event)
+                        if event["type"] == "instruction":
+                            trouble = ""
                         if event["type"] == "error":
                             delays = repeat(RETRY_S[1])  # asking again soon does not help
                             is_made = is_made and "not found" not in str(event.get("message"))
