@@ -12,7 +12,7 @@ import orjson
 from skywright.instruments.psss.results import Result
 from skywright.instruments.psss.service_statistics import ServiceStatistics
 from skywright.wire.bsread import ChannelValue, Encoder, RawChannel
-from skywright.wire.bsread_sockets import Sender, tcp_address
+from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender, tcp_address
 
 Names = Literal["readme", "1.8", "both"]
 NAMES: tuple[Names, ...] = ("readme", "1.8", "both")
@@ -46,6 +46,9 @@ class StreamEndpoint:
         Port of a separate stream of the pictures; None: they are sent with the results.
     kind
         ``push``: each message goes to one of the readers. ``pub``: each goes to all readers.
+    queue_bytes
+        Limit, bytes, of the messages that wait to be sent, for each of the two streams: with
+        ``push`` of all readers together, with ``pub`` of one reader (see `Sender`).
 
     Attributes
     ----------
@@ -68,20 +71,21 @@ class StreamEndpoint:
         names: Names = "readme",
         image_port: int | None = None,
         kind: Literal["push", "pub"] = "push",
+        queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._prefix = prefix
         self._names = names
         self._statistics = statistics
         self._missing: dict[str, ChannelValue | RawChannel] = {}
         self._delays_ms: deque[float] = deque(maxlen=DELAYS_KEPT)
-        self._sender = Sender(tcp_address(host, port), kind)
+        self._sender = Sender(tcp_address(host, port), kind, queue_bytes=queue_bytes)
         self._encoder = Encoder()
         self._images: Sender | None = None
         self._image_encoder = Encoder()
         if image_port is not None:
             try:
                 address = tcp_address(host, image_port)
-                self._images = Sender(address, kind)
+                self._images = Sender(address, kind, queue_bytes=queue_bytes)
             except BaseException:
                 self._sender.close()
                 raise
