@@ -73,7 +73,7 @@ def test_moves_that_tell_no_scale_are_refused() -> None:
     done = moves(rng)
     with pytest.raises(DataError, match="pin from the right"):
         fit_scale(done, done / 6.7, "right")
-    with pytest.raises(DataError, match=r"across the spindle are seen as .* in the picture"):
+    with pytest.raises(DataError, match=r"across the spindle are seen as .* in view"):
         fit_scale(done, done * (1 / 6.7, -1e-3))  # what is seen does not move with one stage
 
 

@@ -184,18 +184,13 @@ def _scale_start(moves: Floats, places: Floats, side: Side) -> Floats:
         seen = places[:, None, column] - places[None, :, column]
         far = step > 0.3 * np.ptp(moves[:, direction])
         slopes.append(float(np.median(seen[far] / step[far])))
-    wanted = (-1.0 if side in ("right", "bottom") else 1.0, 1.0)
-    spans = np.ptp(moves, axis=0)
-    for slope, span, sign, name in zip(slopes, spans, wanted, ("along", "across"), strict=True):
-        if abs(slope) * span < LEAST_SEEN_PX:
+    spans = np.ptp(moves, axis=0) * (-1.0 if side in ("right", "bottom") else 1.0, 1.0)
+    for slope, span, name in zip(slopes, spans, ("along", "across"), strict=True):
+        if slope * span < LEAST_SEEN_PX:  # a span is negative where a move is seen backwards
             raise DataError(
-                f"scale: moves of {span:.0f} um {name} the spindle are seen as "
-                f"{abs(slope) * span:.1f} px; is the tip in the picture, and does the stage move?"
-            )
-        if slope * sign <= 0.0:
-            raise DataError(
-                f"scale: a move of +1 um {name} the spindle is seen as {slope:+.3g} px, expected "
-                f"the other sign for a pin from the {side}; check the stage's sign and the pin side"
+                f"scale: moves over {abs(span):.0f} um {name} the spindle are seen as "
+                f"{slope * abs(span):+.1f} px, expected {np.copysign(LEAST_SEEN_PX, span):+.0f} px "
+                f"or more (pin from the {side}); check stage, pin side, and that the tip is in view"
             )
     um_per_px = 1.0 / np.abs(slopes)
     size_x, size_y = um_per_px[::-1] if vertical else um_per_px

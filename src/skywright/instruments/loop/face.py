@@ -62,8 +62,7 @@ def fit_face(phi_deg: ArrayLike, width_um: ArrayLike, pixel_um: float) -> Face:
     seen = np.isfinite(phi) & np.isfinite(width) & (width > 0.0)
     if seen.sum() < WIDTHS_MIN:
         return Face(f"only {seen.sum()} widths, {WIDTHS_MIN} are needed")
-    fit = _fit(2.0 * np.deg2rad(phi[seen]), width[seen], pixel_um)
-    return _face(phi[seen], fit)
+    return _face(phi[seen], _fit(2.0 * np.deg2rad(phi[seen]), width[seen], pixel_um))
 
 
 def _fit(angle: Floats, width: Floats, pixel_um: float) -> Harmonic:

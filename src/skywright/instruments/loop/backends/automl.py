@@ -123,8 +123,7 @@ class AutoMLDetector(Detector):
             self._check_health()
             if file is None or not file.startswith(b"\xff\xd8"):
                 file = encode_jpeg(picture, JPEG_QUALITY, "444")
-            body = automl.encode_request([Instance(key, file)], self._asked)
-            reply = self._post(body, deadline)
+            reply = self._post(automl.encode_request([Instance(key, file)], self._asked), deadline)
         except HardwareError as error:
             with self._lock:
                 if not self._why or time.monotonic() >= self._down_until:

@@ -33,8 +33,7 @@ class _Counts(Collector):
             ("series_running", "1 during a series", series["running"]),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=float(flag))
-        taken = float(state["pictures"])
-        yield CounterMetricFamily(PREFIX + "pictures", "pictures taken", value=taken)
+        yield CounterMetricFamily(PREFIX + "pictures", "pictures taken", float(state["pictures"]))
         fates = {fate: series[fate] for fate in FATES if fate in series}
         number, level = CounterMetricFamily, GaugeMetricFamily
         for kind, name, text, label, counts in (
