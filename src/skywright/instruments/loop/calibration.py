@@ -190,7 +190,7 @@ def _scale_start(moves: Floats, places: Floats, side: Side) -> Floats:
             raise DataError(
                 f"scale: moves over {abs(span):.0f} um {name} the spindle are seen as "
                 f"{slope * abs(span):+.1f} px, expected {np.copysign(LEAST_SEEN_PX, span):+.0f} px "
-                f"or more (pin from the {side}); check stage, pin side, and that the tip is in view"
+                f"or more (pin from the {side}); check the stage's sign and pin side; is the tip in view?"
             )
     um_per_px = 1.0 / np.abs(slopes)
     size_x, size_y = um_per_px[::-1] if vertical else um_per_px
