@@ -188,8 +188,8 @@ def _scale_start(moves: Floats, places: Floats, side: Side) -> Floats:
     for slope, span, name in zip(slopes, spans, ("along", "across"), strict=True):
         if slope * span < LEAST_SEEN_PX:  # a span is negative where a move is seen backwards
             raise DataError(
-                f"scale: {abs(span):.0f} um {name} the spindle are seen as {slope * abs(span):+.1f} "
-                f"px, expected {np.copysign(LEAST_SEEN_PX, span):+.0f} or more for a pin from the "
+                f"scale: {abs(span):.0f} um {name} the spindle are seen as {slope * abs(span):+.1f}"
+                f" px, expected {np.copysign(LEAST_SEEN_PX, span):+.0f} or more for a pin from the "
                 f"{side}; check the stage's sign, the pin side, and that the tip is in view"
             )
     um_per_px = 1.0 / np.abs(slopes)
