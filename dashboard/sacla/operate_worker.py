@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def operate(prefix: str, request: Mapping[str, Any]) -> dict[str, str]:
-    """Do what is asked, see `dashboard.sacla.view.OperateRequest`.
+    """Carry out a request, see `dashboard.sacla.view.OperateRequest`.
 
     Return the regions that hold then, and an error.
     """

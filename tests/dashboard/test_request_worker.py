@@ -41,7 +41,7 @@ Ask = Callable[[str], Awaitable[Any]]
 
 @pytest.fixture
 def requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file of what workers were asked, by their module ``fake_operator``."""
+    """Return the file in which the module ``fake_operator`` notes each request to it."""
     (tmp_path / "fake_operator.py").write_text(FAKE)
     paths = (str(tmp_path), str(Path.cwd()), os.environ.get("PYTHONPATH", ""))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
