@@ -14,9 +14,8 @@ from skywright.store.results import last_result
 
 SEED, RATE_HZ = 5, 60.0
 ROWS, COLUMNS, POOL = 512, 256, 384
-"""Shots that share an image share its photon noise. With 96 images, each of them in some 13 shots
-of the scan, the errors of the points were not independent: chi2 was above 3 in one of 40 seeds;
-with 384 images it was at most 1.9, and the points scatter as their errors say."""
+"""Shots that share an image share its photon noise: with much fewer images than shots the points of
+the curve are not independent, and chi2 grows although each error is right."""
 START_PS, STOP_PS, POINTS = -0.8, 1.0, 10
 SHOTS, ERROR = 60, 0.008
 CHI2_LIMITS = 0.1, 3.0
