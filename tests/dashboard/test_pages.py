@@ -1,7 +1,9 @@
 """The pages over a real catalog: what they show, what they refuse, what they ask of tiled."""
 
 import contextlib
+import errno
 import io
+import os
 import re
 import tempfile
 import threading
@@ -234,6 +236,18 @@ def test_an_export_is_removed_when_it_is_sent_or_refused(
     answer = page.get(f"/runs/{SCAN}/export/nexus", headers={"Range": part})
     assert answer.status_code == status
     assert list(tmp_path.glob("skywright-export-*")) == []
+
+
+def test_an_export_to_a_full_disk_is_not_available(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("skywright.store.export.write_csv", fail)
+    answer = page.get(f"/runs/{SCAN}/export/csv")
+    assert (answer.status_code, "No space left on device" in answer.text) == (503, True)
+    assert "No space left on device" in caplog.text  # the operator of the page sees it too
 
 
 def test_exports(page: TestClient, tmp_path: Path) -> None:
