@@ -51,9 +51,8 @@ class Burst:
 
     close = stop
 
-    def set_period(self, seconds: float) -> float:
+    def set_period(self, seconds: float) -> None:
         """Take no notice."""
-        return 0.0
 
 
 def twin_pictures() -> list[bytes]:

@@ -31,8 +31,8 @@ class RecordingCamera(RecordingDevice, OneStream):
 
     ``cam1:`` is the camera, ``HDF1:`` the recording. One trigger takes one picture; as a flyer it
     takes pictures from kickoff to complete. Every picture of the recording is a row of one HDF5
-    file, opened at stage. Counts come from the number of rows that are visible in the file. It is
-    not for a baseline, which triggers its devices also where the plan does not stage them.
+    file, opened at stage. Counts come from the number of rows that are visible in the file. Do not
+    use it in a baseline: a baseline triggers devices that the plan has not staged.
 
     A subclass overrides `columns`; its data keys are ``NAME_`` and the key of each column, all
     external (``STREAM:``). If its IOC makes the file with the first row, as with

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.common import decode_char_array, in_order, post, post_pair, setting
+from iocs.common import decode_char_array, in_order, post, post_pair, setting, write_pair
 from skywright.acquire.acquisition import Acquisition
 from skywright.acquire.source import Source
 
@@ -100,7 +100,7 @@ def only(*allowed: Any) -> Any:
         if value not in allowed:
             strings = getattr(instance, "enum_strings", None)
             wanted, *known = (strings[each] if strings else each for each in (value, *allowed))
-            raise ValueError(f"{wanted}, only {', '.join(map(str, known))} can be used")
+            raise ValueError(f"{wanted}, expected {' or '.join(map(str, known))}")
         await obj.readback.write(value)
 
     return put
@@ -145,7 +145,7 @@ class ArrayCounters:
 async def fixed(obj: Any, instance: Any, value: Any) -> None:
     """Refuse another value: the pictures determine it."""
     if value != obj.readback.value:
-        raise ValueError(f"{value}, only {obj.readback.value}: the pictures have that size")
+        raise ValueError(f"{value}, expected {obj.readback.value}, the size of the pictures")
 
 
 @in_order
@@ -180,15 +180,14 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
 async def _put_period(obj: Any, instance: Any, value: float) -> None:
     if not 0.0 <= value <= 3600.0:
         raise ValueError(f"{value} s, expected 0 to 3600 s")
-    period = obj.parent.control.source.set_period(value)
+    if (period := obj.parent.control.source.set_period(value)) is None:
+        raise ValueError(f"{value} s, but the sender's period cannot be changed")
     await obj.readback.write(period)
-    if not period:
-        raise ValueError(f"{value} s, but the sender of the pictures alone sets their period")
 
 
 async def _put_color(obj: Any, instance: Any, value: Any) -> None:
     if COLOR_MODES[value] == "Bayer":
-        raise ValueError("Bayer, this camera knows only Mono and RGB1")
+        raise ValueError("Bayer, expected Mono or RGB1")
     color = obj.parent.control.set_color(COLOR_MODES[value] == "RGB1")
     await obj.readback.write(COLOR_MODES.index("RGB1" if color else "Mono"))
     if color != (COLOR_MODES[value] == "RGB1"):
@@ -263,6 +262,11 @@ class Cam(PVGroup):
     time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
     detector_state = enum_readback(["Idle", "Acquire"], 0, name="DetectorState_RBV")
     status_message = readback("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
+
+    async def post_period(self) -> None:
+        """Post the time between the items of the source; call it once, when the IOC begins."""
+        for pair in (self.acquire_period, self.acquire_time):
+            await write_pair(pair, self.control.source.period_s)
 
     def has_posted(self, acquiring: bool) -> bool:
         """Return whether ``Acquire_RBV`` has this value.
@@ -383,7 +387,7 @@ async def _put_create(obj: Any, instance: Any, value: int) -> None:
 
 async def _put_write_mode(obj: Any, instance: Any, value: Any) -> None:
     if value == WRITE_CAPTURE:
-        raise ValueError("Capture, this camera knows only Single and Stream")
+        raise ValueError("Capture, expected Single or Stream")
     await _put_and_choose_single_files(obj, instance, value)
 
 

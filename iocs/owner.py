@@ -106,9 +106,9 @@ class OwnerGroup(PVGroup):
             self._change_event.clear()
             # Read the end events before the state, so that the counts are posted before the waiter
             # continues
-            over = [item for item in self._waiting if item[0].is_set()]
+            finished = [item for item in self._waiting if item[0].is_set()]
             posted = await self._run_guarded(self._post)
-            for item in over if posted else ():
+            for item in finished if posted else ():
                 self._waiting.remove(item)
                 if not item[1].done():
                     item[1].set_result(None)
@@ -122,9 +122,10 @@ class OwnerGroup(PVGroup):
     async def _run_guarded(
         self, work: Callable[[], Awaitable[None]], failed: str = "PVs cannot be posted"
     ) -> bool:
-        """Do a part of the posting; return whether it went well. Log an error once, post it.
+        """Await a part of the posting; return whether it succeeded.
 
-        It stays while it lasts, but neither an alarm of the owner nor another error is replaced.
+        An error that is new is logged and posted in place of the present message. While it lasts it
+        is posted again, unless an alarm of the owner or another error is shown.
         """
         name = work.__name__
         try:

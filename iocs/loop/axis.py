@@ -148,8 +148,7 @@ class AxisIOC(OwnerGroup):
         self._following = [asyncio.create_task(self._keep(each)) for each in followers]
         await write_pair(self.sim.latency, getattr(source, "latency_s", 0.0))
         await post(self.cam.model, source.name)
-        for pair in (self.cam.acquire_period, self.cam.acquire_time):
-            await write_pair(pair, source.period_s)
+        await self.cam.post_period()
         await self._post_forever(POST_PERIOD_S, IMAGE_PERIOD_S)
 
     async def _post(self) -> None:

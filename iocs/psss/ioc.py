@@ -181,6 +181,7 @@ class PsssIOC(OwnerGroup):
     async def serving(self) -> None:
         """Post what has changed, at most every `POST_PERIOD_S`, until the IOC ends."""
         await post(self.cam.model, type(self.processor.source).__name__)
+        await self.cam.post_period()
         axis = self.processor.settings.axis
         if axis is not None and len(axis) <= COLUMNS_MAX:
             await self.spectra.spectrum_x.write(axis, verify_value=False)

@@ -259,7 +259,7 @@ def test_an_error_does_not_end_what_follows_another_ioc(monkeypatch: pytest.Monk
 
 
 def test_the_reason_of_a_refused_put_stays_for_a_time_and_no_longer() -> None:
-    refused = "TEST:cam1:Gain: 3.0, only 1.0 can be used"
+    refused = "TEST:cam1:Gain: 3.0, expected 1.0"
 
     async def shown() -> list[str]:
         ioc, seen = AxisIOC("TEST:", PushedPictures()), []

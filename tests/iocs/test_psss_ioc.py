@@ -276,6 +276,14 @@ def test_bad_values_complete_with_an_alarm_and_a_reason(
     put(pv("RAW_EVERY"), 10)
 
 
+def test_period_of_the_pulses_is_shown_and_cannot_be_put(pv: Callable[[str], epics.PV]) -> None:
+    target, readback = pv("cam1:AcquirePeriod"), pv("cam1:AcquirePeriod_RBV")
+    assert target.get() == readback.get() == 0.01
+    put(target, 0.02)
+    until(lambda: severity(target) == INVALID)
+    assert target.get() == readback.get() == 0.01
+
+
 def test_counts_and_messages(pv: Callable[[str], epics.PV], client: Client) -> None:
     put(pv("PROCESSING"), 1)
     until(lambda: pv("N_PROCESSED").get() > 3)

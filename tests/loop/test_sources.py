@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import simplejpeg
+from support.waiting import until
 from PIL import Image
 
 from skywright.acquire.pacing import PacedSource
@@ -382,6 +383,21 @@ def test_pushed_pictures_tell_of_refused_and_cut_uploads(
     assert "405 Method Not Allowed: GET" in caplog.text
     assert source.counts == {"refused": 1, "no upload": 1, "cut off": 1}
     assert source.lost == {"refused": 1, "cut off": 1}
+
+
+def test_an_upload_that_breaks_while_the_source_is_stopped_is_no_loss() -> None:
+    source = PushedPictures()
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", source.port, timeout=5)
+        connection.putrequest("POST", "/")
+        connection.putheader("Content-Type", "image/jpeg")
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b"half")
+        connection.close()
+        until(lambda: source.counts, what="the broken upload is counted")
+        assert (source.lost, source.counts) == ({}, {"dropped": 1})
+    finally:
+        source.close()
 
 
 def test_taken_port_is_named() -> None:

@@ -21,6 +21,7 @@ class HandSource:
     """Delivers what the test sends, on the test's thread."""
 
     name: str = "hand"
+    period_s: float = 0.0
     refuses: str = ""
     sticks: bool = False
     """Whether it does not stop."""
@@ -46,8 +47,8 @@ class HandSource:
             raise HardwareError("hand: the source has not stopped")
         self.running = False
 
-    def set_period(self, seconds: float) -> float:
-        return 0.0
+    def set_period(self, seconds: float) -> None:
+        pass
 
     def close(self) -> None:
         self.stop()

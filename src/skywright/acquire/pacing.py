@@ -165,13 +165,13 @@ class PacedSource(PolledSource[Item]):
         """Number of items that were skipped, ``late``, or could not be made, ``unreadable``."""
         return self._lost.as_dict()
 
-    def set_period(self, seconds: float) -> float:
+    def set_period(self, seconds: float) -> float | None:
         """Set the time between items, s, to `period_min_s` or more; see `Pacer.set_period`.
 
-        Return the time in use, 0 if this cannot change it.
+        Return the time in use, None if it cannot be changed.
         """
         if self._period_min_s is None:
-            return 0.0
+            return None
         self.period_s = max(seconds, self._period_min_s)
         self._pacer.set_period(self.period_s)
         return self.period_s

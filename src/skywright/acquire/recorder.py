@@ -101,7 +101,8 @@ class Recorder(Generic[Result, RowGroup]):
         self._is_flush_error = False
         """Whether `_error` is of a flush: the next successful flush removes it."""
         self._logged = ""
-        """The last error in the log; it is not logged again."""
+        """The last error in the log. It is not logged again until a recording with rows has been
+        closed: while a disk is full, each single file ends with the same error."""
         self._changed = changed or (lambda: None)
         self._lost = Counters()
         self._file_lock = threading.RLock()
@@ -260,7 +261,7 @@ class Recorder(Generic[Result, RowGroup]):
         with self._using_file():
             self._end()  # another thread may have started one meanwhile
             self._rows_written = self.rows_readable = 0
-            self._rows_wanted, self._rows_offered, self._logged = count, 0, ""
+            self._rows_wanted, self._rows_offered = count, 0
             self._error = self._open(path)
         self._changed()
         return self._error
@@ -490,6 +491,8 @@ class Recorder(Generic[Result, RowGroup]):
         else:
             self.rows_readable = self._rows_written
             self._end_flush_error()
+            if self._rows_written:
+                self._logged = ""
 
     def _end_flush_error(self) -> None:
         """Remove the message of a flush that failed: all written rows are on the disk now."""

@@ -51,6 +51,8 @@ class Source(Protocol[SourceItem]):
 
     name: str
     """Kind of source, for messages and PVs: ``sim``, ``replay``, ``udp``."""
+    period_s: float
+    """Time between items, s; 0 if the sender sets it."""
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -83,8 +85,8 @@ class Source(Protocol[SourceItem]):
             If the source cannot stop in time.
         """
 
-    def set_period(self, seconds: float) -> float:
-        """Request a time between items, s; return the time in use, 0 if the sender sets it."""
+    def set_period(self, seconds: float) -> float | None:
+        """Request a time between items, s; return the time in use, None if it cannot be changed."""
 
     def close(self) -> None:
         """Stop, and free sockets, files and threads for good."""
@@ -150,9 +152,9 @@ class PolledSource(Generic[Item]):
         """Number of items lost in the source, by cause, since the object was made."""
         return {}
 
-    def set_period(self, seconds: float) -> float:
-        """Return the time between items, s, that is in use; this source cannot change it."""
-        return self.period_s
+    def set_period(self, seconds: float) -> float | None:
+        """Return None: this source cannot change the time between items."""
+        return None
 
     def report(self, message: str, alarm: bool = True, /) -> None:
         """Report a message of this source; see `Report`. While the source is stopped, log it."""

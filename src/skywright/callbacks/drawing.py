@@ -1,6 +1,6 @@
 """Draws the pictures of analyses; those of second-stage analyses in a process of its own.
 
-A failure is logged, and pictures are lacking then: a run is worth more than its pictures.
+A failure is logged, and the run then has no pictures. It does not end the analysis.
 
 Drawing takes longer than the analysis of many frames, which decisions wait for. The process starts
 with the first drawing and ends with the worker whose pipe it reads.
@@ -80,7 +80,7 @@ class Drawer:
         self._thread = ThreadPoolExecutor(1, "drawer")
 
     def __call__(self, drawing: Drawing) -> "Future[dict[str, bytes]]":
-        """Return the future pictures; none of them if the process cannot start, or dies."""
+        """Return a future; its result is empty if the process cannot start, or dies."""
         return self._thread.submit(self._send, drawing)
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class Drawer:
         try:
             content = pickle.dumps(drawing)
         except Exception:  # pickling may raise any error, depending on the types of the result
-            log.exception("a result cannot be sent to the process that draws; pictures are lacking")
+            log.exception("a result cannot be sent to the drawing process; it has no pictures")
             return {}
         try:
             if self._process is None or self._process.poll() is not None:
@@ -110,7 +110,7 @@ class Drawer:
             return cast("dict[str, bytes]", pickle.load(self._process.stdout))
         except Exception:  # it cannot start, has ended, or sends what cannot be loaded
             if not self._is_closed:
-                log.exception("the process that draws has failed; pictures are lacking")
+                log.exception("the drawing process has failed; a result has no pictures")
             if self._process is not None:
                 self._process.kill()  # the next drawing has another one
                 self._process.wait()

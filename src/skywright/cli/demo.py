@@ -206,8 +206,8 @@ class StepLines:
                     name = step["demo"]
                     begin_demo()
                 text = f"{name:<10} {step['title']}"
-                if step["progress"]:
-                    text += f": {step['progress']}"
+                if step["detail"]:
+                    text += f": {step['detail']}"
                 if step["seconds"] is None:
                     self._text = text
                 else:

@@ -19,7 +19,7 @@ from skywright.processes.lifecycle import END_SIGNALS
 from skywright.processes.ports import address_family
 
 GRACE_S = 1.0
-"""Time that answers under way are given at the end."""
+"""Time that open responses get after the stop, s."""
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
@@ -35,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises
     ------
     ConfigError
-        If the port cannot be had.
+        If the port is in use or not allowed.
     """
     try:
         listener = socket.create_server((host, port), family=address_family(host), backlog=BACKLOG)
@@ -79,7 +79,7 @@ def serve(
     Raises
     ------
     ConfigError
-        If the port cannot be had, or the application does not start.
+        If the port is in use or not allowed, or the application does not start.
     """
     with listen(host, port) as listener:
         at: int = listener.getsockname()[1]
@@ -113,7 +113,7 @@ class _ProcessServer(uvicorn.Server):
         self._ready, self._on_signal = ready, on_signal
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, then say so."""
+        """Start listening, then call `ready`."""
         asyncio.get_running_loop().set_default_executor(_AbandonedThreads())
         await super().startup(sockets)
         if self.started:
@@ -130,7 +130,7 @@ class _ProcessServer(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End."""
+        """Call `on_signal`, then end."""
         self._on_signal()
         super().handle_exit(sig, frame)
 
@@ -142,7 +142,7 @@ class _AbandonedThreads(ThreadPoolExecutor):
     """
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more work; threads that work go on."""
+        """Cancel the calls that wait for a thread; do not wait for those that run."""
         super().shutdown(wait=False, cancel_futures=True)
 
 
@@ -166,7 +166,7 @@ class HttpServer:
     Raises
     ------
     ConfigError
-        If the port cannot be had. An error at the start of the application is only logged.
+        If the port is in use or not allowed. An error at the start of the application is only logged.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class HttpServer:
         self._thread.start()
 
     def close(self) -> None:
-        """End the answers under way and stop listening."""
+        """Stop listening; open responses get `GRACE_S`."""
         self._server.should_exit = True
         self._thread.join(GRACE_S + 2.0)
         self._socket.close()

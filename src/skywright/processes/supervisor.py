@@ -3,7 +3,7 @@
 Each service has one asyncio task. Each child leads its own process group, so the terminal's Ctrl-C
 reaches the supervisor alone. The child's stderr goes to a log file. Its stdin is a pipe that closes
 when the supervisor ends, also by SIGKILL; the child then ends too (`lifecycle.end_with_parent`). A
-program without a ready line need not watch its stdin; the kernel ends it.
+program without a ready line need not watch its stdin; the Linux kernel ends it.
 """
 
 import asyncio
@@ -177,7 +177,7 @@ class Supervisor:
             logger.warning("%s %s (not reported: %s)", name, message, error)
 
     async def watch(self) -> None:
-        """Wait for the tasks of `start`, which restart what ends; raise the error of one."""
+        """Run until a task of `start` fails, and raise its error; the tasks restart the children."""
         await asyncio.gather(*self._tasks)
 
     async def stop(self) -> None:

@@ -94,7 +94,7 @@ def load_devices(settings: Settings) -> dict[str, Any]:
 
 
 def run_metadata(settings: Settings) -> dict[str, Any]:
-    """Return the metadata that every start document has, beside those of its plan."""
+    """Return the metadata of every start document, in addition to those of its plan."""
     return {
         **settings.metadata,
         "operator": user_name(),

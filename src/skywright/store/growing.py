@@ -23,7 +23,7 @@ PLAIN = {"array", "table"}
 
 
 class GrowingArray(ArrayClient):
-    """An array of a run that is being stored.
+    """An array, which may still grow: its run may not be stored completely.
 
     `read` returns the rows that the array had when this client was made. tiled's own client asks
     for all rows, and fails when there are more by then.
@@ -37,7 +37,7 @@ class GrowingArray(ArrayClient):
 
 
 class GrowingStream(BlueskyEventStreamV3):
-    """A stream of a run that is being stored.
+    """A stream, whose run may not be stored completely.
 
     `read` returns only the rows that all columns have. Table and arrays of a running stream grow
     one after the other; tiled's own client fails when it meets them at different lengths.
@@ -54,7 +54,10 @@ class GrowingStream(BlueskyEventStreamV3):
         return rows.parts[part] if part == name else self.base[part, name]
 
     def read(self, variables: Iterable[Any] = (DATAVALUES,), dim0: str | None = None) -> Any:
-        """Return the stream as one dataset; see ``CompositeClient.read`` of tiled."""
+        """Return the stream as one dataset; see ``CompositeClient.read`` of tiled.
+
+        `variables` are by default all columns but the times of the events.
+        """
         rows = StreamRows(self)
         if not {client.structure_family for client in rows.parts.values()} <= PLAIN:
             return super().read(variables, dim0)

@@ -26,7 +26,7 @@ PREFIX = "skywright-probe-"
 REFUSED_STATUS = {401, 403}
 """Answers to a wrong key, or to a request that the access policy does not accept."""
 TABLE_KEY = f"{PREFIX}{uuid.uuid4().hex}"
-"""Of the container with a table of `takes_writes`; one of each process."""
+"""Key of the container that `takes_writes` creates; each process has its own."""
 FRAME = np.arange(6, dtype="|u1").reshape(1, 2, 3)
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ def _read_back(client: Any, path: Path) -> None:
 def takes_writes(client: Any) -> bool:
     """Return whether the server takes a new container with a table now.
 
-    False means that the trouble of a run is the server's (disk full, read-only, wrong key), or that
-    of a proxy.
+    If not, the server or a proxy is the cause of a run that fails (disk full, read-only, wrong
+    key), and not the run.
     """
     table = pyarrow.table({"seq_num": [1]})
     try:

@@ -39,7 +39,7 @@ class RunExistsError(SkywrightError):
 
 
 class CatalogServer:
-    """The server's containers of runs, and what it has refused until now.
+    """A client of the catalog: its containers of runs, and what the server has refused so far.
 
     Parameters
     ----------
@@ -64,7 +64,10 @@ class CatalogServer:
         return self._containers[name]
 
     def forget_containers(self) -> None:
-        """Look for the containers anew, and make those that are missing: they may be deleted."""
+        """Forget the clients of the containers: somebody may have deleted the containers.
+
+        `container_of` then looks a container up again, and creates it if it is missing.
+        """
         self._containers.clear()
 
     def post(self, container: Any, route: str, body: Mapping[str, Any]) -> Any:
@@ -203,9 +206,9 @@ class RunNodes:
         The nodes that are queued are dropped.
         """
         self._queued.clear()
-        there = self.client(run.path)
-        there.delete_contents(list(there.keys()), recursive=True, external_only=False)
-        there.replace_metadata(metadata=run.metadata, specs=list(run.specs), drop_revision=True)
+        existing = self.client(run.path)
+        existing.delete_contents(list(existing.keys()), recursive=True, external_only=False)
+        existing.replace_metadata(metadata=run.metadata, specs=list(run.specs), drop_revision=True)
         self._made.add(run.path)
 
     def client(self, path: NodePath) -> Any:

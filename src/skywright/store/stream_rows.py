@@ -47,7 +47,7 @@ class StreamRows:
         """Held while rows of a table are read: its partitions may grow meanwhile."""
 
     def whole(self, keys: Sequence[str]) -> Columns:
-        """Return columns from end to end; all have the length of the shortest one that has rows.
+        """Return whole columns, all cut to the length of the shortest one; scalars stay scalars.
 
         Raises
         ------

@@ -1,4 +1,6 @@
-"""Pictures in the body of an upload, itself or the parts of a form; the time in a file name.
+"""Finds the pictures in the body of an upload, and the time in a file name.
+
+The body is one picture, or a multipart form with pictures as its parts.
 
 Formats: RFC 2046 5.1.1 (multipart), RFC 6266 (file names).
 """
@@ -62,7 +64,7 @@ def content_type(headers: email.message.Message) -> str:
 
 
 def pictures_in(headers: email.message.Message, body: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield name (or empty) and file of each image in a body: itself, or those of its parts.
+    """Yield name (or empty) and file of each picture: the body, or the parts of the form in it.
 
     Parameters
     ----------
@@ -77,12 +79,12 @@ def pictures_in(headers: email.message.Message, body: bytes) -> Iterator[tuple[s
     for part, data in parts:
         kind = content_type(part)
         if kind in PICTURE_TYPES or (kind in UNTYPED and data.startswith(SIGNATURES)):
-            path = _decoded(part.get_filename)  # of Content-Disposition; some senders put the whole
+            path = _decoded(part.get_filename)  # some senders give a whole path, not a name
             yield path.replace("\\", "/").rpartition("/")[2], data
 
 
 def _decoded(get: Callable[[], str | None]) -> str:
-    """Return a parameter of a header; empty if there is none, or in a coding that is none."""
+    """Return a parameter of a header; empty if it is missing or its character set is unknown."""
     try:
         return get() or ""
     except ValueError:

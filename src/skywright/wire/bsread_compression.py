@@ -25,7 +25,9 @@ LZ4_RATIO = 255
 
 BITSHUFFLE_PREFIX = struct.Struct(">qi")
 BLOCK_PREFIX = struct.Struct(">I")
-BLOCK_BYTES, FEWEST_IN_BLOCK, MULTIPLE = 8192, 128, 8
+BLOCK_BYTES = 8192
+BLOCK_ITEMS_MIN, BLOCK_ITEMS_MULTIPLE = 128, 8
+"""A bitshuffle block has a multiple of `BLOCK_ITEMS_MULTIPLE` items, about `BLOCK_BYTES` long."""
 
 
 def compress(
@@ -63,13 +65,13 @@ def decompress(
     compression, itemsize
         Of the channel; bytes an element.
     nbytes
-        What must come out by the channel's shape; None when the shape does not say.
+        Expected number of uncompressed bytes; None if the shape is not known.
 
     Raises
     ------
     DataError
-        If the frame is not what it says it is. Nothing larger than `LZ4_RATIO` times the frame
-        is allocated on its word.
+        If the frame contradicts itself. A size in its prefix above `LZ4_RATIO` times the frame is
+        refused before memory is allocated.
     """
     data = np.frombuffer(frame, np.uint8)
     if compression == "none":
@@ -85,7 +87,8 @@ def decompress(
 
 def default_block(itemsize: int) -> int:
     """Return the elements in a bitshuffle block of items of `itemsize` bytes."""
-    return max(BLOCK_BYTES // itemsize // MULTIPLE * MULTIPLE, FEWEST_IN_BLOCK)
+    items = BLOCK_BYTES // itemsize // BLOCK_ITEMS_MULTIPLE * BLOCK_ITEMS_MULTIPLE
+    return max(items, BLOCK_ITEMS_MIN)
 
 
 def _as_bytes(data: NDArray[Any]) -> NDArray[np.uint8]:
@@ -141,7 +144,7 @@ def _unbitshuffle(data: NDArray[np.uint8], itemsize: int, nbytes: int | None) ->
         raise DataError(f"bitshuffle: size {size}, expected {nbytes} by type and shape")
     block, odd = divmod(block_bytes, itemsize)
     block = block or default_block(itemsize)
-    if block_bytes < 0 or odd or block % MULTIPLE:
+    if block_bytes < 0 or odd or block % BLOCK_ITEMS_MULTIPLE:
         raise DataError(f"bitshuffle: block of {block_bytes} bytes of items of {itemsize}")
     _check_blocks(stream, size // itemsize, itemsize, block)
     out = np.empty(size, np.uint8)
@@ -155,7 +158,7 @@ def _unbitshuffle(data: NDArray[np.uint8], itemsize: int, nbytes: int | None) ->
 
 def _check_blocks(stream: NDArray[np.uint8], items: int, itemsize: int, block: int) -> None:
     """Raise unless the blocks fill `stream` to its end: the library trusts their sizes."""
-    blocks = items // block + bool(items % block // MULTIPLE)
+    blocks = items // block + bool(items % block // BLOCK_ITEMS_MULTIPLE)
     view, at, end = stream.data, 0, stream.nbytes
     read = BLOCK_PREFIX.unpack_from
     try:
@@ -163,7 +166,7 @@ def _check_blocks(stream: NDArray[np.uint8], items: int, itemsize: int, block: i
             at += 4 + read(view, at)[0]
     except struct.error:
         at = end + 1
-    if at + items % MULTIPLE * itemsize != end:
+    if at + items % BLOCK_ITEMS_MULTIPLE * itemsize != end:
         raise DataError(
             f"bitshuffle: {blocks} blocks do not end where the frame does ({end} bytes)"
         )

@@ -34,6 +34,7 @@ class HandShots:
     """A source whose records the test sends, on the test's thread."""
 
     name = "hand"
+    period_s = 0.0
     trouble = ""
 
     def __init__(self, info: RunInfo) -> None:
@@ -48,8 +49,8 @@ class HandShots:
     def stop(self) -> None:
         self.is_running = False
 
-    def set_period(self, seconds: float) -> float:
-        return 0.0
+    def set_period(self, seconds: float) -> None:
+        pass
 
     def close(self) -> None:
         self.stop()

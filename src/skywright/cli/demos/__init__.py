@@ -20,11 +20,11 @@ from skywright.waiting import wait_until
 
 STORED_LIMIT_S = 120.0
 BEAMLINE = "beamline"
-"""In place of the name of a demo: the steps before the first one and after the last one."""
+"""Name of the demo for the steps before the first demo and after the last one."""
 _running = [BEAMLINE]
 """The demo that the steps belong to."""
-_readers: list[IO[bytes]] = []
-"""Where steps are reported; empty where no `skywright demo` reads them."""
+_step_outputs: list[IO[bytes]] = []
+"""Pipes that steps are written to; empty if no `skywright demo` reads them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,8 @@ def step(title: str) -> Iterator[None]:
     report_step(title, seconds=time.monotonic() - began)
 
 
-def report_step(title: str, seconds: float | None = None, progress: str = "") -> None:
-    """Report a step of the demo; nothing where no `skywright demo` reads it.
+def report_step(title: str, seconds: float | None = None, detail: str = "") -> None:
+    """Report a step of the demo, if a `skywright demo` reads it.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def report_step(title: str, seconds: float | None = None, progress: str = "") ->
         What is done.
     seconds
         Time that it took; None while it goes on.
-    progress
-        How far it is, in words.
+    detail
+        The progress of the step, or how it ended.
     """
-    step = {"demo": _running[0], "title": title, "seconds": seconds, "progress": progress}
-    for reader in _readers:
-        reader.write(json.dumps(step).encode() + b"\n")
-        reader.flush()
+    report = {"demo": _running[0], "title": title, "seconds": seconds, "detail": detail}
+    for output in _step_outputs:
+        output.write(json.dumps(report).encode() + b"\n")
+        output.flush()
 
 
 class RunSteps:
@@ -103,11 +103,11 @@ class RunSteps:
         elif name in ("event", "event_page"):
             new = document["seq_num"]
             self._events[uid] += len(new) if isinstance(new, list) else 1
-            report_step(self._runs[uid][0], progress=f"event {self._events[uid]}")
+            report_step(self._runs[uid][0], detail=f"event {self._events[uid]}")
         elif name == "stream_datum":
             self._rows[uid] = max(self._rows[uid], document["seq_nums"]["stop"] - 1)
-            if not self._events[uid]:  # else these say how far it is
-                report_step(self._runs[uid][0], progress=f"row {self._rows[uid]}")
+            if not self._events[uid]:  # else the events show the progress
+                report_step(self._runs[uid][0], detail=f"row {self._rows[uid]}")
         elif name == "stop":
             title, began = self._runs.pop(uid)
             status, reason = document["exit_status"], document.get("reason", "")
@@ -154,4 +154,4 @@ def wait_for_derived(tiled: Any, raw_uid: str, *analyses: str) -> list[Any]:
 
 def steps_to_stdout() -> None:
     """Report steps on what is stdout now, and send all else that is printed to stderr."""
-    _readers.append(keep_stdout())
+    _step_outputs.append(keep_stdout())

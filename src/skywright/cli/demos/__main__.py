@@ -47,7 +47,7 @@ def main(file: Path, names: Sequence[str]) -> None:
     end_with_parent()
     try:
         with step("starts"):
-            ensure_beamline(load_settings(), lambda ready: report_step("starts", progress=ready))
+            ensure_beamline(load_settings(), lambda ready: report_step("starts", detail=ready))
         with step("session starts"):
             session = SessionNames(load_profile())
     except SkywrightError as error:

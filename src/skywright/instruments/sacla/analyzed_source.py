@@ -71,6 +71,8 @@ class AnalyzedShots:
         block of tags, they lack that block.
     """
 
+    period_s = 0.0
+
     def __init__(
         self,
         source: ShotSource,
@@ -134,9 +136,8 @@ class AnalyzedShots:
             if not self._poller.is_alive():
                 self._poller = None
 
-    def set_period(self, seconds: float) -> float:
-        """Return 0: the accelerator decides."""
-        return 0.0
+    def set_period(self, seconds: float) -> None:
+        """Change nothing: the accelerator decides."""
 
     def close(self) -> None:
         """Stop, end the workers and free the memory, whatever the source does."""

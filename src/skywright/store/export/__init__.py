@@ -96,7 +96,8 @@ def _write(
 ) -> tuple[list[str], tuple[Path, ...]]:
     """Write a temporary export, and move it to `output`; return the notes and the new files.
 
-    It is on the disk of `output`: within a directory that exists, which may be all of its disk.
+    The temporary export is on the disk of `output`, so that the move is a rename. If `output` is
+    a directory that exists, it is inside it: that directory may be a mount point.
     """
     writers: dict[str, Callable[[RunContents, Path], list[str]]] = {
         "nexus": partial(write_nexus, link=link),

@@ -39,6 +39,8 @@ class TreeSource:
         The unexpected error at which it ended.
     """
 
+    period_s = 0.0
+
     def __init__(self, watcher: Watcher, name: str = "epu", idle_exit: float | None = None) -> None:
         self.watcher, self.name = watcher, name
         self.ended = threading.Event()
@@ -95,9 +97,8 @@ class TreeSource:
             if self._thread.is_alive():
                 raise HardwareError(f"{self.watcher.root}: a file is still being read")
 
-    def set_period(self, seconds: float) -> float:
-        """Return 0: files come when EPU writes them."""
-        return 0.0
+    def set_period(self, seconds: float) -> None:
+        """Change nothing: files come when EPU writes them."""
 
     def close(self) -> None:
         """Stop for good."""

@@ -23,8 +23,8 @@ LAST_S = 10.0
 """Longest wait for the answers to the last pictures: a receiver may send one drop by drop."""
 POLL_S = 0.1
 CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
-"""What a request on a connection ends with that the receiver has closed just then. The picture is
-posted once more; a receiver that died over it gets the same name again."""
+"""Errors of a request on a connection that the receiver has just closed. The picture is posted once
+more; a receiver that died over it gets the same name again."""
 PNG = SIGNATURES[1]
 
 

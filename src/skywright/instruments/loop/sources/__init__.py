@@ -72,9 +72,6 @@ class Source(acquire_source.Source[SourceFrame], Protocol):
         Takes no lock that is held during a delivery.
         """
 
-    period_s: float
-    """Time between pictures, s; 0 if the sender sets it."""
-
 
 CAMERA_PACE: dict[str, Any] = {
     "behind_s": 0.0,

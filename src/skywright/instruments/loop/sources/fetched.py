@@ -176,7 +176,6 @@ class Fetched(PolledSource[SourceFrame], ABC):
             else:
                 logger.exception("%s: failed", self.name)
                 why = f"{type(error).__name__}: {error}"
-            self.counts["failures"] += 1
             self.retry_s = min(max(2.0 * self.retry_s, FIRST_PAUSE_S), PAUSE_MAX_S)
             raise HardwareError(f"{why}; asking again in {self.retry_s:g} s") from error
 
@@ -248,7 +247,6 @@ class StreamedPictures(Fetched):
         async with contextlib.aclosing(stream_parts(client, self.url)) as parts:
             async for part in parts:
                 if part.trouble:
-                    self.counts["broken"] += 1
                     # Warn only when the trouble changes: a camera may break every part
                     level = logging.WARNING if part.trouble != self._trouble else logging.DEBUG
                     logger.log(level, "mjpeg: part of %d bytes: %s", len(part.data), part.trouble)

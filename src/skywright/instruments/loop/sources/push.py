@@ -59,8 +59,8 @@ class PushedPictures:
         self._sizes = deque([size] if size else [], maxlen=SIZES_KEPT)
         self.size = size
         self.counts: Counter[str] = Counter()
-        """Number of uploads ``received``, ``dropped`` (while stopped), ``cut off`` and ``refused``,
-        and of requests that upload nothing, ``no upload``."""
+        """Number of uploads ``received`` and, of those that were not delivered, ``dropped`` (while
+        stopped), ``cut off`` and ``refused``; and of requests that upload nothing, ``no upload``."""
         self._deliver: Deliver | None = None
         self._report: Report | None = None
         self._lock = threading.RLock()
@@ -95,9 +95,8 @@ class PushedPictures:
         counts = {cause: self.counts[cause] for cause in ("cut off", "refused")}
         return {cause: count for cause, count in counts.items() if count}
 
-    def set_period(self, seconds: float) -> float:
-        """Return 0: the sender alone knows its period."""
-        return self.period_s
+    def set_period(self, seconds: float) -> None:
+        """Change nothing: the sender alone knows its period."""
 
     def close(self) -> None:
         """Stop listening."""
@@ -114,16 +113,13 @@ class PushedPictures:
             if isinstance(event, Upload):
                 self._on_upload(event)
             elif isinstance(event, Cut):
-                self.counts["cut off"] += 1
                 expected = event.expected_bytes or "more"
-                self._report_trouble(
-                    f"{peer}: upload cut off, {event.received_bytes} of {expected} bytes"
-                )
+                received = f"{event.received_bytes} of {expected} bytes"
+                self._count_lost("cut off", f"{peer}: upload cut off, {received}")
             elif isinstance(event, Refused):
                 message = f"{peer}: {event.status.value} {event.status.phrase}: {event.why}"
                 if event.is_upload:
-                    self.counts["refused"] += 1
-                    self._report_trouble(message)
+                    self._count_lost("refused", message)
                 else:  # a browser or a port scan: no picture is lost
                     self.counts["no upload"] += 1
                     logger.info("%s", message)
@@ -143,6 +139,10 @@ class PushedPictures:
             SourceFrame(number, self._date(upload.time, sent), upload.data, sender_time=sent)
         )
 
-    def _report_trouble(self, message: str) -> None:
-        if self._report is not None:
-            self._report(message)
+    def _count_lost(self, cause: str, message: str) -> None:
+        """Count an upload that failed. While stopped it is no loss: it would have been dropped."""
+        if self._report is None:
+            self.counts["dropped"] += 1
+            return
+        self.counts[cause] += 1
+        self._report(message)
