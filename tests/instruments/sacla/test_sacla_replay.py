@@ -448,7 +448,7 @@ def test_a_recording_ends_at_its_number_of_shots_or_its_limit(tmp_path, capfd):
         assert all(len(channel.tag) == 20 for channel in file.channels())
     messages = []
     source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
-    with pytest.raises(ConfigError, match=r"run\.h5: cannot be written \(exists\)"):
+    with pytest.raises(ConfigError, match=r"run\.h5: exists already; choose another name"):
         record_replay(source, out)
     source.close()
     out.unlink()

@@ -130,7 +130,10 @@ def replay_of(
     """
     kept = sibling(rows, "frames")
     if not kept.is_file():
-        raise DataError(f"{rows}: no frames were kept of these shots (FramesEvery was 0)")
+        raise DataError(
+            f"{rows}: no frames were kept of these shots; put the PV FramesEvery "
+            "(sacla.frames_every) to 1 before the recording"
+        )
     with ColumnReader(rows, TAG.path) as reader:
         rows_read = reader.count() if shots is None else min(shots, reader.count())
         keys = ("time", "run", *EQUIPMENT, MOTOR)

@@ -86,8 +86,10 @@ class ReplayWriter(Closing):
         try:
             check_free_space(path.parent, UNWRITTEN_BYTES)
             self._file = h5py.File(path, "x", libver="latest", locking=False)
+        except FileExistsError:
+            raise ConfigError(f"{path}: exists already; choose another name") from None
         except OSError as error:
-            why = "exists" if path.exists() else " ".join(str(error).split())
+            why = " ".join(str(error).split())
             raise ConfigError(f"{path}: cannot be written ({why})") from None
         try:
             self._create(beamline, ids or {})
