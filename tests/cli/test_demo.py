@@ -26,7 +26,7 @@ file, *names = sys.argv[1:]
 for name in names:
     if name == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print(json.dumps({"demo": name, "title": "run 1", "seconds": 0.1, "progress": ""}), flush=True)
+    print(json.dumps({"demo": name, "title": "run 1", "seconds": 0.1, "detail": ""}), flush=True)
     if name == "dies":
         sys.exit(3)
     if name == "leaves":
@@ -70,21 +70,21 @@ def test_the_step_of_a_run_names_its_newest_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (tmp_path / "steps").open("wb") as file:
-        monkeypatch.setattr("skywright.cli.demos._readers", [file])
+        monkeypatch.setattr("skywright.cli.demos._step_outputs", [file])
         steps = RunSteps()
         steps("start", {"uid": "a", "scan_id": 2, "plan_name": "track_epu"})
         steps("descriptor", {"uid": "d", "run_start": "a"})
         steps("event", {"descriptor": "d", "seq_num": 1})
     begun, event = map(json.loads, (tmp_path / "steps").read_text().splitlines())
-    assert (begun["title"], begun["progress"]) == ("run 2: track_epu", "")
-    assert event["progress"] == "event 1"
+    assert (begun["title"], begun["detail"]) == ("run 2: track_epu", "")
+    assert event["detail"] == "event 1"
 
 
 def test_the_step_of_a_run_without_events_names_its_newest_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (tmp_path / "steps").open("wb") as file:
-        monkeypatch.setattr("skywright.cli.demos._readers", [file])
+        monkeypatch.setattr("skywright.cli.demos._step_outputs", [file])
         steps = RunSteps()
         steps("start", {"uid": "a", "scan_id": 2, "plan_name": "acquire_shots"})
         for stream, stop in (("d", 15), ("e", 3)):
@@ -93,7 +93,7 @@ def test_the_step_of_a_run_without_events_names_its_newest_row(
         steps("event", {"descriptor": "d", "seq_num": 1})
         steps("stream_datum", {"descriptor": "d", "seq_nums": {"start": 15, "stop": 31}})
     lines = map(json.loads, (tmp_path / "steps").read_text().splitlines())
-    assert [line["progress"] for line in lines] == ["", "row 14", "row 14", "event 1"]
+    assert [line["detail"] for line in lines] == ["", "row 14", "row 14", "event 1"]
 
 
 def test_a_demo_that_ends_its_process_does_not_end_the_others(
@@ -163,10 +163,10 @@ def test_without_a_terminal_the_step_that_goes_on_is_printed_again(
             return super().write(text)
 
     def steps() -> Iterator[str]:
-        going_on = {"demo": "loop", "title": "run 1", "seconds": None, "progress": "3 events"}
+        going_on = {"demo": "loop", "title": "run 1", "seconds": None, "detail": "3 events"}
         yield json.dumps(going_on)
         assert seen.wait(90)
-        yield json.dumps({**going_on, "seconds": 1.5, "progress": ""})
+        yield json.dumps({**going_on, "seconds": 1.5, "detail": ""})
 
     lines = Lines()
     StepLines(Console(file=lines)).show(steps(), lambda: begun.append(1))
@@ -191,7 +191,7 @@ def test_the_time_of_the_demos_is_without_the_start_and_the_end_of_the_beamline(
             (190.0, "beamline"),
         ):
             clock.now = now
-            yield json.dumps({"demo": demo, "title": "a step", "seconds": 1.0, "progress": ""})
+            yield json.dumps({"demo": demo, "title": "a step", "seconds": 1.0, "detail": ""})
 
     lines = StepLines(Console(file=io.StringIO(), force_terminal=True))
     lines.show(steps(), lambda: None)

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 import simplejpeg
-from support.waiting import until
 from PIL import Image
+from support.waiting import until
 
 from skywright.acquire.pacing import PacedSource
 from skywright.acquire.trajectory import Axis, Move

@@ -166,7 +166,8 @@ class HttpServer:
     Raises
     ------
     ConfigError
-        If the port is in use or not allowed. An error at the start of the application is only logged.
+        If the port is in use or not allowed. An error at the start of the application is only
+        logged.
     """
 
     def __init__(

@@ -177,7 +177,7 @@ class Supervisor:
             logger.warning("%s %s (not reported: %s)", name, message, error)
 
     async def watch(self) -> None:
-        """Run until a task of `start` fails, and raise its error; the tasks restart the children."""
+        """Run until a task of `start` fails, and raise its error. The tasks restart children."""
         await asyncio.gather(*self._tasks)
 
     async def stop(self) -> None:

@@ -59,8 +59,8 @@ class PushedPictures:
         self._sizes = deque([size] if size else [], maxlen=SIZES_KEPT)
         self.size = size
         self.counts: Counter[str] = Counter()
-        """Number of uploads ``received`` and, of those that were not delivered, ``dropped`` (while
-        stopped), ``cut off`` and ``refused``; and of requests that upload nothing, ``no upload``."""
+        """Number of uploads ``received``, ``dropped`` (while stopped), ``cut off`` and ``refused``,
+        and of requests that upload nothing, ``no upload``."""
         self._deliver: Deliver | None = None
         self._report: Report | None = None
         self._lock = threading.RLock()
