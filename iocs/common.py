@@ -37,7 +37,7 @@ from skywright.processes.lifecycle import (
 )
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
-from skywright.processes.options import OptionParser, limited, speed_factor
+from skywright.processes.options import OptionParser, add_number, speed_factor
 from skywright.processes.ports import ARRAY_BYTES_MAX, free_port, port_number
 
 logger = logging.getLogger(__name__)
@@ -85,12 +85,7 @@ def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="interface to serve on (%(default)s)")
     parser.add_argument("--list-pvs", action="store_true", help="print the PV names and end")
-    parser.add_argument(
-        "--seed",
-        type=limited(int, 0, 2**32 - 1),
-        default=0,
-        help="seed of the simulation (%(default)s)",
-    )
+    add_number(parser, "--seed", 0, 0, 2**32 - 1, "seed of the simulation")
     parser.add_argument(
         "--speed",
         type=speed_factor,

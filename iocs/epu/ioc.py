@@ -35,7 +35,7 @@ from skywright.instruments.epu.runs.tracked import LEASE_S
 from skywright.instruments.epu.twin.feed import visit_feed
 from skywright.instruments.epu.twin.processing import processing_of
 from skywright.instruments.epu.twin.visit import TwinVisit, plan_visit
-from skywright.processes.options import limited, positive_number
+from skywright.processes.options import add_number, limited, positive_number
 from skywright.processes.scratch import make_scratch
 
 POST_PERIOD_S, IDLE_PERIOD_S = 0.1, 1.0
@@ -312,7 +312,7 @@ def main() -> None:
         ("--imaged", 4, "imaged squares of a grid"),
         ("--holes", 10, "holes of an imaged square"),
     ):
-        add(name, type=limited(int, 1, 10_000), default=default, help=f"sim: {what} (%(default)s)")
+        add_number(parser, name, default, 1, 10_000, f"sim: {what}")
     run(build, parser)
 
 

@@ -67,7 +67,7 @@ from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, 
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
 from skywright.instruments.panoseti.twin.sky import ArraySettings
 from skywright.instruments.panoseti.warm import warm_up
-from skywright.processes.options import limited
+from skywright.processes.options import add_number, limited
 from skywright.processes.ports import port_number
 from skywright.processes.scratch import KEPT, keep_scratch, make_scratch
 from skywright.words import counted
@@ -457,31 +457,16 @@ def main() -> None:
     add = parser.add_argument
     sources = ("sim", "rundir", "sockets", "replay")
     add("--source", choices=sources, default="sim", help="source of frames (%(default)s)")
-    add(
-        "--flash-rate",
-        type=limited(float, 0, 1e6),
-        default=5.0,
-        help="sim: of flashes, Hz (%(default)s)",
-    )
+    add_number(parser, "--flash-rate", 5.0, 0, 1e6, "sim: of flashes, Hz")
     add(
         "--product",
         action="append",
         choices=PRODUCTS,
         help="sim: write this one; may be repeated (img16 and ph256)",
     )
-    add(
-        "--movie-rate",
-        type=limited(float, 1e-3, 50_000),
-        default=200.0,
-        help="sim: movie frames, Hz (%(default)s)",
-    )
+    add_number(parser, "--movie-rate", 200.0, 1e-3, 50_000, "sim: movie frames, Hz")
     add("--buffered", action="store_true", help="sim: files grow in Hashpipe's steps")
-    add(
-        "--max-file-mb",
-        type=limited(float, 0, 1e6),
-        default=0.0,
-        help="sim: size of a file, MB; 0: no limit",
-    )
+    add_number(parser, "--max-file-mb", 0.0, 0, 1e6, "sim: size of a file, MB; 0: no limit")
     module = limited(int, 0, HIGHEST_MODULE)
     add("--unlocked", type=module, action="append", help="sim: module whose clock is out of step")
     add(
@@ -508,7 +493,7 @@ def main() -> None:
         type=port_number,
         help="serve live frames (DaqData) here; 0 takes a free one",
     )
-    add("--modules", type=limited(int, 1, 256), default=SLOTS, help="slots (%(default)s)")
+    add_number(parser, "--modules", SLOTS, 1, 256, "slots")
     add("--module-id", type=module, action="append", help="only this module; may be repeated")
     run(build, parser)
 

@@ -48,7 +48,7 @@ from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.memory import return_large_arrays
-from skywright.processes.options import limited, positive_number
+from skywright.processes.options import add_number, positive_number
 
 POST_PAUSE_S = 0.085
 """Pause between two updates of counts and curves, s; with the time of the posts, ten a second."""
@@ -439,53 +439,20 @@ def main() -> None:
     add("--auto-start", action="store_true", help="take shots from the start on, as sacla does")
     add("--bins", default="-2:3:40", help="bins of the delay, START:STOP:N, ps (%(default)s)")
     add("--hits", default="1:10", help="a hit: PHOTONS:PIXELS, least of each (%(default)s)")
-    add(
-        "--window",
-        type=limited(int, 0, 1_000_000),
-        default=120,
-        help="tags that late records may take (%(default)s)",
-    )
-    add("--workers", type=limited(int, 1, 1000), default=1, help="analysis processes (%(default)s)")
+    add_number(parser, "--window", 120, 0, 1_000_000, "tags that late records may take")
+    add_number(parser, "--workers", 1, 1, 1000, "analysis processes")
     add("--profiles", action="store_true", help="find and record the radial profile of each shot")
-    add(
-        "--frames-every",
-        type=limited(int, 0, FRAMES_EVERY_MAX),
-        default=0,
-        help="record the frames of one in N shots; 0: none",
-    )
-    add(
-        "--frames-gb",
-        type=limited(float, 0, 1e6),
-        default=20.0,
-        help="most of a recording's frames (%(default)s)",
-    )
-    add(
-        "--image-period",
-        type=limited(float, 0.2, 1e6),
-        default=IMAGE_PERIOD_S,
-        help="s between running images on disk (%(default)s)",
-    )
+    every = "record the frames of one in N shots; 0: none"
+    add_number(parser, "--frames-every", 0, 0, FRAMES_EVERY_MAX, every)
+    add_number(parser, "--frames-gb", 20.0, 0, 1e6, "most of a recording's frames")
+    period = "s between running images on disk"
+    add_number(parser, "--image-period", IMAGE_PERIOD_S, 0.2, 1e6, period)
     add("--rate", type=positive_number, default=30.0, help="sim: shots per second (%(default)s)")
     add("--tiles", type=int, default=1, choices=range(1, 9), help="sim: of the MPCCD (%(default)s)")
-    add(
-        "--rows",
-        type=limited(int, 1, LONGEST_SIDE),
-        default=1024,
-        help="sim: of a tile (%(default)s)",
-    )
-    add(
-        "--columns",
-        type=limited(int, 1, LONGEST_SIDE),
-        default=512,
-        help="sim: of a tile (%(default)s)",
-    )
-    add(
-        "--pool",
-        type=limited(int, 1, 10_000),
-        default=64,
-        help="sim: images of a tile rendered before, fewer if all would take more than 1 GB "
-        "(%(default)s)",
-    )
+    add_number(parser, "--rows", 1024, 1, LONGEST_SIDE, "sim: of a tile")
+    add_number(parser, "--columns", 512, 1, LONGEST_SIDE, "sim: of a tile")
+    pool = "sim: images of a tile rendered before, fewer if all would take more than 1 GB"
+    add_number(parser, "--pool", 64, 1, 10_000, pool)
     add(
         "--fault",
         action="append",
