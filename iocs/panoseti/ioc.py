@@ -190,6 +190,11 @@ class IndexesPlugin(RowsPlugin):
         """Close the indexes."""
         self.parent.tracker.stop_recording()
 
+    @property
+    def is_capturing(self) -> bool:
+        """Whether the indexes are open."""
+        return self.parent.tracker.is_recording
+
 
 @in_order
 async def _start_or_stop(obj: Any, instance: Any, value: int) -> None:
@@ -317,9 +322,7 @@ class PanosetiBase(OwnerGroup):
         await post(self.event_rows, float(tracker.events.rows_readable))
         await post(self.modules_further, len(tracker.slots.further))
         most = max(rows.values(), default=0)
-        await self.recording.post_recording(
-            most, tracker.rows_lost, capturing, lambda: tracker.is_recording, tracker.error
-        )
+        await self.recording.post_recording(most, tracker.rows_lost, capturing, tracker.error)
         state = tracker.owner.state()
         running = self.runs is not None and self.runs.is_running  # before the error of the run
         error = self.runs.error if self.runs is not None else ""

@@ -215,9 +215,7 @@ class PsssIOC(OwnerGroup):
         await post_counts(self, state)
         for part in (self.picture_recording, self.spectrum_recording):
             await post_plugin(part, state)
-        await self.cam.post_acquiring(
-            state.acquiring, lambda: self.processor.acquisition is not None
-        )
+        await self.cam.post_acquiring(state.acquiring)
 
     async def _post_truth(self, result: Result) -> None:
         truth = result.pulse.truth

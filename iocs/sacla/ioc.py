@@ -80,6 +80,11 @@ class ShotsPlugin(RowsPlugin):
         """Close the files."""
         self.parent.shots.stop_recording()
 
+    @property
+    def is_capturing(self) -> bool:
+        """Whether the files are open."""
+        return self.parent.shots.is_recording
+
 
 @in_order
 async def _put_regions(obj: Any, instance: Any, text: str) -> str:
@@ -267,13 +272,8 @@ class SaclaIOC(OwnerGroup):
         await post(self.region_rows, region_sets)
         await post(self.image_rows, images)
         await post(self.frame_rows, frames)
-        await self.recording.post_recording(
-            rows,
-            sum(shots.rows.lost.values()),
-            capturing,
-            lambda: shots.is_recording,
-            shots.error,
-        )
+        lost_rows = sum(shots.rows.lost.values())
+        await self.recording.post_recording(rows, lost_rows, capturing, shots.error)
 
     async def _after_post(self) -> None:
         source = self.shots.source

@@ -114,7 +114,7 @@ def test_counts_keep_to_the_32_bits_of_an_integer_pv() -> None:
             await channels[0].write(2**31 - 2)
             await ioc._array_counters.count_to(5)
             await post(channels[1], 2**31)
-            await ioc.hdf.post_recording(2**31 + 7, 0, False, lambda: False, "")
+            await ioc.hdf.post_recording(2**31 + 7, 0, False, "")
             return [int((await each.read(ChannelType.LONG))[1][0]) for each in channels]
         finally:
             ioc.close()
