@@ -216,6 +216,23 @@ def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
     yield from bpp.finalize_wrapper(collect_unrepeated(), make_rewindable)
 
 
+def declare_streams(streams: Mapping[str, Any]) -> MsgGenerator[None]:
+    """Declare the streams of a run: devices whose rows are collected, by name of the stream."""
+    for name, stream in streams.items():
+        yield from bps.declare_stream(stream, name=name, collect=True)
+
+
+def collect_streams(streams: Mapping[str, Any]) -> MsgGenerator[None]:
+    """Collect the new rows of each stream, as `collect_new_rows` does, of all its files.
+
+    A stream with rows of a further file says so in `has_more`, see `devices.file_stream.FileStream`.
+    """
+    for name, stream in streams.items():
+        yield from collect_new_rows(stream, name)
+        while getattr(stream, "has_more", False):
+            yield from collect_new_rows(stream, name)
+
+
 def make_rewindable() -> MsgGenerator[None]:
     """Let the engine go back to the last checkpoint after a pause."""
     yield Msg("rewindable", None, True)
@@ -309,3 +326,22 @@ def until_done(status: Any) -> MsgGenerator[None]:
     error = status.exception(timeout=0)
     if error is not None:
         raise error
+
+
+def with_restored(plan: MsgGenerator[Any], settings: Sequence[Any]) -> MsgGenerator[Any]:
+    """Run a plan; in any case set `settings` (Movable, Readable) back to their values before.
+
+    The last one is set first, and each of them even if another cannot be set.
+    """
+    for setting in reversed(settings):
+        plan = _with_one_restored(plan, setting)
+    return (yield from plan)
+
+
+def _with_one_restored(plan: MsgGenerator[Any], setting: Any) -> MsgGenerator[Any]:
+    before = yield from bps.rd(setting)
+
+    def put_back() -> MsgGenerator[None]:
+        yield from bps.abs_set(setting, before, wait=True)
+
+    return (yield from bpp.finalize_wrapper(plan, put_back))

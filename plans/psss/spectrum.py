@@ -15,7 +15,16 @@ from plans.checks import MOTOR, Needs, check_devices, check_limits, finite, whol
 from plans.psss import stubs
 from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
-from plans.run_stubs import PRIMARY, collect_for, in_run, start_metadata, with_device_errors
+from plans.run_stubs import (
+    PRIMARY,
+    collect_for,
+    collect_streams,
+    declare_streams,
+    in_run,
+    start_metadata,
+    with_device_errors,
+    with_restored,
+)
 from skywright.errors import ConfigError
 from skywright.instruments.psss.settings import PULSES_MAX
 
@@ -105,7 +114,7 @@ def acquire_spectra(
     device: Any = psss
 
     def body() -> MsgGenerator[None]:
-        report = partial(stubs.collect, device, PRIMARY, (yield from stubs.wants_pictures(device)))
+        report = partial(collect_streams, (yield from stubs.streams_of(device, PRIMARY)))
         yield from bps.checkpoint()
         yield from bps.prepare(device.pulses, pulses, wait=True)
         yield from bps.kickoff(device.pulses, wait=True)
@@ -195,7 +204,7 @@ def take_background(
     _md = start_metadata("take_background", devices, {"n": n}, md)
     restored = [*([shutter] if shutter is not None else []), device.processing]
     recording = bpp.finalize_wrapper(in_run(body, _md, uids), cancel)
-    reading = yield from with_device_errors(stubs.with_restored(recording, restored))
+    reading = yield from with_device_errors(with_restored(recording, restored))
     name = reading.get(f"{device.background_recorder.name}_name", {}).get("value", "")
     return Background(str(name), n, uids[-1])
 
@@ -263,7 +272,7 @@ def scan_spectra(
         yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
         return (yield from stubs.recorded(device, body, _md, stubs.PULSES))
 
-    uid, _ = yield from stubs.with_restored(whole_scan(), [device.pulses_per_point])
+    uid, _ = yield from with_restored(whole_scan(), [device.pulses_per_point])
     return str(uid)
 
 
@@ -295,10 +304,9 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     device: Any = psss
 
     def begin() -> MsgGenerator[None]:
-        yield from stubs.declare(device, stubs.PULSES)
+        yield from declare_streams((yield from stubs.streams_of(device, stubs.PULSES)))
 
-    def report() -> MsgGenerator[None]:
-        yield from stubs.collect(device, stubs.PULSES, (yield from stubs.wants_pictures(device)))
+    report = partial(stubs.collect, device, stubs.PULSES)
 
     def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
         after = {"open_run": begin, "save": report}.get(message.command)

@@ -18,6 +18,7 @@ from plans.run_stubs import (
     until_done,
     user_metadata,
     with_device_errors,
+    with_restored,
 )
 from plans.sacla import stubs
 from skywright.errors import ConfigError
@@ -188,17 +189,12 @@ def delay_scan(
             yield from bps.mv(device.binned_by, "delay")
         return (yield from stubs.recorded(device, body, _md, stubs.SHOTS))
 
-    changed = (device.shots_per_point, device.wanted_error, device.bins, device.binned_by)
-    former = []
-    for signal in changed:
-        former.append((signal, (yield from bps.rd(signal))))
-
-    def restore() -> MsgGenerator[None]:
+    def take_any_delay() -> MsgGenerator[None]:
         yield from bps.mv(device.wanted_stage_delay, math.inf)
-        for signal, value in former:
-            yield from bps.mv(signal, value)
 
-    uid, _ = yield from with_device_errors(bpp.finalize_wrapper(scan(), restore))
+    plan = bpp.finalize_wrapper(scan(), take_any_delay)
+    changed = [device.binned_by, device.bins, device.wanted_error, device.shots_per_point]
+    uid, _ = yield from with_device_errors(with_restored(plan, changed))
     return _summary(str(uid), points)
 
 
