@@ -11,7 +11,7 @@ from typing import Any
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.common import decode_char_array, in_order, post, post_pair, setting
+from iocs.common import alarm_if, decode_char_array, in_order, post, post_pair, setting
 from skywright.acquire.acquisition import Acquisition
 from skywright.acquire.owner import Owner
 
@@ -468,11 +468,8 @@ class HdfPlugin(Plugin):
                 exists = True
             except OSError as error:
                 await post(self.write_message, f"{directory}: cannot be created: {error}")
-        await post(
-            self.file_path_exists,
-            int(exists),
-            AlarmSeverity.NO_ALARM if exists else AlarmSeverity.MAJOR_ALARM,
-        )
+        alarm = alarm_if(not exists, AlarmSeverity.MAJOR_ALARM)
+        await post(self.file_path_exists, int(exists), alarm)
         return exists
 
     async def open_capture(self) -> bool:

@@ -26,7 +26,7 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
 from iocs.areadetector import choice, readback
-from iocs.common import argument_parser, decode_char_array, post, run
+from iocs.common import alarm_if, argument_parser, decode_char_array, post, run
 from iocs.owner import OwnerGroup
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError
@@ -191,16 +191,15 @@ class EpuIOC(OwnerGroup):
             await post(channel, float(value))
         await self._post_decisions(owner)
         alarm = await self.in_thread(owner.alarm)  # it looks at the disk
-        severity = AlarmSeverity.MAJOR_ALARM if alarm else AlarmSeverity.NO_ALARM
+        severity = alarm_if(alarm, AlarmSeverity.MAJOR_ALARM)
         await self.post_message(alarm or "watching", severity)
         await post(self.state, 2 if state.scanned else 1)
 
     async def _post_decisions(self, owner: EpuOwner) -> None:
         decider = owner.decider
         found, troubles = decider.overview, decider.troubles
-        minor = AlarmSeverity.MINOR_ALARM
         await post(self.orphans, float(troubles.orphans))
-        await post(self.late, float(troubles.late), minor * bool(troubles.late))
+        await post(self.late, float(troubles.late), alarm_if(troubles.late))
         await post(self.duplicates, float(troubles.duplicates))
         await post(self.results, float(found.get("results", 0)))
         await post(self.good, float(found.get("good", 0)))

@@ -45,7 +45,7 @@ from iocs.areadetector import (
     on_source,
     readback,
 )
-from iocs.common import argument_parser, post, post_pair, run, write_pair
+from iocs.common import alarm_if, argument_parser, post, post_pair, run, write_pair
 from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
@@ -217,7 +217,7 @@ class AxisIOC(OwnerGroup):
 
     async def _post(self) -> None:
         state = self.camera.state()
-        alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+        alarm = alarm_if(state.alarm, AlarmSeverity.MAJOR_ALARM)
         await self.post_message(state.message, alarm)
         if state == self._posted and self.cam.has_posted(state.acquiring):
             return
@@ -252,8 +252,7 @@ class AxisIOC(OwnerGroup):
         await post(cam.array_size_z, depth[0] if depth else 0)
         await post(cam.array_size, int(np.prod(state.shape)))
         for cause, count in state.lost.items():
-            severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
-            await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)
+            await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, alarm_if(count))
 
     async def _post_hdf(self, state: CameraState) -> None:
         await self.hdf.post_shape(state.shape)

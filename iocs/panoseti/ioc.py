@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from caproto import AlarmSeverity, ChannelType
+from caproto import ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import (
@@ -43,7 +43,7 @@ from iocs.areadetector import (
     number,
     readback,
 )
-from iocs.common import argument_parser, in_order, post, run
+from iocs.common import alarm_if, argument_parser, in_order, post, run
 from iocs.owner import OwnerGroup
 from iocs.panoseti.housekeeping import CLOCKS, NAN, board_groups, post_clock
 from iocs.panoseti.live import LiveFrames
@@ -130,8 +130,7 @@ class ProductPVs(PVGroup):
             await post(self.frame, float(frames.number[last]))
             await post(self.seconds, float(frames.time_ns[last]) / 1e9)
             flags = int(frames.flags[last])
-            severity = AlarmSeverity.MINOR_ALARM if flags else AlarmSeverity.NO_ALARM
-            await post(self.flags, flag_text(flags), severity)
+            await post(self.flags, flag_text(flags), alarm_if(flags))
             await post(self.header, json.dumps(frames.header(last)))
             await self.image.write(frames.image[last].astype(np.int32).ravel().tolist(),
                                    verify_value=False)  # fmt: skip
@@ -330,9 +329,7 @@ class PanosetiBase(OwnerGroup):
         trouble = error or tracker.error
         if tracker.unread and not (trouble or state.alarm):
             trouble = f"not read to the end: {counted(tracker.unread, 'file')}; see the IOC's log"
-        alarm = state.alarm or bool(trouble)
-        severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
-        await self.post_message(trouble or state.message, severity)
+        await self.post_message(trouble or state.message, alarm_if(state.alarm or trouble))
         source = tracker.source
         name, ended = await self.in_thread(
             lambda: (source.run, state.acquiring and source.has_ended)

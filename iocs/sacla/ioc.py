@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from caproto import AlarmSeverity, ChannelType
+from caproto import ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import checked, choice, long_text, number, readback
-from iocs.common import argument_parser, in_order, post, post_pair, run
+from iocs.common import alarm_if, argument_parser, in_order, post, post_pair, run
 from iocs.motor_record import MotorRecord
 from iocs.owner import OwnerGroup
 from iocs.recording import RowsPlugin
@@ -261,9 +261,8 @@ class SaclaIOC(OwnerGroup):
             await self.regions.readback.write(format_regions(region_set.regions))
         await post(self.regions_number, region_set.number)
         lost = sum(state.lost.values())
-        await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)
-        severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-        await self.post_message(state.message, severity)
+        await post(self.lost, float(lost), alarm_if(lost))
+        await self.post_message(state.message, alarm_if(state.alarm))
         # Files are posted before the number of rows: a client that knows of a row finds its file.
         # `capturing` is read before the number of rows: when it is False, that number is final.
         capturing = shots.is_recording
