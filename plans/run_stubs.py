@@ -18,6 +18,8 @@ Body = Callable[[], MsgGenerator[Any]]
 
 PRIMARY = "primary"
 """Name of the main event stream."""
+COLLECT_S = 0.25
+"""Time between two collections of the rows of a flyer, s."""
 
 step_log = logging.getLogger("skywright.plans")
 """Logger of one line per step of a plan, at level INFO; the session prints them."""
@@ -278,6 +280,30 @@ def collect_for(
         yield from collect()
         if time.monotonic() - begin >= seconds:
             return
+
+
+def fly(
+    flyer: Any, streams: Mapping[str, Any], rows: int = 0, seconds: float = 0.0
+) -> MsgGenerator[None]:
+    """Record the rows of a flyer, and collect them about every `COLLECT_S`.
+
+    Rows come in a pause too; they are collected after it.
+
+    Parameters
+    ----------
+    flyer
+        The flyer; its `get_index` returns the number of its rows.
+    streams
+        As for `collect_streams`.
+    rows, seconds
+        Least number of rows, and least duration, s.
+    """
+    yield from bps.kickoff(flyer, wait=True)
+    yield from collect_for(seconds, COLLECT_S, lambda: collect_streams(streams))
+    while flyer.get_index() < rows:
+        yield from collect_for(COLLECT_S, COLLECT_S, lambda: collect_streams(streams))
+    yield from bps.complete(flyer, wait=True)
+    yield from collect_streams(streams)
 
 
 def with_device_errors(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:

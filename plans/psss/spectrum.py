@@ -17,9 +17,8 @@ from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
 from plans.run_stubs import (
     PRIMARY,
-    collect_for,
-    collect_streams,
     declare_streams,
+    fly,
     in_run,
     start_metadata,
     with_device_errors,
@@ -114,17 +113,10 @@ def acquire_spectra(
     device: Any = psss
 
     def body() -> MsgGenerator[None]:
-        report = partial(collect_streams, (yield from stubs.streams_of(device, PRIMARY)))
+        streams = yield from stubs.streams_of(device, PRIMARY)
         yield from bps.checkpoint()
         yield from bps.prepare(device.pulses, pulses, wait=True)
-        yield from bps.kickoff(device.pulses, wait=True)
-        # Pulses are recorded in a pause too; they are reported after it.
-        if seconds is not None:
-            yield from collect_for(seconds, stubs.COLLECT_S, report)
-        while device.pulses.get_index() < pulses:
-            yield from collect_for(stubs.COLLECT_S, stubs.COLLECT_S, report)
-        yield from bps.complete(device.pulses, wait=True)
-        yield from report()
+        yield from fly(device.pulses, streams, pulses, seconds or 0.0)
 
     arguments = {"n": n} if seconds is None else {"seconds": seconds}
     _md = start_metadata("acquire_spectra", {"psss": psss}, arguments, md)

@@ -22,8 +22,6 @@ from plans.run_stubs import (
     trigger_and_read,
 )
 
-COLLECT_S = 0.25
-"""Time between two reports of new rows in a plan that flies, s."""
 PULSES, PICTURES, SETTINGS = "pulses", "pictures", "settings"
 
 Reading = Mapping[str, Any]

@@ -13,6 +13,7 @@ from bluesky.utils import MsgGenerator
 from plans.checks import MOTOR, check_devices, check_limits, finite, flag, whole
 from plans.run_stubs import (
     PRIMARY,
+    fly,
     start_metadata,
     trigger_and_read,
     until_done,
@@ -90,13 +91,7 @@ def acquire_shots(
     start = start_metadata("acquire_shots", {"sacla": device}, {"n": wanted}, md)
 
     def body() -> MsgGenerator[None]:
-        yield from bps.kickoff(device.rows, wait=True)
-        while device.rows.get_index() < wanted:
-            yield from bps.checkpoint()
-            yield from bps.sleep(stubs.COLLECT_S)
-            yield from stubs.collect(device, PRIMARY)
-        yield from bps.complete(device.rows, wait=True)
-        yield from stubs.collect(device, PRIMARY)
+        yield from fly(device.rows, stubs.streams_of(device, PRIMARY), wanted)
 
     yield from bps.prepare(device.rows, wanted, wait=True)
     uid, _ = yield from stubs.recorded(device, body, start, PRIMARY)

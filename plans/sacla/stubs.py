@@ -14,8 +14,6 @@ from bluesky.utils import MsgGenerator
 from plans.checks import Needs
 from plans.run_stubs import Body, collect_streams, declare_streams, staged_run
 
-COLLECT_S = 0.25
-"""Time between two reports of new shots, s."""
 SHOTS = "shots"
 BESIDE = ("region_sets", "images", "frames")
 """The streams of a shot source beside `rows`."""
