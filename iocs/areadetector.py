@@ -296,15 +296,14 @@ class Plugin(PVGroup):
     time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
 
     async def post_shape(self, shape: tuple[int, ...]) -> None:
-        """Post the shape of its picture, (H, W) or (H, W, 3); (0, 0) while it is not known."""
-        height, width, *channels = shape
-        sizes = (*channels, width, height, 0)[:3]
+        """Post the shape of its picture, (H, W) or (H, W, 3), or (W,); 0 while it is not known."""
+        sizes = (*reversed(shape), 0, 0)[:3]
         for channel, size in zip(
             (self.array_size_0, self.array_size_1, self.array_size_2), sizes, strict=True
         ):
             await post(channel, size)
-        await post(self.n_dimensions, len(shape) if height else 0)
-        await post(self.color_mode, COLOR_MODES.index("RGB1" if channels else "Mono"))
+        await post(self.n_dimensions, len(shape) if all(shape) else 0)
+        await post(self.color_mode, COLOR_MODES.index("RGB1" if len(shape) == 3 else "Mono"))
 
 
 class Image(Plugin):

@@ -7,7 +7,6 @@ import numpy as np
 import orjson
 from caproto import AlarmSeverity
 
-from iocs.areadetector import COLOR_MODES
 from iocs.common import alarm_if, post, post_pair
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, severity_of
 from iocs.recording import DATA_TYPES, RecorderPlugin
@@ -146,12 +145,8 @@ async def post_plugin(hdf: RecorderPlugin, state: ProcessorState) -> None:
     """Post the state of a recording."""
     newest = state.newest
     if newest is not None:
-        height, width = state.shape
         is_picture = hdf.recorder.layout.name == "pictures"
-        await post(hdf.array_size_0, width)
-        await post(hdf.array_size_1, height if is_picture else 0)
-        await post(hdf.n_dimensions, 1 + is_picture)
+        await hdf.post_shape(state.shape if is_picture else state.shape[1:])
         await post(hdf.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
         await post(hdf.time_stamp, newest.time_ns / 1e9)
-    await post(hdf.color_mode, COLOR_MODES.index("Mono"))
     await hdf.post_state()
