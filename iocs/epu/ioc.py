@@ -313,7 +313,3 @@ def main() -> None:
     ):
         add_number(parser, name, default, 1, 10_000, f"sim: {what}")
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -496,7 +496,3 @@ def main() -> None:
     add_number(parser, "--modules", SLOTS, 1, 256, "slots")
     add("--module-id", type=module, action="append", help="only this module; may be repeated")
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

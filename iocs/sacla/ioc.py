@@ -460,7 +460,3 @@ def main() -> None:
         "records; run_shots=N begins a run after each N shots",
     )
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()
