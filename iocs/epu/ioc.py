@@ -25,7 +25,7 @@ from typing import Any
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.areadetector import choice, readback
+from iocs.areadetector import choice, enum_readback, readback
 from iocs.common import alarm_if, argument_parser, decode_char_array, post, run
 from iocs.owner import OwnerGroup
 from skywright.config import load_settings
@@ -43,10 +43,6 @@ JSON_BYTES, OVERVIEW_BYTES = 1 << 16, 1 << 17
 NEXT_HOLES = 16
 """Holes in the PV of the next ones."""
 STATES = ["Stopped", "Scanning", "Watching"]
-
-
-def _json(name: str, most: int = JSON_BYTES) -> Any:
-    return pvproperty(value="", dtype=ChannelType.CHAR, max_length=most, read_only=True, name=name)
 
 
 def _text(name: str, most: int = 64) -> Any:
@@ -70,8 +66,8 @@ class EpuIOC(OwnerGroup):
     """
 
     root = _text("ROOT", 1024)
-    path_map = _json("PATH_MAP", 4096)
-    state = readback(STATES[0], ChannelType.ENUM, enum_strings=STATES, name="STATE")
+    path_map = _text("PATH_MAP", 4096)
+    state = enum_readback(STATES, name="STATE")
     message = _text("MESSAGE", 1024)
     sessions = _count("N_SESSION")
     atlases = _count("N_ATLAS")
@@ -90,8 +86,8 @@ class EpuIOC(OwnerGroup):
     rescans = _count("N_RESCAN")
     lost_events = _count("N_LOST_EVENTS")
     idle = readback(0.0, name="IDLE", units="s", precision=1)
-    grids = _json("GRIDS")
-    runs = _json("RUNS")
+    grids = _text("GRIDS", JSON_BYTES)
+    runs = _text("RUNS", JSON_BYTES)
     orphans = _count("N_ORPHAN")
     late = _count("N_LATE")
     duplicates = _count("N_DUPLICATE")
@@ -101,8 +97,8 @@ class EpuIOC(OwnerGroup):
     suggested_grid = _text("SUGGESTION_GRID")
     reason = _text("SUGGESTION_REASON", 1024)
     next_holes = _text("NEXT_FOILHOLES", 1024)
-    suggestion = _json("SUGGESTION", OVERVIEW_BYTES)
-    overview = _json("OVERVIEW", OVERVIEW_BYTES)
+    suggestion = _text("SUGGESTION", OVERVIEW_BYTES)
+    overview = _text("OVERVIEW", OVERVIEW_BYTES)
     stop = choice(["No", "Yes"], name="STOP")
     begin = pvproperty(value="", dtype=ChannelType.CHAR, max_length=4096, name="BEGIN")
     end = pvproperty(value="", dtype=ChannelType.CHAR, max_length=256, name="END")
