@@ -18,7 +18,8 @@ from support.waiting import until
 from skywright.errors import ConfigError
 from skywright.processes.ports import free_port
 from skywright.wire import bsread_sockets
-from skywright.wire.bsread import Decoder, Encoder
+from skywright.wire.bsread import Decoder
+from skywright.wire.bsread_encoder import Encoder
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver, Sender, tcp_address
 
 LIMIT_S = 120.0
