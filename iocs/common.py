@@ -331,8 +331,8 @@ async def post(
     severity
         Severity of its alarm; None leaves the alarm as it is.
     time_s
-        Unix time of the value, s; None: now. With a time the value is posted also if nothing differs,
-        and may be an array.
+        Unix time of the value, s; None: now. A value with a time may be an array, and is posted
+        also if nothing differs.
     """
     if isinstance(channel, ChannelEnum):
         value = channel.enum_strings[value]

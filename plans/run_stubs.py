@@ -227,7 +227,7 @@ def declare_streams(streams: Mapping[str, Any]) -> MsgGenerator[None]:
 def collect_streams(streams: Mapping[str, Any]) -> MsgGenerator[None]:
     """Collect the new rows of each stream, as `collect_new_rows` does, of all its files.
 
-    A stream with rows of a further file says so in `has_more`, see `devices.file_stream.FileStream`.
+    A stream with rows of a further file has `has_more`, see `devices.file_stream.FileStream`.
     """
     for name, stream in streams.items():
         yield from collect_new_rows(stream, name)

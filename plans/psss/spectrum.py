@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -298,7 +297,8 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     def begin() -> MsgGenerator[None]:
         yield from declare_streams((yield from stubs.streams_of(device, stubs.PULSES)))
 
-    report = partial(stubs.collect, device, stubs.PULSES)
+    def report() -> MsgGenerator[None]:
+        return stubs.collect(device, stubs.PULSES)
 
     def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
         after = {"open_run": begin, "save": report}.get(message.command)
