@@ -188,7 +188,9 @@ def delay_scan(
         yield from bps.mv(device.wanted_stage_delay, math.inf)
 
     plan = bpp.finalize_wrapper(scan(), take_any_delay)
-    changed = [device.binned_by, device.bins, device.wanted_error, device.shots_per_point]
+    changed = [device.wanted_error, device.shots_per_point]
+    if is_delay_stage:  # each put to the bins begins the curves anew
+        changed = [device.binned_by, device.bins, *changed]
     uid, _ = yield from with_device_errors(with_restored(plan, changed))
     return _summary(str(uid), points)
 
