@@ -21,8 +21,8 @@ from benchmarks.rows import report
 from skywright.instruments.psss.sources.bsread import BsreadSource
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings
 from skywright.processes.lifecycle import announce_ready
-from skywright.wire.bsread import Encoder
 from skywright.wire.bsread_compression import Compression
+from skywright.wire.bsread_encoder import Encoder
 from skywright.wire.bsread_sockets import SYSTEM_BUFFER_BYTES, Sender
 
 ROUNDS = 3

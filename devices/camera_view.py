@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
-from devices.facts import text_of
+from devices.facts import as_fact
 from devices.guarded import is_ioc_lost
 from skywright.analysis.display import to_uint8
 
@@ -45,11 +45,8 @@ class CameraFacts:
     message: str = ""
 
 
-FACTS: dict[str, Callable[[Any], Any]] = {
-    "acquiring": bool, "recording": bool, "frames": int, "recorded": int, "lost": int,
-    "message": text_of,
-}  # fmt: skip
-"""Signals of `CameraView` that are facts, and how their values become facts."""
+FACTS = {name: kind for name, kind in get_type_hints(CameraFacts).items() if name != "connected"}
+"""Signals of `CameraView` that are facts, and their types."""
 
 
 class CameraView(Device):
@@ -100,7 +97,7 @@ class CameraView(Device):
         is_known = self.acquiring.connected and self._values.keys() >= FACTS.keys()
         if not is_known or not self._answers():
             return CameraFacts()
-        facts = {name: kind(self._values[name]) for name, kind in FACTS.items()}
+        facts = {name: as_fact(kind, self._values[name]) for name, kind in FACTS.items()}
         return CameraFacts(connected=True, **facts)
 
     def _answers(self) -> bool:

@@ -55,17 +55,17 @@ class FactsView(Generic[Facts]):
         TimeoutError
             If the IOC does not answer.
         """
-        values: dict[str, Any] = {}
-        for name, wanted, signal in self._fields:
-            value = self.get(signal)
-            if wanted in (int, float):
-                values[name] = wanted(value)
-            elif wanted is str:
-                values[name] = text_of(value)
-            else:
-                values[name] = json.loads(text_of(value) or "{}")
+        values = {name: as_fact(kind, self.get(signal)) for name, kind, signal in self._fields}
         found: Facts = self._kind(**values, **more)
         return found
+
+
+def as_fact(kind: Any, value: Any) -> Any:
+    """Return the value of a PV as a number, a boolean or text; of another kind it is JSON."""
+    if kind in (bool, int, float):
+        return kind(value)
+    text = text_of(value)
+    return text if kind is str else json.loads(text or "{}")
 
 
 def text_of(value: Any) -> str:

@@ -1,20 +1,27 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
-The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` and `HdfPlugin` also
-need their ``control``, an `AcquisitionControl` and a `RecordingControl`.
+The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` also needs its
+``control``; a subclass of `HdfPlugin` starts and stops the recording.
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.common import decode_char_array, in_order, post, post_pair, setting, write_pair
+from iocs.common import (
+    alarm_if,
+    decode_char_array,
+    in_order,
+    post,
+    post_pair,
+    setting,
+    write_pair,
+)
 from skywright.acquire.acquisition import Acquisition
-from skywright.acquire.source import Source
+from skywright.acquire.owner import Owner
 
 IMAGE_BYTES_MAX = 2592 * 1944 * 3
 YES_NO = ["No", "Yes"]
@@ -194,33 +201,18 @@ async def _put_color(obj: Any, instance: Any, value: Any) -> None:
         raise ValueError("the color mode is fixed: by the camera, or by an open recording")
 
 
-class AcquisitionControl(Protocol):
-    """What puts to `Cam` call: the owner of pictures, or of items that are no pictures."""
-
-    @property
-    def source(self) -> Source[Any]:
-        """The source; its `set_period` takes ``AcquirePeriod``."""
-
-    def acquire(self, requested: int, *, may_join: bool) -> Acquisition:
-        """Start an acquisition, or return the one in progress; see `Owner.acquire`."""
-
-    def stop_acquisition(self) -> Acquisition | None:
-        """End the acquisition in progress and return it; None if there is none."""
-
-    def set_color(self, color: bool, /) -> bool:
-        """Request pictures in color, or gray ones; return whether they are in color now."""
-
-
 class Cam(PVGroup):
     """The camera, ADBase and NDArrayBase of areaDetector.
 
     Attributes
     ----------
     control
-        The object that acquires; set before the IOC serves.
+        The owner of the pictures, or of items that are no pictures; set before the IOC serves. It
+        also has the method `set_color`: it requests pictures in color, or gray ones, and returns
+        whether they are in color now.
     """
 
-    control: AcquisitionControl
+    control: Owner[Any, Any]
 
     acquire = choice(["Done", "Acquire"], put=_put_acquire, name="Acquire")
     image_mode = choice(["Single", "Multiple", "Continuous"], CONTINUOUS, name="ImageMode")
@@ -276,7 +268,7 @@ class Cam(PVGroup):
         """
         return bool(self.acquire.readback.raw_value) == acquiring
 
-    async def post_acquiring(self, acquiring: bool, is_acquiring: Callable[[], bool]) -> None:
+    async def post_acquiring(self, acquiring: bool) -> None:
         """Post whether there is an acquisition.
 
         Call it after all other posts: a client that waits for the end of an acquisition must find
@@ -285,12 +277,11 @@ class Cam(PVGroup):
         Parameters
         ----------
         acquiring
-            Whether there was one when the state was read.
-        is_acquiring
-            Returns whether there is one now. If a put has changed that, its value stays.
+            Whether there was one when the state was read. If a put has changed that since, its
+            value stays.
         """
         for channel in (self.detector_state, self.acquire.readback):
-            if is_acquiring() == acquiring:
+            if (self.control.acquisition is not None) == acquiring:
                 await post(channel, int(acquiring))
 
 
@@ -317,15 +308,14 @@ class Plugin(PVGroup):
     time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
 
     async def post_shape(self, shape: tuple[int, ...]) -> None:
-        """Post the shape of its picture, (H, W) or (H, W, 3); (0, 0) while it is not known."""
-        height, width, *channels = shape
-        sizes = (*channels, width, height, 0)[:3]
+        """Post the shape of its picture, (H, W) or (H, W, 3), or (W,); 0 while it is not known."""
+        sizes = (*reversed(shape), 0, 0)[:3]
         for channel, size in zip(
             (self.array_size_0, self.array_size_1, self.array_size_2), sizes, strict=True
         ):
             await post(channel, size)
-        await post(self.n_dimensions, len(shape) if height else 0)
-        await post(self.color_mode, COLOR_MODES.index("RGB1" if channels else "Mono"))
+        await post(self.n_dimensions, len(shape) if all(shape) else 0)
+        await post(self.color_mode, COLOR_MODES.index("RGB1" if len(shape) == 3 else "Mono"))
 
 
 class Image(Plugin):
@@ -385,24 +375,13 @@ async def _put_create(obj: Any, instance: Any, value: int) -> None:
     await obj.parent.check_path()
 
 
-async def _put_write_mode(obj: Any, instance: Any, value: Any) -> None:
-    if value == WRITE_CAPTURE:
-        raise ValueError("Capture, expected Single or Stream")
-    await _put_and_choose_single_files(obj, instance, value)
-
-
-async def _put_and_choose_single_files(obj: Any, instance: Any, value: Any) -> None:
-    await obj.readback.write(value)
-    obj.parent.choose_single_files()
-
-
 @in_order
 async def _open_or_close(obj: Any, instance: Any, value: Any) -> int:
     """Open or close the recording; return 1 if one was opened."""
     hdf = obj.parent
     if value:
         return int(await hdf.open_capture())
-    await hdf.parent.in_thread(hdf.control.stop_capture)
+    await hdf.parent.in_thread(hdf.stop_capture)
     return 0
 
 
@@ -413,46 +392,18 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
     return begun
 
 
-class RecordingControl(Protocol):
-    """What `HdfPlugin` starts and stops: a camera, or a plugin that is a recording itself."""
-
-    single_files: Any
-    """Object with the methods `next_path` and `file_written` of `HdfPlugin`, if each picture goes
-    to a file of its own; else None."""
-
-    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
-        """Start a recording; return an error message, empty if it succeeded.
-
-        Parameters
-        ----------
-        path
-            Path of the new file.
-        count
-            Number of rows after which the recording ends by itself; 0: never.
-        lazy
-            True: create the file only when the first row comes.
-        """
-
-    def stop_capture(self) -> None:
-        """End the recording."""
-
-
 class HdfPlugin(Plugin):
     """The recording, NDPluginFile and NDFileHDF5 of areaDetector.
+
+    A subclass defines `start_capture`, `stop_capture` and `is_capturing`.
 
     Attributes
     ----------
     next_number
         Number of the next file, the value of ``FileNumber``.
-    newest_single
-        Path of a file of one picture that is not posted yet.
-    control
-        The object that starts and stops a recording; set before the IOC serves.
     """
 
-    control: RecordingControl
     next_number = 0
-    newest_single: Path | None = None
 
     # Capture alone says whether pictures are recorded.
     enable = choice(["Disable", "Enable"], 1, put=only(1), name="EnableCallbacks")
@@ -466,8 +417,8 @@ class HdfPlugin(Plugin):
     file_path_exists = enum_readback(YES_NO, 0, name="FilePathExists_RBV")
     create_directory = number(0, _put_create, name="CreateDirectory")
     auto_increment = choice(YES_NO, 1, name="AutoIncrement")
-    auto_save = choice(YES_NO, put=_put_and_choose_single_files, name="AutoSave")
-    file_write_mode = choice(WRITE_MODES, WRITE_STREAM, _put_write_mode, name="FileWriteMode")
+    auto_save = choice(YES_NO, name="AutoSave")
+    file_write_mode = choice(WRITE_MODES, WRITE_STREAM, only(WRITE_STREAM), name="FileWriteMode")
     num_capture = number(0, checked(0, 10**9), name="NumCapture")
     num_captured = readback(0, name="NumCaptured_RBV")
     capture = choice(["Done", "Capture"], put=_put_capture, name="Capture")
@@ -478,6 +429,29 @@ class HdfPlugin(Plugin):
     compression = choice(["None"], name="Compression")
     write_status = enum_readback(["Write OK", "Write error"], 0, name="WriteStatus")
     write_message = readback("", ChannelType.CHAR, max_length=1024, name="WriteMessage")
+
+    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
+        """Start a recording; return an error message, empty if it succeeded.
+
+        Parameters
+        ----------
+        path
+            Path of the new file.
+        count
+            Number of rows after which the recording ends by itself; 0: never.
+        lazy
+            True: create the file only when the first row comes.
+        """
+        raise NotImplementedError
+
+    def stop_capture(self) -> None:
+        """End the recording."""
+        raise NotImplementedError
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether a recording is open."""
+        raise NotImplementedError
 
     @property
     def directory(self) -> Path:
@@ -505,11 +479,8 @@ class HdfPlugin(Plugin):
                 exists = True
             except OSError as error:
                 await post(self.write_message, f"{directory}: cannot be created: {error}")
-        await post(
-            self.file_path_exists,
-            int(exists),
-            AlarmSeverity.NO_ALARM if exists else AlarmSeverity.MAJOR_ALARM,
-        )
+        alarm = alarm_if(not exists, AlarmSeverity.MAJOR_ALARM)
+        await post(self.file_path_exists, int(exists), alarm)
         return exists
 
     async def open_capture(self) -> bool:
@@ -523,7 +494,7 @@ class HdfPlugin(Plugin):
         path = self.next_path()
         await post(self.full_file_name, str(path))
         error = await self.parent.in_thread(
-            self.control.start_capture,
+            self.start_capture,
             path,
             self.num_capture.readback.value,
             bool(self.lazy_open.readback.raw_value),
@@ -535,27 +506,8 @@ class HdfPlugin(Plugin):
             await self.post_file_number()
         return not error
 
-    def choose_single_files(self) -> None:
-        """Let the camera write a file for each picture if FileWriteMode and AutoSave require it."""
-        single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
-        wanted = single and bool(self.auto_save.readback.raw_value)
-        self.control.single_files = self if wanted else None
-
-    def file_written(self, path: Path) -> None:
-        """Note that a file was written; the camera's thread calls it after each file.
-
-        A picture that cannot be written uses no number. Nothing is posted here: the event loop may
-        be waiting for this thread. `post_file_number` posts later.
-        """
-        if self.auto_increment.readback.raw_value:
-            self.next_number += 1
-        self.newest_single = path
-
     async def post_file_number(self) -> None:
-        """Post the number of the next file, and the path of the newest file of one picture."""
-        if self.newest_single is not None:
-            await post(self.full_file_name, str(self.newest_single))
-            self.newest_single = None
+        """Post the number of the next file."""
         await post_pair(self.file_number, self.next_number)
 
     async def fail_to_write(self, message: str) -> None:
@@ -563,9 +515,7 @@ class HdfPlugin(Plugin):
         await post(self.write_message, message, AlarmSeverity.MAJOR_ALARM)
         await post(self.write_status, 1, AlarmSeverity.MAJOR_ALARM)
 
-    async def post_recording(
-        self, rows: int, lost: int, capturing: bool, is_open: Callable[[], bool], error: str
-    ) -> None:
+    async def post_recording(self, rows: int, lost: int, capturing: bool, error: str) -> None:
         """Post the state of the recording.
 
         Parameters
@@ -576,8 +526,6 @@ class HdfPlugin(Plugin):
             Number of items lost since the start of the process.
         capturing
             Whether a recording was open when the state was read.
-        is_open
-            Returns whether a recording is open now.
         error
             Error of a file; empty if there is none.
         """
@@ -591,5 +539,5 @@ class HdfPlugin(Plugin):
         await post(self.swmr_active, int(capturing))
         for channel in (self.capture.readback, self.capture.setpoint):
             # A put may have opened or closed the file meanwhile; do not overwrite its value
-            if is_open() == capturing:
+            if self.is_capturing == capturing:
                 await post(channel, int(capturing))

@@ -37,7 +37,7 @@ from skywright.processes.lifecycle import (
 )
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.memory import share_arenas
-from skywright.processes.options import OptionParser, limited, speed_factor
+from skywright.processes.options import OptionParser, add_number, speed_factor
 from skywright.processes.ports import ARRAY_BYTES_MAX, free_port, port_number
 
 logger = logging.getLogger(__name__)
@@ -85,12 +85,7 @@ def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="interface to serve on (%(default)s)")
     parser.add_argument("--list-pvs", action="store_true", help="print the PV names and end")
-    parser.add_argument(
-        "--seed",
-        type=limited(int, 0, 2**32 - 1),
-        default=0,
-        help="seed of the simulation (%(default)s)",
-    )
+    add_number(parser, "--seed", 0, 0, 2**32 - 1, "seed of the simulation")
     parser.add_argument(
         "--speed",
         type=speed_factor,
@@ -311,7 +306,19 @@ def _reason(channel: ChannelData, error: Exception, data: Any, data_type: Channe
     return reason
 
 
-async def post(channel: ChannelData, value: Any, severity: int | None = None) -> None:
+def alarm_if(
+    condition: object, severity: AlarmSeverity = AlarmSeverity.MINOR_ALARM
+) -> AlarmSeverity:
+    """Return a severity if a condition is true, else that of no alarm."""
+    return severity if condition else AlarmSeverity.NO_ALARM
+
+
+async def post(
+    channel: ChannelData,
+    value: Any,
+    severity: int | None = None,
+    time_s: float | None = None,
+) -> None:
     """Post a value (of an enum: the index) and a severity, if either differs from what is posted.
 
     Parameters
@@ -323,6 +330,9 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
         is sent as Latin-1, with ``?`` for other letters; that of a CHAR PV is cut to its length.
     severity
         Severity of its alarm; None leaves the alarm as it is.
+    time_s
+        Unix time of the value, s; None: now. A value with a time may be an array, and is posted
+        also if nothing differs.
     """
     if isinstance(channel, ChannelEnum):
         value = channel.enum_strings[value]
@@ -333,11 +343,12 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
         value = value.encode("latin-1", "replace").decode("latin-1")
         if isinstance(channel, ChannelChar):
             value = value[: channel.max_length]
+    metadata: dict[str, Any] = {} if time_s is None else {"timestamp": time_s}
     if severity is not None and severity != channel.alarm.severity:
         status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM
-        await channel.write(value, verify_value=False, status=status, severity=severity)
-    elif channel.value != value:
-        await channel.write(value, verify_value=False)
+        metadata |= {"status": status, "severity": severity}
+    if metadata or channel.value != value:
+        await channel.write(value, verify_value=False, **metadata)
 
 
 async def post_pair(pair: Any, value: Any) -> None:

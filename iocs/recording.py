@@ -3,16 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from iocs.areadetector import (
-    WRITE_MODES,
-    WRITE_STREAM,
-    YES_NO,
-    HdfPlugin,
-    choice,
-    enum_readback,
-    long_text,
-    only,
-)
+from iocs.areadetector import YES_NO, HdfPlugin, choice, enum_readback, long_text, only
 from skywright.acquire.recorder import Recorder
 
 DATA_TYPES = [
@@ -23,30 +14,12 @@ DATA_TYPES = [
 
 
 class RowsPlugin(HdfPlugin):
-    """A file plugin whose files have rows: shots, pulses or packets.
-
-    It is its own `RecordingControl`: a subclass writes `start_capture` and `stop_capture`. It also
-    calls `post_recording`.
-    """
+    """A file plugin whose files have rows: shots, pulses or packets."""
 
     data_type = enum_readback(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
     file_name = long_text("rows", name="FileName")
-    file_write_mode = choice(WRITE_MODES, WRITE_STREAM, only(WRITE_STREAM), name="FileWriteMode")
     # Its columns have the types and shapes of the first row
     lazy_open = choice(YES_NO, 1, only(1), name="LazyOpen")
-    single_files: Any = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.control = self
-
-    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
-        """Start a recording; return an error message, empty if it succeeded."""
-        raise NotImplementedError
-
-    def stop_capture(self) -> None:
-        """End the recording."""
-        raise NotImplementedError
 
 
 class RecorderPlugin(RowsPlugin):
@@ -62,15 +35,15 @@ class RecorderPlugin(RowsPlugin):
         """End the recording."""
         self.recorder.stop()
 
+    @property
+    def is_capturing(self) -> bool:
+        """Whether a recording is open."""
+        return self.recorder.path is not None
+
     async def post_state(self) -> None:
         """Post the state of the recording."""
         recorder = self.recorder
         # Read before the number of rows: when it is False, that number is final.
-        capturing = recorder.path is not None
-        await self.post_recording(
-            recorder.rows_readable,
-            sum(recorder.lost.values()),
-            capturing,
-            lambda: recorder.path is not None,
-            recorder.error,
-        )
+        capturing = self.is_capturing
+        lost = sum(recorder.lost.values())
+        await self.post_recording(recorder.rows_readable, lost, capturing, recorder.error)

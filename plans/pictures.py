@@ -8,11 +8,9 @@ from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, described, finite, whole
-from plans.run_stubs import collect_for, collect_new_rows, start_metadata, with_device_errors
+from plans.run_stubs import PRIMARY, declare_streams, fly, start_metadata, with_device_errors
 from skywright.errors import ConfigError
 
-COLLECT_S = 0.25
-"""Period of `collect` while the camera flies, s."""
 SECONDS_MAX = 24 * 3600.0
 
 
@@ -95,12 +93,9 @@ def watch_camera(
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=_md)
     def inner() -> MsgGenerator[None]:
-        yield from bps.declare_stream(camera, name="primary", collect=True)
-        yield from bps.kickoff(camera, wait=True)
-        # The camera also takes pictures in a pause; they are collected afterwards.
-        yield from collect_for(seconds, COLLECT_S, lambda: collect_new_rows(camera, "primary"))
-        yield from bps.complete(camera, wait=True)
-        yield from collect_new_rows(camera, "primary")
+        streams = {PRIMARY: camera}
+        yield from declare_streams(streams)
+        yield from fly(camera, streams, seconds=seconds)
 
     return (yield from with_device_errors(inner()))
 

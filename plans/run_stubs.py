@@ -18,6 +18,8 @@ Body = Callable[[], MsgGenerator[Any]]
 
 PRIMARY = "primary"
 """Name of the main event stream."""
+COLLECT_S = 0.25
+"""Time between two collections of the rows of a flyer, s."""
 
 step_log = logging.getLogger("skywright.plans")
 """Logger of one line per step of a plan, at level INFO; the session prints them."""
@@ -216,6 +218,23 @@ def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
     yield from bpp.finalize_wrapper(collect_unrepeated(), make_rewindable)
 
 
+def declare_streams(streams: Mapping[str, Any]) -> MsgGenerator[None]:
+    """Declare the streams of a run: devices whose rows are collected, by name of the stream."""
+    for name, stream in streams.items():
+        yield from bps.declare_stream(stream, name=name, collect=True)
+
+
+def collect_streams(streams: Mapping[str, Any]) -> MsgGenerator[None]:
+    """Collect the new rows of each stream, as `collect_new_rows` does, of all its files.
+
+    A stream with rows of a further file has `has_more`, see `devices.file_stream.FileStream`.
+    """
+    for name, stream in streams.items():
+        yield from collect_new_rows(stream, name)
+        while getattr(stream, "has_more", False):
+            yield from collect_new_rows(stream, name)
+
+
 def make_rewindable() -> MsgGenerator[None]:
     """Let the engine go back to the last checkpoint after a pause."""
     yield Msg("rewindable", None, True)
@@ -261,6 +280,30 @@ def collect_for(
         yield from collect()
         if time.monotonic() - begin >= seconds:
             return
+
+
+def fly(
+    flyer: Any, streams: Mapping[str, Any], rows: int = 0, seconds: float = 0.0
+) -> MsgGenerator[None]:
+    """Record the rows of a flyer, and collect them about every `COLLECT_S`.
+
+    Rows come in a pause too; they are collected after it.
+
+    Parameters
+    ----------
+    flyer
+        The flyer; its `get_index` returns the number of its rows.
+    streams
+        As for `collect_streams`.
+    rows, seconds
+        Least number of rows, and least duration, s.
+    """
+    yield from bps.kickoff(flyer, wait=True)
+    yield from collect_for(seconds, COLLECT_S, lambda: collect_streams(streams))
+    while flyer.get_index() < rows:
+        yield from collect_for(COLLECT_S, COLLECT_S, lambda: collect_streams(streams))
+    yield from bps.complete(flyer, wait=True)
+    yield from collect_streams(streams)
 
 
 def with_device_errors(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
@@ -309,3 +352,22 @@ def until_done(status: Any) -> MsgGenerator[None]:
     error = status.exception(timeout=0)
     if error is not None:
         raise error
+
+
+def with_restored(plan: MsgGenerator[Any], settings: Sequence[Any]) -> MsgGenerator[Any]:
+    """Run a plan; in any case set `settings` (Movable, Readable) back to their values before.
+
+    The last one is set first, and each of them even if another cannot be set.
+    """
+    for setting in reversed(settings):
+        plan = _with_one_restored(plan, setting)
+    return (yield from plan)
+
+
+def _with_one_restored(plan: MsgGenerator[Any], setting: Any) -> MsgGenerator[Any]:
+    before = yield from bps.rd(setting)
+
+    def put_back() -> MsgGenerator[None]:
+        yield from bps.abs_set(setting, before, wait=True)
+
+    return (yield from bpp.finalize_wrapper(plan, put_back))

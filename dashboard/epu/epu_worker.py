@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from dashboard.worker_process import argument_parser, each_period, encode, write_messages
-from devices.epu.view import EpuView
+from devices.epu.view import EpuFacts
+from devices.facts import FactsView
 
 PERIOD_S, LONGEST_S = 1.0, 10.0
 
 
-def changed_messages(view: EpuView) -> Iterator[bytes]:
+def changed_messages(view: FactsView[EpuFacts]) -> Iterator[bytes]:
     """Yield a message when the PVs have changed, and at least every `LONGEST_S`."""
     last, when = b"", 0.0
     for message in each_period(
@@ -28,7 +29,7 @@ def changed_messages(view: EpuView) -> Iterator[bytes]:
 def main() -> None:
     """Run the worker."""
     options = argument_parser(__doc__).parse_args()
-    write_messages(lambda: changed_messages(EpuView(options.prefix)))
+    write_messages(lambda: changed_messages(FactsView(options.prefix, EpuFacts)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""What can be seen of a watched EPU directory, by reading alone: nothing is put."""
+"""What can be seen of a watched EPU directory; `devices.facts.FactsView` reads it."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
-
-from devices.facts import FactsView
 
 
 @dataclass(frozen=True)
@@ -39,16 +37,3 @@ class EpuFacts:
     latency: Annotated[float, "LATENCY"] = 0.0
     suggestion: Annotated[dict[str, Any], "SUGGESTION"] = field(default_factory=dict)
     overview: Annotated[dict[str, Any], "OVERVIEW"] = field(default_factory=dict)
-
-
-class EpuView(FactsView[EpuFacts]):
-    """Counts, troubles, the suggestion, and the present grid.
-
-    Parameters
-    ----------
-    prefix
-        Prefix of the PVs, with its colon.
-    """
-
-    def __init__(self, prefix: str) -> None:
-        super().__init__(prefix, EpuFacts)

@@ -25,8 +25,8 @@ from typing import Any
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.areadetector import choice, readback
-from iocs.common import argument_parser, decode_char_array, post, run
+from iocs.areadetector import choice, enum_readback, readback
+from iocs.common import alarm_if, argument_parser, decode_char_array, post, run
 from iocs.owner import OwnerGroup
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError
@@ -35,7 +35,7 @@ from skywright.instruments.epu.runs.tracked import LEASE_S
 from skywright.instruments.epu.twin.feed import visit_feed
 from skywright.instruments.epu.twin.processing import processing_of
 from skywright.instruments.epu.twin.visit import TwinVisit, plan_visit
-from skywright.processes.options import limited, positive_number
+from skywright.processes.options import add_number, limited, positive_number
 from skywright.processes.scratch import make_scratch
 
 POST_PERIOD_S, IDLE_PERIOD_S = 0.1, 1.0
@@ -43,10 +43,6 @@ JSON_BYTES, OVERVIEW_BYTES = 1 << 16, 1 << 17
 NEXT_HOLES = 16
 """Holes in the PV of the next ones."""
 STATES = ["Stopped", "Scanning", "Watching"]
-
-
-def _json(name: str, most: int = JSON_BYTES) -> Any:
-    return pvproperty(value="", dtype=ChannelType.CHAR, max_length=most, read_only=True, name=name)
 
 
 def _text(name: str, most: int = 64) -> Any:
@@ -70,8 +66,8 @@ class EpuIOC(OwnerGroup):
     """
 
     root = _text("ROOT", 1024)
-    path_map = _json("PATH_MAP", 4096)
-    state = readback(STATES[0], ChannelType.ENUM, enum_strings=STATES, name="STATE")
+    path_map = _text("PATH_MAP", 4096)
+    state = enum_readback(STATES, name="STATE")
     message = _text("MESSAGE", 1024)
     sessions = _count("N_SESSION")
     atlases = _count("N_ATLAS")
@@ -90,8 +86,8 @@ class EpuIOC(OwnerGroup):
     rescans = _count("N_RESCAN")
     lost_events = _count("N_LOST_EVENTS")
     idle = readback(0.0, name="IDLE", units="s", precision=1)
-    grids = _json("GRIDS")
-    runs = _json("RUNS")
+    grids = _text("GRIDS", JSON_BYTES)
+    runs = _text("RUNS", JSON_BYTES)
     orphans = _count("N_ORPHAN")
     late = _count("N_LATE")
     duplicates = _count("N_DUPLICATE")
@@ -101,8 +97,8 @@ class EpuIOC(OwnerGroup):
     suggested_grid = _text("SUGGESTION_GRID")
     reason = _text("SUGGESTION_REASON", 1024)
     next_holes = _text("NEXT_FOILHOLES", 1024)
-    suggestion = _json("SUGGESTION", OVERVIEW_BYTES)
-    overview = _json("OVERVIEW", OVERVIEW_BYTES)
+    suggestion = _text("SUGGESTION", OVERVIEW_BYTES)
+    overview = _text("OVERVIEW", OVERVIEW_BYTES)
     stop = choice(["No", "Yes"], name="STOP")
     begin = pvproperty(value="", dtype=ChannelType.CHAR, max_length=4096, name="BEGIN")
     end = pvproperty(value="", dtype=ChannelType.CHAR, max_length=256, name="END")
@@ -191,16 +187,15 @@ class EpuIOC(OwnerGroup):
             await post(channel, float(value))
         await self._post_decisions(owner)
         alarm = await self.in_thread(owner.alarm)  # it looks at the disk
-        severity = AlarmSeverity.MAJOR_ALARM if alarm else AlarmSeverity.NO_ALARM
+        severity = alarm_if(alarm, AlarmSeverity.MAJOR_ALARM)
         await self.post_message(alarm or "watching", severity)
         await post(self.state, 2 if state.scanned else 1)
 
     async def _post_decisions(self, owner: EpuOwner) -> None:
         decider = owner.decider
         found, troubles = decider.overview, decider.troubles
-        minor = AlarmSeverity.MINOR_ALARM
         await post(self.orphans, float(troubles.orphans))
-        await post(self.late, float(troubles.late), minor * bool(troubles.late))
+        await post(self.late, float(troubles.late), alarm_if(troubles.late))
         await post(self.duplicates, float(troubles.duplicates))
         await post(self.results, float(found.get("results", 0)))
         await post(self.good, float(found.get("good", 0)))
@@ -312,9 +307,5 @@ def main() -> None:
         ("--imaged", 4, "imaged squares of a grid"),
         ("--holes", 10, "holes of an imaged square"),
     ):
-        add(name, type=limited(int, 1, 10_000), default=default, help=f"sim: {what} (%(default)s)")
+        add_number(parser, name, default, 1, 10_000, f"sim: {what}")
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

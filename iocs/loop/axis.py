@@ -20,6 +20,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,10 @@ from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import (
     IMAGE_BYTES_MAX,
+    WRITE_CAPTURE,
+    WRITE_MODES,
+    WRITE_SINGLE,
+    WRITE_STREAM,
     YES_NO,
     ArrayCounters,
     Cam,
@@ -40,7 +45,7 @@ from iocs.areadetector import (
     on_source,
     readback,
 )
-from iocs.common import argument_parser, post, post_pair, run, write_pair
+from iocs.common import alarm_if, argument_parser, post, post_pair, run, write_pair
 from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
@@ -86,10 +91,68 @@ class AxisCam(Cam):
     lost_not_received = readback(0, name="LostNotReceived_RBV")
 
 
+async def _put_write_mode(obj: Any, instance: Any, value: Any) -> None:
+    if value == WRITE_CAPTURE:
+        raise ValueError("Capture, this camera knows only Single and Stream")
+    await _put_and_choose_single_files(obj, instance, value)
+
+
+async def _put_and_choose_single_files(obj: Any, instance: Any, value: Any) -> None:
+    await obj.readback.write(value)
+    obj.parent.choose_single_files()
+
+
 class AxisHdf(HdfPlugin):
-    """The recording."""
+    """The recording: one file of all pictures, or a file of each picture.
+
+    Attributes
+    ----------
+    newest_single
+        Path of a file of one picture that is not posted yet.
+    """
+
+    parent: "AxisIOC"
+    newest_single: Path | None = None
 
     file_name = long_text("axis", name="FileName")
+    auto_save = choice(YES_NO, put=_put_and_choose_single_files, name="AutoSave")
+    file_write_mode = choice(WRITE_MODES, WRITE_STREAM, _put_write_mode, name="FileWriteMode")
+
+    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
+        """Start a recording of all pictures."""
+        return self.parent.camera.start_capture(path, count, lazy)
+
+    def stop_capture(self) -> None:
+        """End the recording."""
+        self.parent.camera.stop_capture()
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether a recording is open."""
+        return self.parent.camera.state().capturing
+
+    def choose_single_files(self) -> None:
+        """Let the camera write a file for each picture if FileWriteMode and AutoSave require it."""
+        single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
+        wanted = single and bool(self.auto_save.readback.raw_value)
+        self.parent.camera.single_files = self if wanted else None
+
+    def file_written(self, path: Path) -> None:
+        """Note that a file was written; the camera's thread calls it after each file.
+
+        A picture that cannot be written uses no number. Nothing is posted here: the event loop may
+        be waiting for this thread. `post_file_number` posts later.
+        """
+        if self.auto_increment.readback.raw_value:
+            self.next_number += 1
+        self.newest_single = path
+
+    async def post_file_number(self) -> None:
+        """Post the number of the next file, and the path of the newest file of one picture."""
+        if self.newest_single is not None:
+            await post(self.full_file_name, str(self.newest_single))
+            self.newest_single = None
+        await super().post_file_number()
 
 
 class AxisIOC(OwnerGroup):
@@ -105,7 +168,7 @@ class AxisIOC(OwnerGroup):
         super().__init__(prefix)
         self.goniometer = goniometer
         self.camera = Camera(source, self.wake_posting)
-        self.cam.control = self.hdf.control = self.camera
+        self.cam.control = self.camera
         self.server: HttpServer | None = None
         self.uploads: TriggeredUploads | None = None
         self._posted: CameraState | None = None
@@ -153,7 +216,7 @@ class AxisIOC(OwnerGroup):
 
     async def _post(self) -> None:
         state = self.camera.state()
-        alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+        alarm = alarm_if(state.alarm, AlarmSeverity.MAJOR_ALARM)
         await self.post_message(state.message, alarm)
         if state == self._posted and self.cam.has_posted(state.acquiring):
             return
@@ -164,7 +227,7 @@ class AxisIOC(OwnerGroup):
         await self._post_recording(state)
         if not state.acquiring and self.image.blocking_callbacks.readback.raw_value:
             await self._post_image(state)  # before the end of the acquisition is posted
-        await self.cam.post_acquiring(state.acquiring, lambda: self.camera.state().acquiring)
+        await self.cam.post_acquiring(state.acquiring)
         self._posted = state
 
     async def _after_post(self) -> None:
@@ -188,8 +251,7 @@ class AxisIOC(OwnerGroup):
         await post(cam.array_size_z, depth[0] if depth else 0)
         await post(cam.array_size, int(np.prod(state.shape)))
         for cause, count in state.lost.items():
-            severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
-            await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, severity)
+            await post(getattr(cam, f"lost_{cause.replace(' ', '_')}"), count, alarm_if(count))
 
     async def _post_hdf(self, state: CameraState) -> None:
         await self.hdf.post_shape(state.shape)
@@ -204,7 +266,6 @@ class AxisIOC(OwnerGroup):
             self.camera.state().rows_readable,
             sum(state.lost.values()),
             state.capturing,
-            lambda: self.camera.state().capturing,
             state.write_error,
         )
 

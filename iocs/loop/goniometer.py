@@ -21,7 +21,7 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import YES_NO, checked, choice, enum_readback, number, readback
-from iocs.common import argument_parser, post, post_pair, run, setting, write_pair
+from iocs.common import alarm_if, argument_parser, post, post_pair, run, setting, write_pair
 from iocs.motor_puts import GO, MOVE
 from iocs.motor_record import MotorRecord
 from skywright.acquire.simulated_axis import MotorsClock
@@ -330,8 +330,7 @@ class GoniometerIOC(PVGroup):
             await self.video_trigger.readback.write(CLOSED_OPEN[opened], timestamp=when)
 
     async def _say(self, state: int, message: str = "") -> None:
-        trouble = state in (ABORTED, FAILED)
-        severity = AlarmSeverity.MINOR_ALARM if trouble else AlarmSeverity.NO_ALARM
+        severity = alarm_if(state in (ABORTED, FAILED))
         await post(self.osc.message, message, severity)
         await post(self.osc.state, state, severity)
 

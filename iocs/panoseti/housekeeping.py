@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from caproto import AlarmSeverity, ChannelData, ChannelType
+from caproto import ChannelData, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import enum_readback, readback
-from iocs.common import post
+from iocs.common import alarm_if, post
 from skywright.instruments.panoseti.housekeeping import VALUES, BoardState
 from skywright.instruments.panoseti.products import QUABOS
 
@@ -44,8 +44,8 @@ BoardPVs = _board_class()
 async def post_clock(channel: ChannelData, is_in_step: bool | None) -> None:
     """Post whether a clock is in step with UTC, None if that is not known; unlocked is an alarm."""
     is_unlocked = is_in_step is False
-    severity = AlarmSeverity.MINOR_ALARM if is_unlocked else AlarmSeverity.NO_ALARM
-    await post(channel, 0 if is_in_step is None else 1 + is_unlocked, severity)
+    code = 0 if is_in_step is None else 1 + is_unlocked
+    await post(channel, code, alarm_if(is_unlocked))
 
 
 def board_groups() -> dict[str, Any]:

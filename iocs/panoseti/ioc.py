@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from caproto import AlarmSeverity, ChannelType
+from caproto import ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import (
@@ -43,7 +43,7 @@ from iocs.areadetector import (
     number,
     readback,
 )
-from iocs.common import argument_parser, in_order, post, run
+from iocs.common import alarm_if, argument_parser, in_order, post, run
 from iocs.owner import OwnerGroup
 from iocs.panoseti.housekeeping import CLOCKS, NAN, board_groups, post_clock
 from iocs.panoseti.live import LiveFrames
@@ -67,7 +67,7 @@ from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, 
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
 from skywright.instruments.panoseti.twin.sky import ArraySettings
 from skywright.instruments.panoseti.warm import warm_up
-from skywright.processes.options import limited
+from skywright.processes.options import add_number, limited
 from skywright.processes.ports import port_number
 from skywright.processes.scratch import KEPT, keep_scratch, make_scratch
 from skywright.words import counted
@@ -130,8 +130,7 @@ class ProductPVs(PVGroup):
             await post(self.frame, float(frames.number[last]))
             await post(self.seconds, float(frames.time_ns[last]) / 1e9)
             flags = int(frames.flags[last])
-            severity = AlarmSeverity.MINOR_ALARM if flags else AlarmSeverity.NO_ALARM
-            await post(self.flags, flag_text(flags), severity)
+            await post(self.flags, flag_text(flags), alarm_if(flags))
             await post(self.header, json.dumps(frames.header(last)))
             await self.image.write(frames.image[last].astype(np.int32).ravel().tolist(),
                                    verify_value=False)  # fmt: skip
@@ -189,6 +188,11 @@ class IndexesPlugin(RowsPlugin):
     def stop_capture(self) -> None:
         """Close the indexes."""
         self.parent.tracker.stop_recording()
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether the indexes are open."""
+        return self.parent.tracker.is_recording
 
 
 @in_order
@@ -317,9 +321,7 @@ class PanosetiBase(OwnerGroup):
         await post(self.event_rows, float(tracker.events.rows_readable))
         await post(self.modules_further, len(tracker.slots.further))
         most = max(rows.values(), default=0)
-        await self.recording.post_recording(
-            most, tracker.rows_lost, capturing, lambda: tracker.is_recording, tracker.error
-        )
+        await self.recording.post_recording(most, tracker.rows_lost, capturing, tracker.error)
         state = tracker.owner.state()
         running = self.runs is not None and self.runs.is_running  # before the error of the run
         error = self.runs.error if self.runs is not None else ""
@@ -327,9 +329,7 @@ class PanosetiBase(OwnerGroup):
         trouble = error or tracker.error
         if tracker.unread and not (trouble or state.alarm):
             trouble = f"not read to the end: {counted(tracker.unread, 'file')}; see the IOC's log"
-        alarm = state.alarm or bool(trouble)
-        severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
-        await self.post_message(trouble or state.message, severity)
+        await self.post_message(trouble or state.message, alarm_if(state.alarm or trouble))
         source = tracker.source
         name, ended = await self.in_thread(
             lambda: (source.run, state.acquiring and source.has_ended)
@@ -457,31 +457,16 @@ def main() -> None:
     add = parser.add_argument
     sources = ("sim", "rundir", "sockets", "replay")
     add("--source", choices=sources, default="sim", help="source of frames (%(default)s)")
-    add(
-        "--flash-rate",
-        type=limited(float, 0, 1e6),
-        default=5.0,
-        help="sim: of flashes, Hz (%(default)s)",
-    )
+    add_number(parser, "--flash-rate", 5.0, 0, 1e6, "sim: of flashes, Hz")
     add(
         "--product",
         action="append",
         choices=PRODUCTS,
         help="sim: write this one; may be repeated (img16 and ph256)",
     )
-    add(
-        "--movie-rate",
-        type=limited(float, 1e-3, 50_000),
-        default=200.0,
-        help="sim: movie frames, Hz (%(default)s)",
-    )
+    add_number(parser, "--movie-rate", 200.0, 1e-3, 50_000, "sim: movie frames, Hz")
     add("--buffered", action="store_true", help="sim: files grow in Hashpipe's steps")
-    add(
-        "--max-file-mb",
-        type=limited(float, 0, 1e6),
-        default=0.0,
-        help="sim: size of a file, MB; 0: no limit",
-    )
+    add_number(parser, "--max-file-mb", 0.0, 0, 1e6, "sim: size of a file, MB; 0: no limit")
     module = limited(int, 0, HIGHEST_MODULE)
     add("--unlocked", type=module, action="append", help="sim: module whose clock is out of step")
     add(
@@ -508,10 +493,6 @@ def main() -> None:
         type=port_number,
         help="serve live frames (DaqData) here; 0 takes a free one",
     )
-    add("--modules", type=limited(int, 1, 256), default=SLOTS, help="slots (%(default)s)")
+    add_number(parser, "--modules", SLOTS, 1, 256, "slots")
     add("--module-id", type=module, action="append", help="only this module; may be repeated")
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -21,7 +21,7 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelData
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import YES_NO, ArrayCounters, choice, on_source, readback
-from iocs.common import argument_parser, post, run
+from iocs.common import alarm_if, argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss.camera import PicturePlugin, PsssCam, SpectrumPlugin
 from iocs.psss.post import post_averages, post_counts, post_plugin, post_result, post_settings
@@ -140,7 +140,7 @@ class PsssIOC(OwnerGroup):
         its PV (`iocs.common`).
         """
         refused = "roi" in self.processor.notes
-        severity = AlarmSeverity.MAJOR_ALARM if refused else AlarmSeverity.NO_ALARM
+        severity = alarm_if(refused, AlarmSeverity.MAJOR_ALARM)
         edges = (self.spectra.roi_ymin, self.spectra.roi_ymax)
         for edge, used in zip(edges, self.processor.settings.roi, strict=True):
             alarm = edge.setpoint.alarm
@@ -193,7 +193,7 @@ class PsssIOC(OwnerGroup):
         # The rate falls while no pulse comes.
         await post(self.spectra.rate, round(self.processor.statistics.rate_hz, 2))
         state = self.processor.state()
-        alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+        alarm = alarm_if(state.alarm, AlarmSeverity.MAJOR_ALARM)
         await self.post_message(state.message, alarm)
         now = asyncio.get_running_loop().time()
         if self._averages_behind and now > self._averages_due:
@@ -216,9 +216,7 @@ class PsssIOC(OwnerGroup):
         await post_counts(self, state)
         for part in (self.picture_recording, self.spectrum_recording):
             await post_plugin(part, state)
-        await self.cam.post_acquiring(
-            state.acquiring, lambda: self.processor.acquisition is not None
-        )
+        await self.cam.post_acquiring(state.acquiring)
 
     async def _post_truth(self, result: Result) -> None:
         truth = result.pulse.truth

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import orjson
-from caproto import AlarmSeverity, AlarmStatus, ChannelData
+from caproto import AlarmSeverity
 
-from iocs.areadetector import COLOR_MODES
-from iocs.common import post, post_pair
+from iocs.common import alarm_if, post, post_pair
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, severity_of
 from iocs.recording import DATA_TYPES, RecorderPlugin
 from skywright.files.areadetector import EPICS_EPOCH_S, EPICS_SECONDS_MAX
@@ -34,32 +33,31 @@ async def post_result(pvs: Spectra, result: Result) -> None:
     pvs.ioc.processor.note("columns", why if too_wide else "")
     if too_wide:
         if not pvs.spectrum_y.alarm.severity:
-            await _write(pvs.spectrum_y, pvs.spectrum_y.value, stamp, AlarmSeverity.INVALID_ALARM)
+            await post(pvs.spectrum_y, pvs.spectrum_y.value, AlarmSeverity.INVALID_ALARM, stamp)
     elif columns:
         spectrum = found.spectrum.astype(np.float64)
-        await _write(pvs.spectrum_y, spectrum, stamp, AlarmSeverity.NO_ALARM)
+        await post(pvs.spectrum_y, spectrum, AlarmSeverity.NO_ALARM, stamp)
         if not np.array_equal(pvs.spectrum_x.value, found.axis):
-            pixels = found.unit is AxisUnit.PIXEL
-            alarm = AlarmSeverity.MINOR_ALARM if pixels else AlarmSeverity.NO_ALARM
-            await _write(pvs.spectrum_x, found.axis, stamp, alarm)
+            alarm = alarm_if(found.unit is AxisUnit.PIXEL)
+            await post(pvs.spectrum_x, found.axis, alarm, stamp)
     for name in FIGURE_COLUMNS:
-        await _write(getattr(pvs, name), getattr(found, name), stamp, severity)
-    await _write(pvs.brightness, result.brightness, stamp, severity)
-    await _write(pvs.pulse_energy, result.energy_uj, stamp)
-    await _write(pvs.fit_status, pvs.fit_status.enum_strings[found.status], stamp, severity)
-    await _write(pvs.fit_unit, pvs.fit_unit.enum_strings[found.unit], stamp)
+        await post(getattr(pvs, name), getattr(found, name), severity, stamp)
+    await post(pvs.brightness, result.brightness, severity, stamp)
+    await post(pvs.pulse_energy, result.energy_uj, time_s=stamp)
+    await post(pvs.fit_status, found.status, severity, stamp)
+    await post(pvs.fit_unit, found.unit, time_s=stamp)
     await post(pvs.background_applied, int(found.background_applied))
     await post(pvs.settings_used, result.settings_number)
     await post(pvs.duration, result.duration_ms)
-    await _write(pvs.pulse_time, time_s, stamp)
-    await _write(pvs.pulse_id, float(result.pulse.pulse_id), stamp)  # last of all
+    await post(pvs.pulse_time, time_s, time_s=stamp)
+    await post(pvs.pulse_id, float(result.pulse.pulse_id), time_s=stamp)  # last of all
 
 
 async def post_averages(pvs: Spectra, averages: Averages) -> None:
     """Post the averages over the last pulses."""
     if averages.spectrum is not None and len(averages.spectrum) <= COLUMNS_MAX:
         await pvs.average_y.write(averages.spectrum, verify_value=False)
-    severity = AlarmSeverity.NO_ALARM if averages.fits else AlarmSeverity.INVALID_ALARM
+    severity = alarm_if(not averages.fits, AlarmSeverity.INVALID_ALARM)
     await post(pvs.average_center, averages.center, severity)
     await post(pvs.average_fwhm, averages.fwhm, severity)
     await post(pvs.average_pulses, averages.pulses)
@@ -101,8 +99,7 @@ async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
         return
     wanted = np.arange(float(len(shown))) if axis is None else axis
     if not np.array_equal(shown, wanted):
-        alarm = AlarmSeverity.MINOR_ALARM if axis is None else AlarmSeverity.NO_ALARM
-        await _write(pvs.spectrum_x, wanted, time.time(), alarm)
+        await post(pvs.spectrum_x, wanted, alarm_if(axis is None), time.time())
 
 
 async def post_counts(ioc: Any, state: ProcessorState) -> None:
@@ -121,8 +118,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
         (pvs.failures, pvs.failure_causes, state.failures),
     ):
         number = sum(counts.values())
-        severity = AlarmSeverity.MINOR_ALARM if number else AlarmSeverity.NO_ALARM
-        await post(total, number, severity)
+        await post(total, number, alarm_if(number))
         await post(causes, orjson.dumps(counts).decode())
     newest = state.newest
     await ioc.array_counters.count_to(state.acquired)
@@ -149,23 +145,8 @@ async def post_plugin(hdf: RecorderPlugin, state: ProcessorState) -> None:
     """Post the state of a recording."""
     newest = state.newest
     if newest is not None:
-        height, width = state.shape
         is_picture = hdf.recorder.layout.name == "pictures"
-        await post(hdf.array_size_0, width)
-        await post(hdf.array_size_1, height if is_picture else 0)
-        await post(hdf.n_dimensions, 1 + is_picture)
+        await hdf.post_shape(state.shape if is_picture else state.shape[1:])
         await post(hdf.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
         await post(hdf.time_stamp, newest.time_ns / 1e9)
-    await post(hdf.color_mode, COLOR_MODES.index("Mono"))
     await hdf.post_state()
-
-
-async def _write(
-    channel: ChannelData, value: Any, stamp: float, severity: AlarmSeverity | None = None
-) -> None:
-    """Post a value with its own time stamp, and with a severity unless it is None."""
-    more: dict[str, Any] = {}
-    if severity is not None and channel.alarm.severity != severity:
-        status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM
-        more = {"status": status, "severity": severity}
-    await channel.write(value, verify_value=False, timestamp=stamp, **more)

@@ -125,16 +125,12 @@ class Puts:
                 *self.names.values(), connection_state_callback=self._state, timeout=None
             )
             pvs = dict(zip(self.names, made, strict=True))
-            tasks = [asyncio.create_task(self._follow(key, pvs[key])) for key in INPUTS]
-            tasks += [asyncio.create_task(self._put_newest(pvs))]
-            over = asyncio.create_task(self._over.wait())
-            await asyncio.wait([*tasks, over], return_when=asyncio.FIRST_COMPLETED)
-            failed = [task for task in tasks if task.done()]
-            for task in (*tasks, over):
-                task.cancel()
-            await asyncio.gather(*tasks, over, return_exceptions=True)
-            for task in failed:
-                task.result()
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._follow(key, pvs[key])) for key in INPUTS]
+                tasks += [group.create_task(self._put_newest(pvs))]
+                await self._over.wait()
+                for task in tasks:
+                    task.cancel()
 
     def _state(self, pv: Any, state: str) -> None:
         self._counts_put = {}

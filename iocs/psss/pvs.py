@@ -15,7 +15,7 @@ from iocs.areadetector import (
     number,
     readback,
 )
-from iocs.common import in_order, setting
+from iocs.common import alarm_if, in_order, setting
 from skywright.instruments.psss.averages import PULSES
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
 from skywright.instruments.psss.settings import CHOICES
@@ -190,4 +190,4 @@ def severity_of(status: FitStatus) -> AlarmSeverity:
     """Return the severity of a fit's figures: invalid, minor (check the fit), or none (good)."""
     if not status.has_values or status is FitStatus.NOT_CONVERGED:
         return AlarmSeverity.INVALID_ALARM
-    return AlarmSeverity.NO_ALARM if status.is_good else AlarmSeverity.MINOR_ALARM
+    return alarm_if(not status.is_good)

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from caproto import AlarmSeverity, ChannelType
+from caproto import ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import checked, choice, long_text, number, readback
-from iocs.common import argument_parser, in_order, post, post_pair, run
+from iocs.common import alarm_if, argument_parser, in_order, post, post_pair, run
 from iocs.motor_record import MotorRecord
 from iocs.owner import OwnerGroup
 from iocs.recording import RowsPlugin
@@ -48,7 +48,7 @@ from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.memory import return_large_arrays
-from skywright.processes.options import limited, positive_number
+from skywright.processes.options import add_number, positive_number
 
 POST_PAUSE_S = 0.085
 """Pause between two updates of counts and curves, s; with the time of the posts, ten a second."""
@@ -79,6 +79,11 @@ class ShotsPlugin(RowsPlugin):
     def stop_capture(self) -> None:
         """Close the files."""
         self.parent.shots.stop_recording()
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether the files are open."""
+        return self.parent.shots.is_recording
 
 
 @in_order
@@ -256,9 +261,8 @@ class SaclaIOC(OwnerGroup):
             await self.regions.readback.write(format_regions(region_set.regions))
         await post(self.regions_number, region_set.number)
         lost = sum(state.lost.values())
-        await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)
-        severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-        await self.post_message(state.message, severity)
+        await post(self.lost, float(lost), alarm_if(lost))
+        await self.post_message(state.message, alarm_if(state.alarm))
         # Files are posted before the number of rows: a client that knows of a row finds its file.
         # `capturing` is read before the number of rows: when it is False, that number is final.
         capturing = shots.is_recording
@@ -267,13 +271,8 @@ class SaclaIOC(OwnerGroup):
         await post(self.region_rows, region_sets)
         await post(self.image_rows, images)
         await post(self.frame_rows, frames)
-        await self.recording.post_recording(
-            rows,
-            sum(shots.rows.lost.values()),
-            capturing,
-            lambda: shots.is_recording,
-            shots.error,
-        )
+        lost_rows = sum(shots.rows.lost.values())
+        await self.recording.post_recording(rows, lost_rows, capturing, shots.error)
 
     async def _after_post(self) -> None:
         source = self.shots.source
@@ -439,53 +438,20 @@ def main() -> None:
     add("--auto-start", action="store_true", help="take shots from the start on, as sacla does")
     add("--bins", default="-2:3:40", help="bins of the delay, START:STOP:N, ps (%(default)s)")
     add("--hits", default="1:10", help="a hit: PHOTONS:PIXELS, least of each (%(default)s)")
-    add(
-        "--window",
-        type=limited(int, 0, 1_000_000),
-        default=120,
-        help="tags that late records may take (%(default)s)",
-    )
-    add("--workers", type=limited(int, 1, 1000), default=1, help="analysis processes (%(default)s)")
+    add_number(parser, "--window", 120, 0, 1_000_000, "tags that late records may take")
+    add_number(parser, "--workers", 1, 1, 1000, "analysis processes")
     add("--profiles", action="store_true", help="find and record the radial profile of each shot")
-    add(
-        "--frames-every",
-        type=limited(int, 0, FRAMES_EVERY_MAX),
-        default=0,
-        help="record the frames of one in N shots; 0: none",
-    )
-    add(
-        "--frames-gb",
-        type=limited(float, 0, 1e6),
-        default=20.0,
-        help="most of a recording's frames (%(default)s)",
-    )
-    add(
-        "--image-period",
-        type=limited(float, 0.2, 1e6),
-        default=IMAGE_PERIOD_S,
-        help="s between running images on disk (%(default)s)",
-    )
+    every = "record the frames of one in N shots; 0: none"
+    add_number(parser, "--frames-every", 0, 0, FRAMES_EVERY_MAX, every)
+    add_number(parser, "--frames-gb", 20.0, 0, 1e6, "most of a recording's frames")
+    period = "s between running images on disk"
+    add_number(parser, "--image-period", IMAGE_PERIOD_S, 0.2, 1e6, period)
     add("--rate", type=positive_number, default=30.0, help="sim: shots per second (%(default)s)")
     add("--tiles", type=int, default=1, choices=range(1, 9), help="sim: of the MPCCD (%(default)s)")
-    add(
-        "--rows",
-        type=limited(int, 1, LONGEST_SIDE),
-        default=1024,
-        help="sim: of a tile (%(default)s)",
-    )
-    add(
-        "--columns",
-        type=limited(int, 1, LONGEST_SIDE),
-        default=512,
-        help="sim: of a tile (%(default)s)",
-    )
-    add(
-        "--pool",
-        type=limited(int, 1, 10_000),
-        default=64,
-        help="sim: images of a tile rendered before, fewer if all would take more than 1 GB "
-        "(%(default)s)",
-    )
+    add_number(parser, "--rows", 1024, 1, LONGEST_SIDE, "sim: of a tile")
+    add_number(parser, "--columns", 512, 1, LONGEST_SIDE, "sim: of a tile")
+    pool = "sim: images of a tile rendered before, fewer if all would take more than 1 GB"
+    add_number(parser, "--pool", 64, 1, 10_000, pool)
     add(
         "--fault",
         action="append",
@@ -494,7 +460,3 @@ def main() -> None:
         "records; run_shots=N begins a run after each N shots",
     )
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

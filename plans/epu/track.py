@@ -11,7 +11,7 @@ from bluesky.protocols import Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, finite
-from plans.run_stubs import collect_new_rows, start_metadata, until_done
+from plans.run_stubs import collect_streams, start_metadata, until_done
 
 WATCHING = Needs(
     "watcher of a visit",
@@ -58,7 +58,7 @@ def track_epu(
     check_devices("track_epu", watcher=(watcher, WATCHING))
     idle = finite("track_epu", "idle", idle, 0.0, inclusive=True)
     _md = start_metadata("track_epu", {"watcher": watcher}, {"idle": idle}, md)
-    runs: dict[str, tuple[str, list[Any]]] = {}
+    runs: dict[str, tuple[str, dict[str, Any]]] = {}
     uids: list[str] = []
 
     def open_run(grid: dict[str, Any]) -> MsgGenerator[None]:
@@ -78,17 +78,12 @@ def track_epu(
             with suppress(Exception):  # the reason is that of the beginning
                 watcher.end(uid, [])
             raise
-        streams: list[Any] = []
+        streams: dict[str, Any] = {}
         runs[grid["uuid"]] = (uid, streams)
         for stream in begun:
             name = stream.name.removeprefix(f"{watcher.name}_")
             yield from bps.declare_stream(stream, name=name, collect=True)
-            streams.append(stream)
-
-    def collect(streams: list[Any]) -> MsgGenerator[None]:
-        for stream in streams:
-            name = stream.name.removeprefix(f"{watcher.name}_")
-            yield from collect_new_rows(stream, name)
+            streams[name] = stream
 
     def progress() -> MsgGenerator[None]:
         yield from bps.create(name="primary")
@@ -98,8 +93,8 @@ def track_epu(
 
     def close(key: str) -> MsgGenerator[None]:
         uid, streams = runs.pop(key)
-        watcher.end(uid, streams)
-        yield from collect(streams)
+        watcher.end(uid, list(streams.values()))
+        yield from collect_streams(streams)
         yield from progress()
         yield from bps.close_run()
 
@@ -117,8 +112,8 @@ def track_epu(
                     yield from bpp.set_run_key_wrapper(close(key), key)
                 yield from bpp.set_run_key_wrapper(open_run(grid), key)
             for key, (_, streams) in runs.items():
-                yield from bpp.set_run_key_wrapper(collect(streams), key)
-            rows = sum(stream.rows for _, streams in runs.values() for stream in streams)
+                yield from bpp.set_run_key_wrapper(collect_streams(streams), key)
+            rows = sum(each.rows for _, streams in runs.values() for each in streams.values())
             moved, seen = rows != seen, rows
             quiet = 0.0 if moved else quiet + time.monotonic() - before
             former, suggested = suggested, watcher.suggestion()

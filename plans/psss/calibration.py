@@ -12,8 +12,8 @@ from bluesky.utils import MsgGenerator
 from numpy.typing import ArrayLike
 
 from plans.checks import MOTOR, Needs, check_devices, check_limits, finite_numbers, whole
-from plans.psss.stubs import PULSES, SCANNED, recorded, take_point, with_restored
-from plans.run_stubs import in_run, start_metadata, with_device_errors
+from plans.psss.stubs import PULSES, SCANNED, recorded, take_point
+from plans.run_stubs import in_run, start_metadata, with_device_errors, with_restored
 from skywright.errors import ConfigError, DataError
 
 DEGREE_MAX = 3

@@ -11,8 +11,8 @@ from bluesky.utils import MsgGenerator
 
 from plans.checks import MOTOR, check_devices, check_limits, finite, whole
 from plans.psss.search import Measured, Search, Verdict, propose
-from plans.psss.stubs import PULSES, SCANNED, Reading, recorded, take_point, with_restored
-from plans.run_stubs import start_metadata
+from plans.psss.stubs import PULSES, SCANNED, Reading, recorded, take_point
+from plans.run_stubs import start_metadata, with_restored
 from skywright.errors import ConfigError
 
 OBJECTIVES = {"width": "fwhm", "intensity": "intensity"}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -15,7 +14,15 @@ from plans.checks import MOTOR, Needs, check_devices, check_limits, finite, whol
 from plans.psss import stubs
 from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
-from plans.run_stubs import PRIMARY, collect_for, in_run, start_metadata, with_device_errors
+from plans.run_stubs import (
+    PRIMARY,
+    declare_streams,
+    fly,
+    in_run,
+    start_metadata,
+    with_device_errors,
+    with_restored,
+)
 from skywright.errors import ConfigError
 from skywright.instruments.psss.settings import PULSES_MAX
 
@@ -105,17 +112,10 @@ def acquire_spectra(
     device: Any = psss
 
     def body() -> MsgGenerator[None]:
-        report = partial(stubs.collect, device, PRIMARY, (yield from stubs.wants_pictures(device)))
+        streams = yield from stubs.streams_of(device, PRIMARY)
         yield from bps.checkpoint()
         yield from bps.prepare(device.pulses, pulses, wait=True)
-        yield from bps.kickoff(device.pulses, wait=True)
-        # Pulses are recorded in a pause too; they are reported after it.
-        if seconds is not None:
-            yield from collect_for(seconds, stubs.COLLECT_S, report)
-        while device.pulses.get_index() < pulses:
-            yield from collect_for(stubs.COLLECT_S, stubs.COLLECT_S, report)
-        yield from bps.complete(device.pulses, wait=True)
-        yield from report()
+        yield from fly(device.pulses, streams, pulses, seconds or 0.0)
 
     arguments = {"n": n} if seconds is None else {"seconds": seconds}
     _md = start_metadata("acquire_spectra", {"psss": psss}, arguments, md)
@@ -195,7 +195,7 @@ def take_background(
     _md = start_metadata("take_background", devices, {"n": n}, md)
     restored = [*([shutter] if shutter is not None else []), device.processing]
     recording = bpp.finalize_wrapper(in_run(body, _md, uids), cancel)
-    reading = yield from with_device_errors(stubs.with_restored(recording, restored))
+    reading = yield from with_device_errors(with_restored(recording, restored))
     name = reading.get(f"{device.background_recorder.name}_name", {}).get("value", "")
     return Background(str(name), n, uids[-1])
 
@@ -263,7 +263,7 @@ def scan_spectra(
         yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
         return (yield from stubs.recorded(device, body, _md, stubs.PULSES))
 
-    uid, _ = yield from stubs.with_restored(whole_scan(), [device.pulses_per_point])
+    uid, _ = yield from with_restored(whole_scan(), [device.pulses_per_point])
     return str(uid)
 
 
@@ -295,10 +295,10 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     device: Any = psss
 
     def begin() -> MsgGenerator[None]:
-        yield from stubs.declare(device, stubs.PULSES)
+        yield from declare_streams((yield from stubs.streams_of(device, stubs.PULSES)))
 
     def report() -> MsgGenerator[None]:
-        yield from stubs.collect(device, stubs.PULSES, (yield from stubs.wants_pictures(device)))
+        return stubs.collect(device, stubs.PULSES)
 
     def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
         after = {"open_run": begin, "save": report}.get(message.command)

@@ -13,11 +13,13 @@ from bluesky.utils import MsgGenerator
 from plans.checks import MOTOR, check_devices, check_limits, finite, flag, whole
 from plans.run_stubs import (
     PRIMARY,
+    fly,
     start_metadata,
     trigger_and_read,
     until_done,
     user_metadata,
     with_device_errors,
+    with_restored,
 )
 from plans.sacla import stubs
 from skywright.errors import ConfigError
@@ -89,13 +91,7 @@ def acquire_shots(
     start = start_metadata("acquire_shots", {"sacla": device}, {"n": wanted}, md)
 
     def body() -> MsgGenerator[None]:
-        yield from bps.kickoff(device.rows, wait=True)
-        while device.rows.get_index() < wanted:
-            yield from bps.checkpoint()
-            yield from bps.sleep(stubs.COLLECT_S)
-            yield from stubs.collect(device, PRIMARY)
-        yield from bps.complete(device.rows, wait=True)
-        yield from stubs.collect(device, PRIMARY)
+        yield from fly(device.rows, stubs.streams_of(device, PRIMARY), wanted)
 
     yield from bps.prepare(device.rows, wanted, wait=True)
     uid, _ = yield from stubs.recorded(device, body, start, PRIMARY)
@@ -188,17 +184,14 @@ def delay_scan(
             yield from bps.mv(device.binned_by, "delay")
         return (yield from stubs.recorded(device, body, _md, stubs.SHOTS))
 
-    changed = (device.shots_per_point, device.wanted_error, device.bins, device.binned_by)
-    former = []
-    for signal in changed:
-        former.append((signal, (yield from bps.rd(signal))))
-
-    def restore() -> MsgGenerator[None]:
+    def take_any_delay() -> MsgGenerator[None]:
         yield from bps.mv(device.wanted_stage_delay, math.inf)
-        for signal, value in former:
-            yield from bps.mv(signal, value)
 
-    uid, _ = yield from with_device_errors(bpp.finalize_wrapper(scan(), restore))
+    plan = bpp.finalize_wrapper(scan(), take_any_delay)
+    changed = [device.wanted_error, device.shots_per_point]
+    if is_delay_stage:  # each put to the bins begins the curves anew
+        changed = [device.binned_by, device.bins, *changed]
+    uid, _ = yield from with_device_errors(with_restored(plan, changed))
     return _summary(str(uid), points)
 
 

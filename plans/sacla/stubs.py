@@ -8,15 +8,12 @@ the shots of one point of a scan.
 from collections.abc import Mapping
 from typing import Any
 
-import bluesky.plan_stubs as bps
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs
-from plans.run_stubs import Body, collect_new_rows, staged_run
+from plans.run_stubs import Body, collect_streams, declare_streams, staged_run
 
-COLLECT_S = 0.25
-"""Time between two reports of new shots, s."""
 SHOTS = "shots"
 BESIDE = ("region_sets", "images", "frames")
 """The streams of a shot source beside `rows`."""
@@ -52,25 +49,18 @@ def recorded(sacla: Any, body: Body, md: Mapping[str, Any], rows: str) -> MsgGen
     """
 
     def inside() -> MsgGenerator[Any]:
-        yield from bps.declare_stream(sacla.rows, name=rows, collect=True)
-        for name in BESIDE:
-            if getattr(sacla, name).file:
-                yield from bps.declare_stream(getattr(sacla, name), name=name, collect=True)
+        yield from declare_streams(streams_of(sacla, rows))
         return (yield from body())
 
     return (yield from staged_run(sacla, inside, md))
 
 
+def streams_of(sacla: Any, rows: str) -> dict[str, Any]:
+    """Return the streams of a run: of shots, and those beside them that have a file."""
+    beside = {name: getattr(sacla, name) for name in BESIDE}
+    return {rows: sacla.rows} | {name: each for name, each in beside.items() if each.file}
+
+
 def collect(sacla: Any, rows: str) -> MsgGenerator[None]:
     """Report the new rows of all files."""
-    yield from _collect_files(sacla.rows, rows)
-    for name in BESIDE:
-        if getattr(sacla, name).file:
-            yield from _collect_files(getattr(sacla, name), name)
-
-
-def _collect_files(stream: Any, name: str) -> MsgGenerator[None]:
-    """Report the new rows of a stream; a new run of the facility has opened a further file."""
-    yield from collect_new_rows(stream, name)
-    while stream.has_more:
-        yield from collect_new_rows(stream, name)
+    yield from collect_streams(streams_of(sacla, rows))

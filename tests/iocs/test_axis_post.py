@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,9 +39,8 @@ class SentPictures(HandSource):
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_put_of_capture_is_not_taken_back_by_an_older_state(tmp_path: Path, opened: bool) -> None:
     async def shown() -> tuple[int, int]:
-        ioc = AxisIOC("TEST:", PushedPictures())
-        capture = ioc.hdf.capture
-        try:
+        with closing(AxisIOC("TEST:", PushedPictures())) as ioc:
+            capture = ioc.hdf.capture
             if not opened:
                 assert ioc.camera.start_capture(tmp_path / "before.h5", lazy=True) == ""
             older = ioc.camera.state()
@@ -52,8 +52,6 @@ def test_a_put_of_capture_is_not_taken_back_by_an_older_state(tmp_path: Path, op
                 await post(channel, int(opened))
             await ioc._post_recording(older)
             return capture.setpoint.raw_value, capture.readback.raw_value
-        finally:
-            ioc.close()
 
     assert asyncio.run(shown()) == (int(opened), int(opened))
 
@@ -108,16 +106,14 @@ def test_a_recording_is_closed_though_nothing_can_be_posted(tmp_path: Path) -> N
 
 def test_counts_keep_to_the_32_bits_of_an_integer_pv() -> None:
     async def sent() -> list[int]:
-        ioc = AxisIOC("TEST:", PushedPictures())
-        channels = ioc.cam.array_counter.readback, ioc.cam.num_images_counter, ioc.hdf.num_captured
-        try:
+        with closing(AxisIOC("TEST:", PushedPictures())) as ioc:
+            cam, hdf = ioc.cam, ioc.hdf
+            channels = cam.array_counter.readback, cam.num_images_counter, hdf.num_captured
             await channels[0].write(2**31 - 2)
             await ioc._array_counters.count_to(5)
             await post(channels[1], 2**31)
-            await ioc.hdf.post_recording(2**31 + 7, 0, False, lambda: False, "")
+            await hdf.post_recording(2**31 + 7, 0, False, "")
             return [int((await each.read(ChannelType.LONG))[1][0]) for each in channels]
-        finally:
-            ioc.close()
 
     # The first one is a counter of areaDetector, which only has to change with each picture
     assert asyncio.run(sent()) == [3, 2**31 - 1, 2**31 - 1]
@@ -125,13 +121,10 @@ def test_counts_keep_to_the_32_bits_of_an_integer_pv() -> None:
 
 def test_an_older_state_does_not_bring_back_the_count_before(tmp_path: Path) -> None:
     async def shown() -> int:
-        ioc = AxisIOC("TEST:", PushedPictures())
-        try:
+        with closing(AxisIOC("TEST:", PushedPictures())) as ioc:
             older = replace(ioc.camera.state(), rows_readable=7)
             await ioc._post_recording(older)
             return int(ioc.hdf.num_captured.value)
-        finally:
-            ioc.close()
 
     assert asyncio.run(shown()) == 0
 
@@ -148,14 +141,11 @@ def test_a_directory_that_does_not_answer_stops_no_pvs(
         return is_dir(path)
 
     async def checked(directory: Path) -> list[bool]:
-        ioc = AxisIOC("TEST:", PushedPictures())
-        try:
+        with closing(AxisIOC("TEST:", PushedPictures())) as ioc:
             await ioc.hdf.file_path.readback.write(str(directory))
             found = [await ioc.hdf.check_path()]
             await ioc.hdf.create_directory.readback.write(-1)
             return [*found, await ioc.hdf.check_path()]
-        finally:
-            ioc.close()
 
     monkeypatch.setattr(Path, "is_dir", note_thread)
     assert asyncio.run(checked(tmp_path / "new")) == [False, True]
@@ -185,18 +175,17 @@ def test_acquire_is_not_posted_after_its_end() -> None:
     """An acquisition of a source that runs already may end while the put is in progress."""
 
     async def posted() -> tuple[int, int]:
-        ioc = AxisIOC("TEST:", PushedPictures())
-        acquire = ioc.cam.acquire
+        with closing(AxisIOC("TEST:", PushedPictures())) as ioc:
+            acquire = ioc.cam.acquire
 
-        async def acquire_and_end(function: Callable[..., Any], *args: Any) -> Any:
-            acquisition = await asyncio.to_thread(function, *args)
-            await asyncio.to_thread(ioc.camera.stop_acquisition)
-            assert await asyncio.to_thread(acquisition.done.wait, 60)
-            await ioc._post()
-            return acquisition
+            async def acquire_and_end(function: Callable[..., Any], *args: Any) -> Any:
+                acquisition = await asyncio.to_thread(function, *args)
+                await asyncio.to_thread(ioc.camera.stop_acquisition)
+                assert await asyncio.to_thread(acquisition.done.wait, 60)
+                await ioc._post()
+                return acquisition
 
-        ioc.in_thread = acquire_and_end  # type: ignore[method-assign]
-        try:
+            ioc.in_thread = acquire_and_end  # type: ignore[method-assign]
             put = asyncio.create_task(acquire.setpoint.write("Acquire"))
             while not ioc._waiting:  # then the put waits for the end
                 await asyncio.sleep(0)
@@ -204,8 +193,6 @@ def test_acquire_is_not_posted_after_its_end() -> None:
             await put
             posting.cancel()
             return acquire.setpoint.raw_value, acquire.readback.raw_value
-        finally:
-            ioc.close()
 
     assert asyncio.run(asyncio.wait_for(posted(), 120)) == (0, 0)
 
@@ -300,16 +287,15 @@ def test_sizes_of_the_image_are_those_of_its_array(monkeypatch: pytest.MonkeyPat
 
     async def shown() -> list[tuple[int, ...]]:
         source = SentPictures()
-        ioc = AxisIOC("TEST:", source)
-        image, seen = ioc.image, []
-        sizes = (image.array_size_0, image.array_size_1, image.array_size_2)
+        with closing(AxisIOC("TEST:", source)) as ioc:
+            image, seen = ioc.image, []
+            sizes = (image.array_size_0, image.array_size_1, image.array_size_2)
 
-        async def post_all() -> None:
-            await ioc._post()
-            await ioc._after_post()
-            seen.append((len(image.array_data.value), *(size.value for size in sizes)))
+            async def post_all() -> None:
+                await ioc._post()
+                await ioc._after_post()
+                seen.append((len(image.array_data.value), *(size.value for size in sizes)))
 
-        try:
             for number, color in enumerate((False, True), 1):
                 acquisition = ioc.camera.acquire(1)
                 source.take(number, (40, 60))
@@ -318,8 +304,6 @@ def test_sizes_of_the_image_are_those_of_its_array(monkeypatch: pytest.MonkeyPat
                 ioc.camera.set_color(not color)
                 await post_all()
             return seen
-        finally:
-            ioc.close()
 
     gray, color = (40 * 60, 60, 40, 0), (40 * 60 * 3, 3, 60, 40)
     assert asyncio.run(shown()) == [gray, gray, color, color]
@@ -355,9 +339,8 @@ def test_callbacks_that_block_hold_up_the_end_of_an_acquisition() -> None:
 
 
 def test_a_put_of_a_fault_completes_when_the_source_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    ioc = AxisIOC("TEST:", PushedPictures())
-    source = ioc.camera.source
-    try:
+    with closing(AxisIOC("TEST:", PushedPictures())) as ioc:
+        source = ioc.camera.source
         for name, attribute, value in (
             *(("silent", "silent", 1), ("lose", "lose", 0.25), ("damage", "damage", 0.5)),
             ("latency", "latency_s", 0.125),
@@ -367,5 +350,3 @@ def test_a_put_of_a_fault_completes_when_the_source_has_it(monkeypatch: pytest.M
             monkeypatch.setattr(source, attribute, type(value)(0), raising=False)
             asyncio.run(pair.setpoint.write(value))
             assert getattr(source, attribute) == value
-    finally:
-        ioc.close()

@@ -19,14 +19,12 @@ from ophyd.status import Status
 from support.documents import Documents
 from support.fake_rows import FakeRows
 
-from plans import pictures, run_stubs
+from plans import run_stubs
 from plans.epu.track import track_epu
 from plans.panoseti import runs
 from plans.panoseti.calibration import tune_threshold
 from plans.pictures import watch_camera
-from plans.psss import stubs as psss_stubs
 from plans.psss.spectrum import acquire_spectra
-from plans.sacla import stubs as sacla_stubs
 from plans.sacla.shots import acquire_shots
 
 
@@ -218,7 +216,7 @@ PLANS: dict[str, Callable[[], MsgGenerator[Any]]] = {
 
 @pytest.fixture(autouse=True)
 def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pictures, psss_stubs, sacla_stubs, runs, example):
+    for module in (run_stubs, runs):
         monkeypatch.setattr(module, "COLLECT_S", 0.001)
     # As many messages on any computer: the engine cannot be suspended by the last one of a plan.
     monkeypatch.setattr(run_stubs, "time", SimpleNamespace(monotonic=lambda: 0.0))

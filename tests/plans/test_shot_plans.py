@@ -279,6 +279,18 @@ def test_a_delay_scan_shows_the_effect_and_ends_points_early(
     assert len(np.unique(numbers)) == 1
 
 
+def test_a_scan_of_another_motor_does_not_begin_the_curves_anew(
+    RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots
+) -> None:
+    """Each put to the bins does, also one of the value that they have."""
+    changed: list[object] = []
+    RE.msg_hook = lambda msg: changed.append(msg.obj) if msg.command == "set" else None
+    RE(delay_scan(sacla, beamline[1], -0.1, 0.1, 2, shots=5, is_delay_stage=False))
+    assert sacla.shots_per_point in changed
+    assert sacla.bins not in changed
+    assert sacla.binned_by not in changed
+
+
 def test_a_point_without_shots_that_count_ends_with_the_reason(sacla: Shots) -> None:
     limit = sacla.silence_limit.get()
     sacla.stage()

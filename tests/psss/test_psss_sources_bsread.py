@@ -19,7 +19,7 @@ from skywright.instruments.psss.sender import main
 from skywright.instruments.psss.sources.bsread import BsreadSource
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings
 from skywright.processes.ports import free_port
-from skywright.wire.bsread import ChannelValue, Encoder
+from skywright.wire.bsread_encoder import ChannelValue, Encoder
 from skywright.wire.bsread_sockets import Sender
 
 LIMIT_S = 120.0

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from skywright.wire.bsread import Encoder
 from skywright.wire.bsread_compression import Compression
+from skywright.wire.bsread_encoder import Encoder
 
 
 def encode(

@@ -13,8 +13,9 @@ from support.bsread_message import encode
 from support.bsread_old import OldSource, frames_of
 
 from skywright.errors import DataError
-from skywright.wire.bsread import ChannelValue, Decoder
+from skywright.wire.bsread import Decoder
 from skywright.wire.bsread_channel import DTYPES
+from skywright.wire.bsread_encoder import ChannelValue
 
 COMPRESSIONS = ("none", "lz4", "bitshuffle_lz4")
 FUZZED = 3000

@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 import time
+from contextlib import closing
 
 import numpy as np
 import psutil
@@ -17,12 +18,23 @@ from support.waiting import until
 from skywright.errors import ConfigError
 from skywright.processes.ports import free_port
 from skywright.wire import bsread_sockets
-from skywright.wire.bsread import Decoder, Encoder
+from skywright.wire.bsread import Decoder
+from skywright.wire.bsread_encoder import Encoder
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver, Sender, tcp_address
 
 LIMIT_S = 120.0
 LOCAL = "tcp://127.0.0.1:0"
 KINDS = [("push", "pull"), ("pub", "sub")]
+
+
+@contextlib.contextmanager
+def pair(out="push", into="pull", **options):
+    """Context with a sender, and a receiver that connects to it."""
+    with (
+        closing(Sender(LOCAL, out, **options)) as sender,
+        closing(Receiver(f"tcp://127.0.0.1:{sender.port}", into, **options)) as receiver,
+    ):
+        yield sender, receiver
 
 
 def pulse(receiver, timeout_s=LIMIT_S):
@@ -41,9 +53,7 @@ def connected(sender, receiver, encoder=None):
 
 @pytest.mark.parametrize(("out", "into"), KINDS)
 def test_messages_arrive_whole_and_in_order(out, into):
-    sender = Sender(LOCAL, out)
-    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", into)
-    try:
+    with pair(out, into) as (sender, receiver):
         connected(sender, receiver)
         encoder = Encoder()
         image = np.arange(300 * 200, dtype="u2").reshape(300, 200)
@@ -57,34 +67,23 @@ def test_messages_arrive_whole_and_in_order(out, into):
             assert (got.value("A") == image).all()
         assert sender.sent - before == 15
         assert "queue_full" not in sender.drops
-    finally:
-        receiver.close()
-        sender.close()
 
 
 def test_an_image_is_not_copied_on_its_way_in():
-    with_sender = Sender(LOCAL)
-    receiver = Receiver(f"tcp://127.0.0.1:{with_sender.port}")
-    try:
-        assert with_sender.wait_for_reader(LIMIT_S)
-        with_sender.send(Encoder().encode(1, 1, {"A": np.ones((600, 500), "u2")}))
+    with pair() as (sender, receiver):
+        assert sender.wait_for_reader(LIMIT_S)
+        sender.send(Encoder().encode(1, 1, {"A": np.ones((600, 500), "u2")}))
         frames = receiver.receive(LIMIT_S)
         image = Decoder().decode(frames).value("A")
         assert np.shares_memory(image, np.frombuffer(frames[2], "u1"))
-    finally:
-        receiver.close()
-        with_sender.close()
 
 
 def test_without_a_reader_messages_are_dropped_and_counted():
     for kind in ("push", "pub"):
-        sender = Sender(LOCAL, kind)
-        try:
+        with closing(Sender(LOCAL, kind)) as sender:
             assert not sender.send([b"x"])
             assert not sender.wait_for_reader(0.01)
             assert (sender.drops, sender.sent, sender.readers) == ({"no_reader": 1}, 0, 0)
-        finally:
-            sender.close()
         assert not sender.send([b"x"])
         assert sender.drops == {"no_reader": 1, "closed": 1}
 
@@ -93,9 +92,7 @@ def test_without_a_reader_messages_are_dropped_and_counted():
 def test_a_reader_that_never_reads_fills_a_queue_of_so_many_bytes(out, into):
     """What is on its way is bounded, all of it arrives whole, and the rest is counted."""
     limit, size, offered = 8_000_000, 1_000_000, 200
-    sender = Sender(LOCAL, out, queue_bytes=limit)
-    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", into, queue_bytes=limit)
-    try:
+    with pair(out, into, queue_bytes=limit) as (sender, receiver):
         connected(sender, receiver)
         before = sender.sent
         frames = [b"{}", bytes(size)]
@@ -110,16 +107,11 @@ def test_a_reader_that_never_reads_fills_a_queue_of_so_many_bytes(out, into):
         for _ in range(kept):
             assert [len(frame) for frame in receiver.receive(LIMIT_S)] == [2, size]
         assert receiver.receive(0.1) is None
-    finally:
-        receiver.close()
-        sender.close()
 
 
 def test_a_full_queue_never_lets_half_a_message_out():
     """Where the old sender sends messages without beginning, ours sends whole ones only."""
-    sender = Sender(LOCAL, queue_bytes=1_000_000)
-    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", queue_bytes=1_000_000)
-    try:
+    with pair(queue_bytes=1_000_000) as (sender, receiver):
         assert sender.wait_for_reader(LIMIT_S)
         encoder, image = Encoder(), np.zeros(200_000, "u1")
         got, stop = [], threading.Event()
@@ -136,9 +128,6 @@ def test_a_full_queue_never_lets_half_a_message_out():
         reader.join(LIMIT_S)
         assert sender.drops["queue_full"] > 0
         assert got == [(6, number) for number in sent]
-    finally:
-        receiver.close()
-        sender.close()
 
 
 def test_our_reader_reads_the_old_sender():
@@ -175,19 +164,15 @@ def test_the_old_reader_reads_our_sender(kind, mode):
 
 def test_a_sender_that_comes_back_is_read_again():
     port = free_port()
-    receiver = Receiver(f"tcp://127.0.0.1:{port}")
-    try:
+    with closing(Receiver(f"tcp://127.0.0.1:{port}")) as receiver:
         for number in (1, 2):
             with OldSender(port) as sender:
                 sender.send({"A": 1}, pulse_id=number)
                 assert pulse(receiver) == number
-    finally:
-        receiver.close()
 
 
 def test_a_reader_that_comes_back_is_served_again():
-    sender = Sender(LOCAL)
-    try:
+    with closing(Sender(LOCAL)) as sender:
         for number in (1, 2):
             receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
             assert sender.wait_for_reader(LIMIT_S)
@@ -197,17 +182,15 @@ def test_a_reader_that_comes_back_is_served_again():
             until(lambda: sender.readers == 0)
         assert not sender.send([b"x"])
         assert sender.drops == {"no_reader": 1}
-    finally:
-        sender.close()
 
 
 @pytest.mark.parametrize("size", [10, 300_000])
 def test_waiting_for_room(size):
-    sender = Sender(LOCAL, queue_bytes=1)
-    receiver = None
-    try:
+    with contextlib.ExitStack() as stack:
+        sender = stack.enter_context(closing(Sender(LOCAL, queue_bytes=1)))
         assert not sender.send([b"x"], timeout_s=0.01)
         receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", queue_bytes=1)
+        stack.callback(receiver.close)
         got = []
         reader = threading.Thread(
             target=lambda: got.extend(receiver.receive(LIMIT_S) for _ in range(100))
@@ -216,10 +199,6 @@ def test_waiting_for_room(size):
         assert all(sender.send([bytes(size)], timeout_s=LIMIT_S) for _ in range(100))
         reader.join(LIMIT_S)
         assert len(got) == 100
-    finally:
-        if receiver is not None:
-            receiver.close()
-        sender.close()
 
 
 def test_receive_ends_when_another_thread_closes():
@@ -243,9 +222,7 @@ def test_receive_ends_when_another_thread_closes():
 
 
 def test_a_receiver_says_how_many_messages_it_drops_when_it_is_closed():
-    sender = Sender(LOCAL)
-    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
-    try:
+    with pair() as (sender, receiver):
         assert sender.wait_for_reader(LIMIT_S)
         for _ in range(3):
             sender.send([bytes(1000)])
@@ -253,8 +230,6 @@ def test_a_receiver_says_how_many_messages_it_drops_when_it_is_closed():
         assert receiver.receive(LIMIT_S) is not None
         assert receiver.close() == 2
         assert receiver.close() == 0
-    finally:
-        sender.close()
 
 
 def test_a_sender_closes_with_messages_that_nobody_reads():
@@ -300,13 +275,11 @@ def test_addresses_that_zmq_does_not_take():
 
 @pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
 def test_ipv6(host):
-    sender = Sender(tcp_address(host, 0))
-    receiver = Receiver(f"tcp://[::1]:{sender.port}")
-    try:
+    with (
+        closing(Sender(tcp_address(host, 0))) as sender,
+        closing(Receiver(f"tcp://[::1]:{sender.port}")) as receiver,
+    ):
         connected(sender, receiver)
-    finally:
-        receiver.close()
-        sender.close()
 
 
 def test_a_frame_longer_than_allowed_is_not_taken(monkeypatch):
@@ -322,9 +295,7 @@ def test_a_frame_longer_than_allowed_is_not_taken(monkeypatch):
 
 def test_messages_that_grow_and_shrink_keep_flowing():
     """Lowering zmq's marks on an open connection can stop it; ours stay."""
-    sender = Sender(LOCAL, queue_bytes=2_000_000)
-    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", queue_bytes=2_000_000)
-    try:
+    with pair(queue_bytes=2_000_000) as (sender, receiver):
         sizes = [*[100] * 500, *[900_000] * 30, *[100] * 500, *[3_000_000] * 5, *[0] * 10]
         got = []
         reader = threading.Thread(
@@ -334,9 +305,6 @@ def test_messages_that_grow_and_shrink_keep_flowing():
         assert all(sender.send([bytes(size)], timeout_s=LIMIT_S) for size in sizes)
         reader.join(LIMIT_S)
         assert got == sizes
-    finally:
-        receiver.close()
-        sender.close()
 
 
 GREETING = bytes.fromhex("ff00000000000000017f0301") + b"NULL" + bytes(48)
@@ -358,9 +326,7 @@ def knocks():
 
 
 def test_who_only_knocks_does_not_stop_a_reader():
-    sender = Sender(LOCAL)
-    receiver = None
-    try:
+    with closing(Sender(LOCAL)) as sender:
         for knock in knocks():
             with (
                 contextlib.suppress(OSError),
@@ -369,33 +335,24 @@ def test_who_only_knocks_does_not_stop_a_reader():
                 near.sendall(knock)
                 near.recv(1000)
         until(lambda: sender.readers == 0)
-        receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
-        assert sender.wait_for_reader(LIMIT_S)
-        assert sender.readers == 1
-        assert sender.send([b"x"])
-        assert receiver.receive(LIMIT_S)[0].bytes == b"x"
-    finally:
-        if receiver is not None:
-            receiver.close()
-        sender.close()
+        with closing(Receiver(f"tcp://127.0.0.1:{sender.port}")) as receiver:
+            assert sender.wait_for_reader(LIMIT_S)
+            assert sender.readers == 1
+            assert sender.send([b"x"])
+            assert receiver.receive(LIMIT_S)[0].bytes == b"x"
 
 
 @pytest.fixture
 def pub_and_quick_reader(monkeypatch):
     """A PUB with little room and its quick reader; another reader of it takes nothing."""
     monkeypatch.setattr(bsread_sockets, "PUB_MARK", 4)
-    sender = Sender(LOCAL, "pub")
-    address = f"tcp://127.0.0.1:{sender.port}"
-    slow = Receiver(address, "sub", queue_bytes=1)
-    quick = Receiver(address, "sub")
-    try:
+    with (
+        pair("pub", "sub") as (sender, quick),
+        closing(Receiver(f"tcp://127.0.0.1:{sender.port}", "sub", queue_bytes=1)),
+    ):
         connected(sender, quick)
         until(lambda: sender.readers == 2)
         yield sender, quick
-    finally:
-        slow.close()
-        quick.close()
-        sender.close()
 
 
 def test_a_slow_reader_of_a_pub_does_not_starve_the_others(pub_and_quick_reader):
@@ -410,13 +367,10 @@ def test_a_slow_reader_of_a_pub_does_not_starve_the_others(pub_and_quick_reader)
 
 @pytest.mark.parametrize("kind", ["push", "pub"])
 def test_what_is_no_message_is_an_error_at_once(kind):
-    sender = Sender(LOCAL, kind)
-    try:
+    with closing(Sender(LOCAL, kind)) as sender:
         for bad in ([], ["text", b""], [b"", "text"], [None, b""]):
             with pytest.raises((TypeError, IndexError)):
                 sender.send(bad)
-    finally:
-        sender.close()
 
 
 LARGE = 22_000_000
@@ -473,9 +427,7 @@ def test_a_push_goes_on_when_one_reader_hangs(size, first):
 
 @pytest.mark.parametrize("size", [11_000_000, LARGE])
 def test_a_pub_goes_on_when_one_reader_hangs(size):
-    sender = Sender(LOCAL, "pub")
-    quick = Receiver(f"tcp://127.0.0.1:{sender.port}", "sub")
-    try:
+    with pair("pub", "sub") as (sender, quick):
         connected(sender, quick)
         with hanging(sender, "sub") as near:
             until(lambda: sender.readers == 2)
@@ -491,9 +443,6 @@ def test_a_pub_goes_on_when_one_reader_hangs(size):
             until(lambda: sender.queued_bytes == 0 or held.append(near.recv_multipart(copy=False)))
             until(lambda: sender.send([b"last", image]) and quick.receive(LIMIT_S))
             until(lambda: near.recv_multipart(copy=False)[0].bytes == b"last")
-    finally:
-        quick.close()
-        sender.close()
 
 
 @pytest.mark.parametrize(
@@ -507,18 +456,15 @@ def test_a_pub_goes_on_when_one_reader_hangs(size):
     ],
 )
 def test_a_reader_that_is_slow_for_a_while_loses_nothing_of_a_full_queue(out, into, size, kept):
-    sender, image = Sender(LOCAL, out), bytes(size)
-    try:
-        with hanging(sender, into) as near:
-            assert all(sender.send([b"%d" % number, image]) for number in range(kept))
-            got = []
-            while len(got) < kept:
-                message = near.recv_multipart(copy=False)
-                if message[0].bytes != b"first":
-                    got.append(message[0].bytes)
-            assert got == [b"%d" % number for number in range(kept)]
-    finally:
-        sender.close()
+    image = bytes(size)
+    with closing(Sender(LOCAL, out)) as sender, hanging(sender, into) as near:
+        assert all(sender.send([b"%d" % number, image]) for number in range(kept))
+        got = []
+        while len(got) < kept:
+            message = near.recv_multipart(copy=False)
+            if message[0].bytes != b"first":
+                got.append(message[0].bytes)
+        assert got == [b"%d" % number for number in range(kept)]
 
 
 def test_a_pub_that_waits_sends_no_message_twice(pub_and_quick_reader):
@@ -534,9 +480,7 @@ def test_a_pub_that_waits_sends_no_message_twice(pub_and_quick_reader):
 
 def test_a_received_message_can_be_sent_on_as_it_came():
     """Frames of zmq go on without a copy, an empty one at the end among them."""
-    sender = Sender(LOCAL)
-    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
-    try:
+    with pair() as (sender, receiver):
         assert sender.wait_for_reader(LIMIT_S)
         image = np.arange(100_000, dtype="u2").reshape(200, 500)
         first = Encoder("lz4").encode(1, 2, {"A": image, "B": None})
@@ -547,14 +491,10 @@ def test_a_received_message_can_be_sent_on_as_it_came():
             assert sender.send(Encoder().encode(1, 2, {n: message.raw(n) for n in "AB"}))
             assert (message.value("A") == image).all()
             assert message.value("B") is None
-    finally:
-        receiver.close()
-        sender.close()
 
 
 def test_what_a_reader_leaves_unread_does_not_fill_the_queue_for_the_next():
-    sender = Sender(LOCAL, queue_bytes=5_000_000)
-    try:
+    with closing(Sender(LOCAL, queue_bytes=5_000_000)) as sender:
         with OldSource("127.0.0.1", sender.port, queue_size=1):
             assert sender.wait_for_reader(LIMIT_S)
             until(lambda: not sender.send([bytes(1_000_000)]))
@@ -567,5 +507,3 @@ def test_what_a_reader_leaves_unread_does_not_fill_the_queue_for_the_next():
         assert sender.send([b"x"])
         assert receiver.receive(LIMIT_S)[0].bytes == b"x"
         receiver.close()
-    finally:
-        sender.close()

@@ -8,8 +8,9 @@ import pytest
 from support.bsread_message import encode
 
 from skywright.errors import ConfigError, DataError
-from skywright.wire.bsread import HEADERS_KEPT, ChannelValue, Decoder, Encoder, HeadlessError
+from skywright.wire.bsread import HEADERS_KEPT, Decoder, HeadlessError
 from skywright.wire.bsread_channel import VALUE_BYTES_MAX, parse_channel
+from skywright.wire.bsread_encoder import ChannelValue, Encoder
 
 STAMP = bytes.fromhex("00f1536500000000 15cd5b0700000000")  # 1700000000 s, 123456789 ns, little
 BIG_STAMP = bytes.fromhex("000000006553f100 00000000075bcd15")

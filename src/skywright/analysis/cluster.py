@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -40,23 +40,20 @@ def cluster(address: str) -> Iterator[Submit]:
     # The live analysis of shots sends frames in the arguments of a task, so that the cluster can
     # repeat the task; Dask would warn that such a task is large.
     no_warning = dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
-    if address == "local":
-        with (
-            no_warning,
+    with no_warning, ExitStack() as stack:
+        scheduler: Any = address
+        if address == "local":
             # Dask's dashboard needs a port although nobody uses it; the default, 8787, may be taken
-            LocalCluster(
+            scheduler = LocalCluster(
                 n_workers=os.cpu_count(), threads_per_worker=1, dashboard_address="127.0.0.1:0"
-            ) as here,
-            Client(here) as client,
-        ):
+            )
+            stack.enter_context(scheduler)
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=10))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no Dask scheduler at {address}: {error}") from error
+        if address == "local":
             client.run(_ignore_interrupts)
-            yield partial(client.submit, pure=False)
-        return
-    try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no Dask scheduler at {address}: {error}") from error
-    with no_warning, client:
         yield partial(client.submit, pure=False)
 
 

@@ -60,3 +60,28 @@ def limited(kind: type[int] | type[float], least: float, most: float) -> Callabl
         return value
 
     return number
+
+
+def add_number(
+    parser: argparse.ArgumentParser,
+    name: str,
+    default: float,
+    least: float,
+    most: float,
+    description: str,
+) -> None:
+    """Add an option that takes a number of the default's type, within limits.
+
+    Parameters
+    ----------
+    parser
+        The parser.
+    name
+        Name of the option, with its dashes.
+    default, least, most
+        Default, least and largest value.
+    description
+        What the number is, for the help; the default is appended.
+    """
+    kind = limited(type(default), least, most)
+    parser.add_argument(name, type=kind, default=default, help=f"{description} (%(default)s)")

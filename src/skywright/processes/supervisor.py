@@ -151,16 +151,13 @@ class Supervisor:
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
-        all_started = asyncio.create_task(self._all_started())
+        waits = (event.wait() for event in self._start_done.values())
+        all_started: asyncio.Future[Any] = asyncio.gather(*waits)
         await asyncio.wait([all_started, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         all_started.cancel()
         for task in self._tasks:
             if task.done():
                 task.result()  # raises the error that has ended the task
-
-    async def _all_started(self) -> None:
-        for event in self._start_done.values():
-            await event.wait()
 
     @property
     def not_ready(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""bsread, the stream of a free-electron laser: received frames to messages, values to frames.
+"""bsread, the stream of a free-electron laser: received frames to messages.
 
 A message is one pulse: main header, data header, then value and timestamp of each channel. Values
 are decoded when asked for; frames are kept as received, so that a channel can be forwarded byte
@@ -24,19 +24,7 @@ from skywright.wire.bsread_channel import (
     whole_number,
 )
 from skywright.wire.bsread_compression import COMPRESSIONS, decompress
-from skywright.wire.bsread_encoder import ChannelValue, Encoder, RawChannel
-
-__all__ = [
-    "Channel",
-    "ChannelValue",
-    "ControlMessage",
-    "Decoder",
-    "Encoder",
-    "HeadlessError",
-    "Message",
-    "RawChannel",
-    "control_message",
-]
+from skywright.wire.bsread_encoder import RawChannel
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,10 @@ from skywright.instruments.psss.twin.settings import parse_size
 from skywright.processes.lifecycle import announce_ready, call_on_end_signal, end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.ports import port_number
-from skywright.wire.bsread import Decoder, Encoder, RawChannel
+from skywright.wire.bsread import Decoder
 from skywright.wire.bsread_channel import encode_timestamp
 from skywright.wire.bsread_compression import COMPRESSIONS, Compression
+from skywright.wire.bsread_encoder import Encoder, RawChannel
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender, tcp_address
 
 SLICE_S = 0.2

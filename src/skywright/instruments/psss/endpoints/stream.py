@@ -11,7 +11,7 @@ import orjson
 
 from skywright.instruments.psss.results import Result
 from skywright.instruments.psss.service_statistics import ServiceStatistics
-from skywright.wire.bsread import ChannelValue, Encoder, RawChannel
+from skywright.wire.bsread_encoder import ChannelValue, Encoder, RawChannel
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender, tcp_address
 
 Names = Literal["readme", "1.8", "both"]
