@@ -93,7 +93,7 @@ class AxisCam(Cam):
 
 async def _put_write_mode(obj: Any, instance: Any, value: Any) -> None:
     if value == WRITE_CAPTURE:
-        raise ValueError("Capture, this camera knows only Single and Stream")
+        raise ValueError("Capture, expected Single or Stream")
     await _put_and_choose_single_files(obj, instance, value)
 
 
