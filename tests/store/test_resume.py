@@ -382,6 +382,34 @@ def test_documents_of_an_array_over_two_files_name_both(
 
 
 @pytest.mark.parametrize("source", ["catalog", "server"])
+def test_documents_number_images_as_their_events(
+    client: Any, journals: Path, source: str
+) -> None:
+    """The second of four events was lost, and the catalog leaves out its image."""
+    recording = Recording(journals)
+    image = array([2], dtype_numpy="<i4", external="STREAM:")
+    recording.stream("primary", image=image, y=scalar("number"))
+    path = journals / f"{recording.uid}.h5"
+    with h5py.File(path, "w") as file:
+        file["image"] = np.arange(8, dtype="<i4").reshape(4, 2)
+    refer_to(path, recording, "primary", ["image"], [(0, 4, 1)])
+    for seq_num in (1, 3, 4):
+        recording.event(seq_num=seq_num, y=float(seq_num))
+    assert ingest(recording.stop(), client) is IngestState.DONE
+    run = client["raw"][recording.uid]
+    documents = list(catalog_documents(run) if source == "catalog" else run.documents())
+    raw = RawRun(documents[0][1], RequiredKeys(("image", "y"), "x", "time"))
+    for name, doc in documents:
+        raw(name, doc)
+    table = raw.streams["primary"].table
+    assert table is not None
+    with FrameReader(table) as reader:
+        frames = reader.read(0, 3)
+    assert frames["image"][:, 0].tolist() == [0, 4, 6]
+    assert frames["y"].tolist() == [1.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("source", ["catalog", "server"])
 def test_documents_of_further_files_whose_first_rows_were_taken_again(
     client: Any, journals: Path, tmp_path: Path, source: str
 ) -> None:
