@@ -21,7 +21,7 @@ from bluesky.utils import FailedStatus
 from ophyd.sim import SynAxis
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
-from support.second_stages import MOTOR, SLOPE, DeadlyRun, Slope, SlopeRun
+from support.second_stages import MOTOR, SLOPE, DeadlyRun, Slope, SlopeRun, SlopeStage
 from support.streaming import StreamingCamera, noise
 from support.waiting import until
 
@@ -343,7 +343,7 @@ def slope_run(directory: Path) -> tuple[SecondAnalysis, list[tuple[str, Any]]]:
     start = {"uid": "raw", "time": 1e9}
     second = SecondAnalysis(
         "slope",
-        SlopeRun({}),
+        SlopeStage(),
         start,
         lambda *each: documents.append(each),
         directory,
