@@ -15,6 +15,7 @@ import event_model
 import numpy as np
 import pytest
 from support import forked
+from support.composed import ComposedRun
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
 from support.second_stages import SlopeRun, SlopeStage
@@ -84,7 +85,7 @@ class FilledPipe:
         self.lines.put(None)
 
 
-class Raw:
+class Raw(ComposedRun):
     """A raw run whose documents go to a worker."""
 
     def __init__(
@@ -95,48 +96,32 @@ class Raw:
         keys: tuple[str, ...] = (),
         external: bool = True,
     ) -> None:
-        self.to = to
-        run = event_model.compose_run(metadata={"scan_id": 3, **(metadata or {})})
-        self.run, self.uid = run, run.start_doc["uid"]
-        stream = {"source": "test", "dtype": "array", "external": "STREAM:"}
+        super().__init__(to.send, metadata={"scan_id": 3, **(metadata or {})})
+        stream = {"dtype": "array", "external": "STREAM:"}
         images = {
             "cam_image": {**stream, "shape": list(SHAPE), "dtype_numpy": "|u1"},
-            "cam_frame_number": {**stream, "shape": [], "dtype_numpy": "<i4"},
-            "cam_frame_time": {**stream, "shape": [], "dtype_numpy": "<f8"},
+            "cam_frame_number": {**stream, "dtype_numpy": "<i4"},
+            "cam_frame_time": {**stream, "dtype_numpy": "<f8"},
         }
-        scalars = {key: {"source": "test", "dtype": "number", "shape": []} for key in keys}
-        self.bundle = run.compose_descriptor(
-            name="primary", data_keys={**(images if external else {}), **scalars}
-        )
-        to.send("start", run.start_doc)
-        to.send("descriptor", self.bundle.descriptor_doc)
+        scalars = {key: {"dtype": "number"} for key in keys}
+        self.stream("primary", **(images if external else {}), **scalars)
+        self.bundle = self.streams["primary"]
         self.resources: list[Any] = []
         self.told = 0
 
     def use(self, file: FrameFile) -> None:
-        self.resources = []
-        for key, path in (("image", PICTURE), ("frame_number", NUMBER), ("frame_time", TIME)):
-            each = self.run.compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri=f"file://localhost{file.path}",
-                data_key=f"cam_{key}",
-                parameters={"dataset": path, "chunk_shape": [1]},
-            )
-            self.resources.append(each)
-            self.to.send("stream_resource", each.stream_resource_doc)
+        self.resources = [
+            self.file(f"cam_{key}", file.path, dataset=path, chunk_shape=[1])
+            for key, path in (("image", PICTURE), ("frame_number", NUMBER), ("frame_time", TIME))
+        ]
 
     def tell(self, start: int, stop: int) -> None:
         for each in self.resources:
-            datum = each.compose_stream_datum(
-                indices={"start": start, "stop": stop},
-                seq_nums={"start": self.told + 1, "stop": self.told + 1 + stop - start},
-                descriptor=self.bundle.descriptor_doc,
-            )
-            self.to.send("stream_datum", datum)
+            self.rows(each, (start, stop, self.told + 1))
         self.told += stop - start
 
     def stop(self) -> None:
-        self.to.send("stop", self.run.compose_stop())
+        self.emit("stop", self.run.compose_stop())
 
 
 @pytest.fixture
