@@ -31,8 +31,9 @@ from skywright.callbacks.worker_supervisor import (
     _result_in_journal,
 )
 
-IMAGE = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1", "external": "STREAM:"}
-DESCRIPTOR = {"uid": "b", "run_start": "a", "name": "primary", "data_keys": {"cam_image": IMAGE}}
+IMAGE = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
+KEYS = {"cam_image": {**IMAGE, "external": "STREAM:"}}
+DESCRIPTOR = {"uid": "b", "run_start": "a", "name": "primary", "data_keys": KEYS}
 
 
 def test_a_worker_that_leaves_a_process_is_restarted(

@@ -333,9 +333,7 @@ def test_documents_of_an_array_over_two_files_name_both(
 
 
 @pytest.mark.parametrize("source", ["catalog", "server"])
-def test_documents_number_images_as_their_events(
-    client: Any, journals: Path, source: str
-) -> None:
+def test_documents_number_images_as_their_events(client: Any, journals: Path, source: str) -> None:
     """The second of four events was lost, and the catalog leaves out its image."""
     recording = Recording(journals)
     image = array([2], dtype_numpy="<i4", external="STREAM:")

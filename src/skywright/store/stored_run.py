@@ -141,6 +141,7 @@ def rows_documents(
         gaps = np.flatnonzero(np.diff(own) != 1) + 1  # where events were lost
         for begin, end in pairwise((0, *gaps.tolist(), len(own))):
             if begin < end:
-                index, seq_num = start - row_0 + begin, int(own[begin])
-                datum = datum_fields(resource, index, seq_num, end - begin)
-                yield "stream_datum", {"uid": f"{resource}/{begin}", "descriptor": descriptor} | datum
+                first = start - row_0 + begin
+                datum = datum_fields(resource, first, int(own[begin]), end - begin)
+                datum |= {"uid": f"{resource}/{begin}", "descriptor": descriptor}
+                yield "stream_datum", datum
