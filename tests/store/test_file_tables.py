@@ -198,6 +198,8 @@ def test_a_growing_file_needs_no_request(journals: Path, client: Any) -> None:
     run.append(2)  # flushed, and nothing tells of it
     assert len(stream.read()["c1"]) == 7
     assert stream["identity"].read().tolist() == list(range(7))
+    names = [name for name, _ in client["raw"][run.recording.uid].documents()]
+    assert (names.count("stream_resource"), names.count("stream_datum")) == (5, 0)  # it is open
     run.tell()
     assert ingest(run.stop(), client) is IngestState.DONE
     stored = client["raw"][run.recording.uid]
