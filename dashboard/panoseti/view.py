@@ -21,6 +21,7 @@ from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import newest_results
 from dashboard.site import Site, png_response, render, site_of
 from dashboard.views import View
+from skywright.callbacks.derived import RESULT
 from skywright.instruments.panoseti.slots import configured_slots
 from skywright.store.export.contents import read_contents
 from skywright.store.lookup import RunSummary, find_run
@@ -155,7 +156,7 @@ async def newest_flashes(
 
 def read_results(client: Container, uid: str) -> Mapping[str, Any]:
     """Return the last results of a search for flashes."""
-    return final_results(read_contents(find_run(client, uid)))
+    return final_results(read_contents(find_run(client, uid), only=(RESULT,)))
 
 
 ROUTES: Sequence[Route] = [

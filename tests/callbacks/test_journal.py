@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from ophyd import Signal
 from ophyd.sim import det, motor
 from support.absent import absent
+from support.composed import ComposedRun
 from support.forking import forked_child
 from support.waiting import until
 
@@ -92,25 +93,14 @@ def test_two_open_runs_have_two_files(RE: RunEngine, tmp_path: Path) -> None:
 
 def test_assets_go_to_their_run(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    runs = [compose_run() for _ in range(2)]
+    runs = [ComposedRun(journal) for _ in range(2)]
     for run in runs:
-        journal("start", run.start_doc)
+        run.stream("primary", x={"dtype": "array", "shape": [2], "external": "STREAM:"})
+        run.file("x", "file://localhost/x", (0, 1, 1))
     for run in runs:
-        key = {"dtype": "array", "shape": [2], "source": "x", "external": "STREAM:"}
-        bundle = run.compose_descriptor(name="primary", data_keys={"x": key})
-        file = run.compose_stream_resource(
-            mimetype="application/x-hdf5", uri="file://localhost/x", data_key="x", parameters={}
-        )
-        datum = file.compose_stream_datum(
-            {"start": 0, "stop": 1}, {"start": 1, "stop": 2}, bundle.descriptor_doc
-        )
-        journal("descriptor", bundle.descriptor_doc)
-        journal("stream_resource", file.stream_resource_doc)
-        journal("stream_datum", datum)
+        journal("stop", run.run.compose_stop())
     for run in runs:
-        journal("stop", run.compose_stop())
-    for run in runs:
-        names = [name for name, _ in lines(tmp_path / f"{run.start_doc['uid']}.jsonl")]
+        names = [name for name, _ in lines(tmp_path / f"{run.uid}.jsonl")]
         assert names == ["start", "descriptor", "stream_resource", "stream_datum", "stop"]
 
 

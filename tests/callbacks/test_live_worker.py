@@ -31,6 +31,10 @@ from skywright.callbacks.worker_supervisor import (
     _result_in_journal,
 )
 
+IMAGE = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
+KEYS = {"cam_image": {**IMAGE, "external": "STREAM:"}}
+DESCRIPTOR = {"uid": "b", "run_start": "a", "name": "primary", "data_keys": KEYS}
+
 
 def test_a_worker_that_leaves_a_process_is_restarted(
     RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
@@ -173,9 +177,7 @@ def test_a_worker_is_not_killed_because_the_session_was_stopped(
     supervisor = WorkerSupervisor("slow", [], tmp_path, limits, lambda *_, **__: None)
     supervisor.close()  # its thread
     raw = RawRun({"uid": "a", "time": 0.0}, RequiredKeys.of(PictureStatistics, {}))
-    image = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
-    keys = {"cam_image": {**image, "external": "STREAM:"}}
-    raw("descriptor", {"uid": "b", "run_start": "a", "name": "primary", "data_keys": keys})
+    raw("descriptor", DESCRIPTOR)
     run = supervisor._runs["a"] = worker_supervisor._SentRun(raw)
     supervisor._worker = SimpleNamespace(kill=lambda: killed.append(1))  # type: ignore[assignment]
     now = time.monotonic()
@@ -226,9 +228,7 @@ def test_a_worker_is_restarted_though_the_journal_of_its_derived_run_is_damaged(
     monkeypatch.setattr(supervisor, "_start", lambda: started.append(1))
     monkeypatch.setattr(supervisor, "_send", lambda *_: None)
     raw = RawRun({"uid": "a", "time": 0.0}, RequiredKeys.of(PictureStatistics, {}))
-    image = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
-    keys = {"cam_image": {**image, "external": "STREAM:"}}
-    raw("descriptor", {"uid": "b", "run_start": "a", "name": "primary", "data_keys": keys})
+    raw("descriptor", DESCRIPTOR)
     supervisor._worker = SimpleNamespace(stdin=Mock(), returncode=-9)  # type: ignore[assignment]
     supervisor._forward("start", {"uid": "a"}, raw)
     supervisor._runs["a"].streams["primary"].derived_uid = "c"
@@ -251,21 +251,18 @@ def test_a_death_without_work_does_not_end_a_run_that_has_just_begun(
     supervisor.close()  # its thread
     monkeypatch.setattr(supervisor, "_start", lambda: started.append(1))
     raw = RawRun({"uid": "a", "time": 0.0}, RequiredKeys.of(PictureStatistics, {}))
-    image = {"source": "", "dtype": "array", "shape": [4, 4], "dtype_numpy": "|u1"}
-    keys = {"cam_image": {**image, "external": "STREAM:"}}
-    descriptor = {"uid": "b", "run_start": "a", "name": "primary", "data_keys": keys}
     supervisor._worker = SimpleNamespace(stdin=Mock(), returncode=-9)  # type: ignore[assignment]
     supervisor.ready.set()
     monkeypatch.setattr(supervisor, "_send", lambda *_: None)
     supervisor._forward("start", {"uid": "a"}, raw)
-    raw("descriptor", descriptor)  # by the RunEngine's thread
+    raw("descriptor", DESCRIPTOR)  # by the RunEngine's thread
     if is_sent:
-        supervisor._forward("descriptor", descriptor, raw)
+        supervisor._forward("descriptor", DESCRIPTOR, raw)
     supervisor._take_death()
     assert ended == (["the worker died again (status -9)"] if is_sent else [])
     assert len(caplog.records) == 1
     if not is_sent:
-        supervisor._forward("descriptor", descriptor, raw)
+        supervisor._forward("descriptor", DESCRIPTOR, raw)
         assert started == [1]
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import event_model
 import pytest
+from support.composed import ComposedRun
 
 from skywright.analysis import ArrayInput
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
@@ -62,33 +62,12 @@ def test_index_0_is_the_first_row_of_the_slice_of_a_resource(
     tmp_path: Path, selected: str | list[str]
 ) -> None:
     """The rows without an event of an interrupted run are the last ones of the file."""
-    run = event_model.compose_run()
-    stream = run.compose_descriptor(
-        name="primary_after_last_event",
-        data_keys={"cam_image": key(4, 4) | {"external": "STREAM:"}},
-        configuration={},
-        object_keys={},
-    )
-    resource = run.compose_stream_resource(
-        mimetype="application/x-hdf5",
-        uri=f"file://localhost{tmp_path}/a.h5",
-        data_key="cam_image",
-        parameters={"dataset": "/entry/image", "slice": selected},
-    )
-    wanted = RequiredKeys(("image",), "number", "time")
-    raw = RawRun(run.start_doc, wanted)
-    raw("start", run.start_doc)
-    raw("descriptor", stream.descriptor_doc)
-    raw("stream_resource", resource.stream_resource_doc)
-    raw(
-        "stream_datum",
-        resource.compose_stream_datum(
-            indices={"start": 0, "stop": 2},
-            seq_nums={"start": 1, "stop": 3},
-            descriptor=stream.descriptor_doc,
-        ),
-    )
-    table = raw.streams["primary_after_last_event"].table
+    raw = RawRun({}, RequiredKeys(("image",), "number", "time"))
+    name, image = "primary_after_last_event", key(4, 4) | {"external": "STREAM:"}
+    run = ComposedRun(raw).stream(name, cam_image=image)
+    path, dataset = tmp_path / "a.h5", "/entry/image"
+    run.file("cam_image", path, (0, 2, 1), stream=name, dataset=dataset, slice=selected)
+    table = raw.streams[name].table
     assert table is not None
     assert [(row.start, row.stop) for row in table.in_files["image"].segments] == [(3, 5)]
 
@@ -175,33 +154,11 @@ def test_documents_of_mixed_runs_are_of_their_run_until_it_stops() -> None:
 @pytest.mark.parametrize("second", [2, 0])
 def test_the_indices_of_a_further_file_go_on_or_begin_again(tmp_path: Path, second: int) -> None:
     """The store reads them alike: `skywright.store.journal_contents.ExternalRows`."""
-    run = event_model.compose_run()
-    stream = run.compose_descriptor(
-        name="primary",
-        data_keys={"cam_image": key(4, 4) | {"external": "STREAM:"}},
-        configuration={},
-        object_keys={},
-    )
-    raw = RawRun(run.start_doc, RequiredKeys(("image",), "number", "time"))
-    raw("start", run.start_doc)
-    raw("descriptor", stream.descriptor_doc)
-    row = 0
-    for name, first in (("a.h5", 0), ("b.h5", second)):
-        resource = run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{tmp_path}/{name}",
-            data_key="cam_image",
-            parameters={"dataset": "/entry/image"},
-        )
-        raw("stream_resource", resource.stream_resource_doc)
-        for index in (first, first + 1):
-            row += 1
-            datum = resource.compose_stream_datum(
-                indices={"start": index, "stop": index + 1},
-                seq_nums={"start": row, "stop": row + 1},
-                descriptor=stream.descriptor_doc,
-            )
-            raw("stream_datum", datum)
+    raw = RawRun({}, RequiredKeys(("image",), "number", "time"))
+    run = ComposedRun(raw).stream("primary", cam_image=key(4, 4) | {"external": "STREAM:"})
+    for name, first, seq_num in (("a.h5", 0, 1), ("b.h5", second, 3)):
+        ranges = (first, first + 1, seq_num), (first + 1, first + 2, seq_num + 1)
+        run.file("cam_image", tmp_path / name, *ranges, dataset="/entry/image")
     table = raw.streams["primary"].table
     assert table is not None
     found = [

@@ -20,8 +20,9 @@ import pytest
 from bluesky.utils import FailedStatus
 from ophyd.sim import SynAxis
 from support.derived import Derived, read_derived
+from support.live import Start
 from support.odd_analyses import PATH
-from support.second_stages import MOTOR, SLOPE, DeadlyRun, Slope, SlopeRun
+from support.second_stages import MOTOR, SLOPE, DeadlyRun, Slope, SlopeRun, SlopeStage
 from support.streaming import StreamingCamera, noise
 from support.waiting import until
 
@@ -36,16 +37,11 @@ from skywright.errors import ConfigError, HardwareError
 
 
 @pytest.fixture
-def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, RE: Any) -> Iterator[LiveAnalysis]:
-    monkeypatch.setenv(
-        "PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep
-    )  # for support.second_stages
-    journal, assets = tmp_path / "journal", tmp_path / "assets"
-    live = LiveAnalysis("picture_statistics", journal=journal, assets=assets, second={SLOPE: {}})
+def live(start: Start, RE: Any) -> LiveAnalysis:
+    live = start(second={SLOPE: {}})
     RE.subscribe(live)
     live.wait_ready()
-    yield live
-    live.close()
+    return live
 
 
 def steps(camera: Any, result: Any, places: list[float], seen: list[Any], act: Any = None) -> Any:
@@ -191,32 +187,22 @@ def test_a_failure_at_its_end_harms_not_the_first(
 
 
 def test_a_failure_of_the_first_reaches_its_decision(
-    RE: Any, camera: StreamingCamera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    RE: Any, camera: StreamingCamera, start: Start
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
-    journal, assets = tmp_path / "journal", tmp_path / "assets"
-    live = LiveAnalysis(
-        f"{PATH}:Raises", {"at": 2}, journal=journal, assets=assets, second={SLOPE: {}}
-    )
+    live = start(f"{PATH}:Raises", {"at": 2}, second={SLOPE: {}})
     RE.subscribe(live)
-    try:
-        result = LiveResult(live.second_reports[SLOPE], "slope", timeout_s=60.0)
-        with pytest.raises(FailedStatus) as failure:
-            RE(steps(camera, result, [1.0, 2.0, 3.0], []))
-        assert "frame 2 is cursed" in str(failure.value.__cause__)
-    finally:
-        live.close()
+    result = LiveResult(live.second_reports[SLOPE], "slope", timeout_s=60.0)
+    with pytest.raises(FailedStatus) as failure:
+        RE(steps(camera, result, [1.0, 2.0, 3.0], []))
+    assert "frame 2 is cursed" in str(failure.value.__cause__)
 
 
 def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
-    RE: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    RE: Any, start: Start, tmp_path: Path
 ) -> None:
     """Also if that stream has failed, so that the new worker does not analyze it again."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
-    journal, assets = tmp_path / "journal", tmp_path / "assets"
-    live = LiveAnalysis(
-        f"{PATH}:Raises", {"at": 3}, journal=journal, assets=assets, second={SLOPE: {}}
-    )
+    assets = tmp_path / "assets"
+    live = start(f"{PATH}:Raises", {"at": 3}, second={SLOPE: {}})
     RE.subscribe(live)
     left, right = StreamingCamera("left", assets), StreamingCamera("right", assets, first=11)
     motor = SynAxis(name="motor")
@@ -236,13 +222,11 @@ def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
         os.kill(live.worker_pid, signal.SIGKILL)
         yield from points(right)
 
-    try:
-        uid = RE(plan()).run_start_uids[0]
-        live.wait(raw_uid=uid)
-        assert live.progress(uid, "right").result["n_frames"] == 6
-    finally:
-        live.close()
-    made = [run.start["analysis"] for run in read_derived(journal) if run.stop]
+    uid = RE(plan()).run_start_uids[0]
+    live.wait(raw_uid=uid)
+    assert live.progress(uid, "right").result["n_frames"] == 6
+    live.close()
+    made = [run.start["analysis"] for run in read_derived(tmp_path / "journal") if run.stop]
     assert [each["stream"] for each in made if each["name"] == "slope"] == ["left"]
 
 
@@ -343,7 +327,7 @@ def slope_run(directory: Path) -> tuple[SecondAnalysis, list[tuple[str, Any]]]:
     start = {"uid": "raw", "time": 1e9}
     second = SecondAnalysis(
         "slope",
-        SlopeRun({}),
+        SlopeStage(),
         start,
         lambda *each: documents.append(each),
         directory,

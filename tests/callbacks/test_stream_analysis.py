@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.derived import Derived
 from support.odd_analyses import Against, Undrawn
-from support.second_stages import MOTOR, SlopeRun
+from support.second_stages import MOTOR, SlopeStage
 
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
@@ -265,7 +265,7 @@ def test_runs_whose_pictures_are_never_drawn_end_without_them(
     slopes: list[Any] = []
     second = SecondAnalysis(
         "slope",
-        SlopeRun({}),
+        SlopeStage(),
         {"uid": "a", "time": 1e9},
         lambda name, doc: slopes.append((name, doc)),
         tmp_path,

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import event_model
 import numpy as np
 import pytest
 from support import forked
+from support.composed import ComposedRun
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
 from support.second_stages import SlopeRun, SlopeStage
@@ -84,7 +85,7 @@ class FilledPipe:
         self.lines.put(None)
 
 
-class Raw:
+class Raw(ComposedRun):
     """A raw run whose documents go to a worker."""
 
     def __init__(
@@ -95,48 +96,37 @@ class Raw:
         keys: tuple[str, ...] = (),
         external: bool = True,
     ) -> None:
-        self.to = to
-        run = event_model.compose_run(metadata={"scan_id": 3, **(metadata or {})})
-        self.run, self.uid = run, run.start_doc["uid"]
-        stream = {"source": "test", "dtype": "array", "external": "STREAM:"}
+        super().__init__(to.send, metadata={"scan_id": 3, **(metadata or {})})
+        stream = {"dtype": "array", "external": "STREAM:"}
         images = {
             "cam_image": {**stream, "shape": list(SHAPE), "dtype_numpy": "|u1"},
-            "cam_frame_number": {**stream, "shape": [], "dtype_numpy": "<i4"},
-            "cam_frame_time": {**stream, "shape": [], "dtype_numpy": "<f8"},
+            "cam_frame_number": {**stream, "dtype_numpy": "<i4"},
+            "cam_frame_time": {**stream, "dtype_numpy": "<f8"},
         }
-        scalars = {key: {"source": "test", "dtype": "number", "shape": []} for key in keys}
-        self.bundle = run.compose_descriptor(
-            name="primary", data_keys={**(images if external else {}), **scalars}
-        )
-        to.send("start", run.start_doc)
-        to.send("descriptor", self.bundle.descriptor_doc)
+        scalars = {key: {"dtype": "number"} for key in keys}
+        self.stream("primary", **(images if external else {}), **scalars)
         self.resources: list[Any] = []
         self.told = 0
 
     def use(self, file: FrameFile) -> None:
-        self.resources = []
-        for key, path in (("image", PICTURE), ("frame_number", NUMBER), ("frame_time", TIME)):
-            each = self.run.compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri=f"file://localhost{file.path}",
-                data_key=f"cam_{key}",
-                parameters={"dataset": path, "chunk_shape": [1]},
-            )
-            self.resources.append(each)
-            self.to.send("stream_resource", each.stream_resource_doc)
+        self.resources = [
+            self.file(f"cam_{key}", file.path, dataset=path, chunk_shape=[1])
+            for key, path in (("image", PICTURE), ("frame_number", NUMBER), ("frame_time", TIME))
+        ]
+
+    def write(self, file: FrameFile, frames: int) -> Self:
+        """Use a file, and write the first frames."""
+        self.use(file)
+        fill(file, range(1, frames + 1))
+        return self
 
     def tell(self, start: int, stop: int) -> None:
         for each in self.resources:
-            datum = each.compose_stream_datum(
-                indices={"start": start, "stop": stop},
-                seq_nums={"start": self.told + 1, "stop": self.told + 1 + stop - start},
-                descriptor=self.bundle.descriptor_doc,
-            )
-            self.to.send("stream_datum", datum)
+            self.rows(each, (start, stop, self.told + 1))
         self.told += stop - start
 
     def stop(self) -> None:
-        self.to.send("stop", self.run.compose_stop())
+        self.emit("stop", self.run.compose_stop())
 
 
 @pytest.fixture
@@ -179,9 +169,7 @@ def test_frames_announced_before_they_are_flushed_are_waited_for(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed()
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 4))
+    raw = Raw(fed).write(file, 3)
     fill(file, range(4, 6), flush=False)
     raw.tell(0, 5)
     assert fed.until("progress", 3)["reached"] == 3
@@ -196,9 +184,7 @@ def test_frames_that_never_come_are_missing_and_not_zero(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed("picture_statistics", "--catch-up", "1")
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 4))
+    raw = Raw(fed).write(file, 3)
     raw.tell(0, 5)
     raw.stop()
     done = fed.until("stream_done")
@@ -228,9 +214,7 @@ def test_far_behind_frames_are_skipped_and_counted(
     feed: Callable[..., Fed], file: FrameFile, limit_s: str, metadata: dict[str, Any]
 ) -> None:
     fed = feed(f"{PATH}:Slow", "--max-behind", limit_s, seconds=0.02)
-    raw = Raw(fed, metadata)
-    raw.use(file)
-    fill(file, range(1, 61))
+    raw = Raw(fed, metadata).write(file, 60)
     for frame in range(8):  # one by one: none waits, so none is skipped
         raw.tell(frame, frame + 1)
         fed.until("progress", frame + 1)  # the worker learns how long a frame takes
@@ -247,9 +231,7 @@ def test_the_limit_of_a_decision_is_for_all_batches_together(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed(f"{PATH}:Slow", seconds=0.02)
-    raw = Raw(fed, {"decision_limit_s": 0.4})
-    raw.use(file)
-    fill(file, range(1, 409))
+    raw = Raw(fed, {"decision_limit_s": 0.4}).write(file, 408)
     for frame in range(8):  # the worker learns how long a frame takes
         raw.tell(frame, frame + 1)
         fed.until("progress", frame + 1)
@@ -266,9 +248,7 @@ def test_an_analysis_that_needs_all_frames_skips_none(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed(f"{PATH}:SlowAndWhole", seconds=0.005)
-    raw = Raw(fed, {"decision_limit_s": 0})
-    raw.use(file)
-    fill(file, range(1, 61))
+    raw = Raw(fed, {"decision_limit_s": 0}).write(file, 60)
     raw.tell(0, 60)
     assert fed.until("progress", 60)["result"]["n_dropped"] == 0
 
@@ -277,9 +257,7 @@ def test_what_had_gathered_before_the_worker_came_is_not_skipped(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed("picture_statistics", "--max-behind", "0.001")
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 61))
+    raw = Raw(fed).write(file, 60)
     raw.tell(0, 60)
     raw.stop()
     assert fed.until("stream_done")["result"]["n_frames"] == 60
@@ -289,9 +267,7 @@ def test_only_what_had_gathered_before_the_worker_came_is_not_skipped(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed(f"{PATH}:Slow", "--max-behind", "0.1", seconds=0.02)
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 101))
+    raw = Raw(fed).write(file, 100)
     raw.tell(0, 40)
     fed.until("progress", 10)
     raw.tell(40, 100)
@@ -306,9 +282,7 @@ def test_a_worker_that_waits_for_frames_says_that_it_lives(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed()
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 4))
+    raw = Raw(fed).write(file, 3)
     raw.tell(0, 5)
     fed.until("progress", 3)
     for _ in range(2):
@@ -320,9 +294,7 @@ def test_after_the_limit_the_rest_is_left_and_counted(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed(f"{PATH}:Slow", "--catch-up", "0.1", seconds=0.02)
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 61))
+    raw = Raw(fed).write(file, 60)
     raw.tell(0, 60)
     raw.stop()
     result = fed.until("stream_done")["result"]
@@ -334,9 +306,7 @@ def test_an_analysis_that_needs_all_frames_goes_on_after_the_limit(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed(f"{PATH}:SlowAndWhole", "--catch-up", "0.1", seconds=0.02)
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 61))
+    raw = Raw(fed).write(file, 60)
     raw.tell(0, 62)  # two never come
     raw.stop()
     result = fed.until("stream_done")["result"]
@@ -345,9 +315,7 @@ def test_an_analysis_that_needs_all_frames_goes_on_after_the_limit(
 
 def test_results_may_have_an_infinite_period(feed: Callable[..., Fed], file: FrameFile) -> None:
     fed = feed(f"{PATH}:SaysMoreAtTheEnd")
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 6))
+    raw = Raw(fed).write(file, 5)
     for frame in range(5):
         raw.tell(frame, frame + 1)
         fed.until("progress", frame + 1)
@@ -361,9 +329,7 @@ def test_end_of_the_session_interrupts_the_derived_run(
     feed: Callable[..., Fed], file: FrameFile, how: str
 ) -> None:
     fed = feed()
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 6))
+    raw = Raw(fed).write(file, 5)
     raw.tell(0, 5)
     fed.until("progress", 5)
     if how == "sigterm":
@@ -385,9 +351,7 @@ def test_frames_that_get_visible_after_the_end_of_the_session_are_analyzed(
     missing.use(SimpleNamespace(path=tmp_path / "missing.h5"))
     missing.tell(0, 2)
     missing.stop()
-    raw = Raw(session)
-    raw.use(file)
-    fill(file, range(1, 4))
+    raw = Raw(session).write(file, 3)
     fill(file, range(4, 6), flush=False)
     raw.tell(0, 5)
     raw.stop()
@@ -425,16 +389,13 @@ def test_frames_go_on_in_another_file_and_in_the_middle_of_one(
 
 def test_events_and_event_pages_say_the_same(feed: Callable[..., Fed], file: FrameFile) -> None:
     fed = feed(f"{PATH}:Against")
-    raw = Raw(fed, keys=("angle",))
-    raw.use(file)
-    fill(file, range(1, 5))
+    raw = Raw(fed, keys=("angle",)).write(file, 4)
     raw.tell(0, 4)
     for value in (10.0, 20.0):
-        event = raw.bundle.compose_event(data={"angle": value}, timestamps={"angle": 0.0})
-        fed.send("event", event)
+        raw.event(angle=value)
     page = event_model.pack_event_page(
         *(
-            raw.bundle.compose_event(data={"angle": value}, timestamps={"angle": 0.0})
+            raw.streams["primary"].compose_event(data={"angle": value}, timestamps={"angle": 0.0})
             for value in (30.0, 40.0)
         )
     )
@@ -446,12 +407,9 @@ def test_events_and_event_pages_say_the_same(feed: Callable[..., Fed], file: Fra
 
 def test_a_frame_without_its_event_is_missing(feed: Callable[..., Fed], file: FrameFile) -> None:
     fed = feed(f"{PATH}:Against")
-    raw = Raw(fed, keys=("angle",))
-    raw.use(file)
-    fill(file, range(1, 4))
+    raw = Raw(fed, keys=("angle",)).write(file, 3)
     raw.tell(0, 3)
-    event = raw.bundle.compose_event(data={"angle": 1.0}, timestamps={"angle": 0.0})
-    fed.send("event", event)
+    raw.event(angle=1.0)
     raw.stop()
     result = fed.until("stream_done")["result"]
     assert (result["n_frames"], result["n_missing"]) == (1, 2)
@@ -464,14 +422,10 @@ def test_frames_after_one_without_its_event_are_analyzed(
     file: FrameFile, tmp_path: Path, catch_up_s: float, analyzed: list[int], dropped: int
 ) -> None:
     session = FilledPipe()
-    raw = Raw(session, keys=("angle",))
-    raw.use(file)
-    fill(file, range(1, 11))
+    raw = Raw(session, keys=("angle",)).write(file, 10)
     raw.tell(0, 10)
     for number in (1, 2, 3, 5, 6, 8, 9):
-        data = {"angle": float(number)}
-        event = raw.bundle.compose_event(data=data, timestamps={"angle": 0.0}, seq_num=number)
-        session.send("event", event)
+        raw.event(seq_num=number, angle=float(number))
     raw.stop()
     session.end()
     journal = Journal(tmp_path / "journal")
@@ -489,16 +443,12 @@ def test_a_frame_that_is_taken_again_after_a_pause_has_the_event_of_its_number_t
 ) -> None:
     """A pause cuts off a trigger; its frame and that of the repeated trigger have one event."""
     fed = feed(f"{PATH}:Against")
-    raw = Raw(fed, keys=("angle",))
-    raw.use(file)
-    fill(file, range(1, 4))
+    raw = Raw(fed, keys=("angle",)).write(file, 3)
     for row, number in enumerate((1, 1, 2)):
         raw.told = number - 1
         raw.tell(row, row + 1)
         if row != 0:
-            data = {"angle": float(number)}
-            event = raw.bundle.compose_event(data=data, timestamps={"angle": 0.0}, seq_num=number)
-            fed.send("event", event)
+            raw.event(seq_num=number, angle=float(number))
     raw.stop()
     result = fed.until("stream_done")["result"]
     assert (result["n_frames"], result["n_missing"]) == (3, 0)
@@ -581,9 +531,7 @@ def test_pictures_are_files_that_the_last_result_names(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
     fed = feed(f"{PATH}:Draws")
-    raw = Raw(fed)
-    raw.use(file)
-    fill(file, range(1, 8))
+    raw = Raw(fed).write(file, 7)
     raw.tell(0, 7)
     raw.stop()
     fed.until("stream_done")

@@ -26,8 +26,10 @@ from dashboard.panoseti.view import IOC, PanosetiBoard, draw_largest
 from devices.panoseti.array import Panoseti
 from devices.panoseti.session import make_devices
 from devices.panoseti.view import PanosetiFacts, PanosetiImage, PanosetiView
+from skywright.callbacks.derived import RESULT
 from skywright.config import IocSettings
 from skywright.session.context import SessionContext
+from skywright.store.export.contents import RunContents
 from skywright.store.lookup import summarize
 from skywright.words import local_time
 
@@ -186,6 +188,20 @@ def test_results_of_a_search_that_is_over_are_read_once(
     runs.clear()
     assert "1234" not in page.get("/panoseti").text
     assert not IOC.board_of(site).final
+
+
+def test_of_a_search_only_the_results_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each other stream of the run takes two requests to tiled, or more."""
+    read: list[object] = []
+
+    def note(run: str, only: object = None) -> RunContents:
+        read.append((run, only))
+        return RunContents({}, None, "success", (), ())
+
+    monkeypatch.setattr(view, "find_run", lambda _, uid: uid)
+    monkeypatch.setattr(view, "read_contents", note)
+    assert view.read_results(None, "over") == {}
+    assert read == [("over", (RESULT,))]
 
 
 @pytest.mark.timeout(300)

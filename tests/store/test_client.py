@@ -320,18 +320,13 @@ def test_reading_a_growing_run_never_fails(journals: Path, client: Any) -> None:
     camera.stage()
     keys = camera.describe() | {"x": {"dtype": "number", "shape": [], "source": "t"}}
     recording = Recording(journals).stream("primary", **keys)
-    bundle = recording._streams["primary"]
     done = threading.Event()
 
     def produce() -> None:
         run = RunIngest(recording.path, CatalogServer(client))
         for n in range(1, GROWN + 1):
             camera.trigger()
-            for name, doc in camera.collect_asset_docs():
-                if name == "stream_datum":
-                    doc |= {"descriptor": bundle.descriptor_doc["uid"]}
-                    doc |= {"seq_nums": {"start": n, "stop": n + 1}}
-                recording.journal(name, doc | {"run_start": recording.uid})
+            recording.collect(camera, n)
             recording.event(x=float(n))
             run.step()
         done.set()

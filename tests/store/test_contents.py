@@ -155,7 +155,8 @@ def test_the_server_answers_others_while_documents_wait_for_files(
     adapter = SimpleNamespace(
         specs=[], metadata=lambda: descriptor, items_range=lambda *_: answer([("image", node)])
     )
-    columns: list[Any] = []
-    assert asyncio.run(documents._Stream(adapter, columns).keys_range(0, None)) == []
-    assert [column.segments for column in columns] == [[[0, 0, 3], [1, 0, 2]]]
+    stream = documents._Stream(adapter)
+    assert asyncio.run(stream.keys_range(0, None)) == []
+    expected = [("file://localhost/0", 0, 3), ("file://localhost/1", 0, 2)]
+    assert [rows.ranges for rows in stream.rows] == [expected]
     assert threads != [threading.main_thread()]

@@ -259,16 +259,9 @@ def fly(
         recording.stream(stream, **camera.describe())
     for count in range(taken):
         camera.trigger()
-        for name, doc in camera.collect_asset_docs() if count < told else ():
-            if name == "stream_datum":
-                stream, first = ("dark", 0) if count < dark else ("primary", dark)
-                seq_num = again.get(count, count - first + 1)
-                seq_nums = {"start": seq_num, "stop": seq_num + 1}
-                uid = recording._streams[stream].descriptor_doc["uid"]
-                doc = doc | {"seq_nums": seq_nums, "descriptor": uid}
-            else:
-                doc = doc | {"run_start": recording.uid}
-            recording.journal(name, doc)
+        if count < told:
+            stream, first = ("dark", 0) if count < dark else ("primary", dark)
+            recording.collect(camera, again.get(count, count - first + 1), stream)
     camera.unstage()
     return leave(recording)
 
@@ -311,14 +304,7 @@ def test_streams_of_one_camera_over_two_files_have_their_rows(journals: Path, cl
         for stream in streams:
             camera.trigger()
             seq_nums[stream] += 1
-            for name, doc in camera.collect_asset_docs():
-                if name == "stream_datum":
-                    uid = recording._streams[stream].descriptor_doc["uid"]
-                    numbers = {"start": seq_nums[stream], "stop": seq_nums[stream] + 1}
-                    doc = doc | {"seq_nums": numbers, "descriptor": uid}
-                else:
-                    doc = doc | {"run_start": recording.uid}
-                recording.journal(name, doc)
+            recording.collect(camera, seq_nums[stream], stream)
         camera.unstage()
     assert ingest(recording.stop(), client) is IngestState.DONE
     run = client["raw"][recording.uid]
@@ -336,13 +322,7 @@ def test_files_at_a_path_that_tiled_cannot_read_are_named(
     camera.stage()
     recording.stream("primary", **camera.describe())
     camera.trigger()
-    for kind, doc in camera.collect_asset_docs():
-        if kind == "stream_datum":
-            uid = recording._streams["primary"].descriptor_doc["uid"]
-            doc = doc | {"seq_nums": {"start": 1, "stop": 2}, "descriptor": uid}
-        else:
-            doc = doc | {"run_start": recording.uid}
-        recording.journal(kind, doc)
+    recording.collect(camera, 1)
     camera.unstage()
     assert ingest(recording.stop(), client) is IngestState.DONE
     reasons = client["raw"][recording.uid].metadata["unreadable_files"]

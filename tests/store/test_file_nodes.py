@@ -37,21 +37,11 @@ def recorded(
     recording = Recording(directory)
     recording.stream("primary", **dict.fromkeys(ranges, key), **more)
     for name, rows in ranges.items():
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{directory}/{file}",
-            data_key=name,
-            parameters={"dataset": f"/{name[:1]}", **(parameters or {})},
-        )
-        recording.journal("stream_resource", resource.stream_resource_doc)
+        more_parameters = {"dataset": f"/{name[:1]}", **(parameters or {})}
+        resource = recording.file(name, directory / file, **more_parameters)
         seq_num = 1
         for start, stop in rows:
-            datum = resource.compose_stream_datum(
-                indices={"start": start, "stop": stop},
-                seq_nums={"start": seq_num, "stop": seq_num + stop - start},
-                descriptor=recording._streams["primary"].descriptor_doc,
-            )
-            recording.journal("stream_datum", datum)
+            recording.rows(resource, (start, stop, seq_num))
             seq_num += stop - start
     recording.journal.close()
     return contents_of(recording.path)

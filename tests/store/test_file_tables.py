@@ -63,16 +63,10 @@ class FileRun:
         }
         self._keys = keys
         self.begin("primary")
-        self._resources = []
-        for key, dataset in paths.items():
-            resource = self.recording.run.compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri=f"file://localhost{path}",
-                data_key=key,
-                parameters={"dataset": dataset, "chunk_shape": [1024], "swmr": True},
-            )
-            self._resources.append(resource)
-            self.recording.journal("stream_resource", resource.stream_resource_doc)
+        self._resources = [
+            self.recording.file(key, path, dataset=dataset, chunk_shape=[1024], swmr=True)
+            for key, dataset in paths.items()
+        ]
 
     def begin(self, stream: str) -> None:
         """Begin a stream, to which the further rows belong."""
@@ -89,15 +83,9 @@ class FileRun:
 
     def tell(self) -> None:
         """Emit the stream datums of the rows written since the last call."""
-        descriptor = self.recording._streams[self.stream].descriptor_doc
-        first, end = (1 + row - self._first for row in (self.told, self.rows))
+        rows = self.told, self.rows, 1 + self.told - self._first
         for resource in self._resources:
-            datum = resource.compose_stream_datum(
-                indices={"start": self.told, "stop": self.rows},
-                seq_nums={"start": first, "stop": end},
-                descriptor=descriptor,
-            )
-            self.recording.journal("stream_datum", datum)
+            self.recording.rows(resource, rows, stream=self.stream)
         self.told = self.rows
 
     def stop(self) -> Path:
@@ -210,6 +198,8 @@ def test_a_growing_file_needs_no_request(journals: Path, client: Any) -> None:
     run.append(2)  # flushed, and nothing tells of it
     assert len(stream.read()["c1"]) == 7
     assert stream["identity"].read().tolist() == list(range(7))
+    names = [name for name, _ in client["raw"][run.recording.uid].documents()]
+    assert (names.count("stream_resource"), names.count("stream_datum")) == (5, 0)  # it is open
     run.tell()
     assert ingest(run.stop(), client) is IngestState.DONE
     stored = client["raw"][run.recording.uid]
@@ -323,19 +313,7 @@ def test_two_files_of_one_stream_are_two_tables(journals: Path, client: Any) -> 
         keys[name] = scalar("integer", dtype_numpy="<i4", external="STREAM:")
     recording.stream("primary", **keys)
     for name, rows in (("a", 3), ("b", 5)):
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{journals}/{recording.uid}-{name}.h5",
-            data_key=name,
-            parameters={"dataset": "x"},
-        )
-        recording.journal("stream_resource", resource.stream_resource_doc)
-        datum = resource.compose_stream_datum(
-            indices={"start": 0, "stop": rows},
-            seq_nums={"start": 1, "stop": rows + 1},
-            descriptor=recording._streams["primary"].descriptor_doc,
-        )
-        recording.journal("stream_datum", datum)
+        recording.file(name, journals / f"{recording.uid}-{name}.h5", (0, rows, 1), dataset="x")
     assert ingest(recording.stop(), client) is IngestState.DONE
     stream = client["raw"][recording.uid]["primary"]
     assert set(stream.base) == {"columns", "columns_2"}

@@ -256,19 +256,8 @@ def test_types_are_those_of_the_events_whatever_comes_first(store: Path, client:
     recording = Recording(store / "journal")
     image = {"shape": [1, 4], "dtype": "array", "dtype_numpy": "|u1", "external": "STREAM:"}
     recording.stream("primary", image=image, a=array([2]))
-    resource = recording.run.compose_stream_resource(
-        mimetype="application/x-nobody-knows",
-        uri="file://localhost/no",
-        data_key="image",
-        parameters={},
-    )
-    recording.journal("stream_resource", resource.stream_resource_doc)
-    datum = resource.compose_stream_datum(
-        indices={"start": 0, "stop": 1},
-        seq_nums={"start": 1, "stop": 2},
-        descriptor=recording._streams["primary"].descriptor_doc,
-    )
-    recording.journal("stream_datum", datum)
+    mimetype = "application/x-nobody-knows"
+    recording.file("image", "file://localhost/no", (0, 1, 1), mimetype=mimetype)
     run = RunIngest(recording.path, CatalogServer(client))
     run.step()
     recording.event(a=[1, 2])

@@ -34,16 +34,11 @@ class RunOfAllKinds:
         column = scalar("integer", dtype_numpy="<i4", external="STREAM:")
         self._recording.stream("primary", x=column, image=IMAGE, odd=IMAGE)
         self._resources = [
-            self._recording.run.compose_stream_resource(
-                mimetype=f"application/{mimetype}",
-                uri=f"file://localhost{self._file}",
-                data_key=key,
-                parameters={"dataset": key, "chunk_shape": [1, 4, 6]},
+            self._recording.file(
+                key, self._file, mimetype=f"application/{mimetype}", chunk_shape=[1, 4, 6]
             )
             for key, mimetype in (("x", "x-hdf5"), ("image", "x-hdf5"), ("odd", "x-nobody-knows"))
         ]
-        for resource in self._resources:
-            self._recording.journal("stream_resource", resource.stream_resource_doc)
 
     def grow(self, rows: int) -> None:
         """Record one event more than rows of the file."""
@@ -54,12 +49,7 @@ class RunOfAllKinds:
         for n in range(rows + 1):
             self._recording.event("monitor", y=n / 2, a=[n, n + 1])
         for resource in self._resources:
-            datum = resource.compose_stream_datum(
-                indices={"start": before, "stop": self._rows},
-                seq_nums={"start": before + 1, "stop": self._rows + 1},
-                descriptor=self._recording._streams["primary"].descriptor_doc,
-            )
-            self._recording.journal("stream_datum", datum)
+            self._recording.rows(resource, (before, self._rows, before + 1))
 
     def stop(self) -> None:
         self._recording.stop()

@@ -21,7 +21,7 @@ from skywright.store.check import differences
 from skywright.store.export.contents import Asset, AssetRows, Column, RunContents, Stream
 from skywright.store.file_nodes import VIRTUAL_DATASET, data_sources, rows_in_files
 from skywright.store.ingest import IngestState, ingest
-from skywright.store.journal_contents import datum_fields
+from skywright.store.journal_contents import JournalContents
 from skywright.store.recover import contents_of, recover
 from skywright.store.rows import stored_data_keys
 from skywright.store.tail import read_lines
@@ -39,15 +39,7 @@ def with_file(
     """Record a run with two rows of a file, or more, and two events, from seq_num `first` on."""
     recording = Recording(journals)
     recording.stream("primary", x={**key, "external": "STREAM:"}, y=scalar("number"))
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
-    file = recording.run.compose_stream_resource(
-        mimetype=mimetype, uri=uri, data_key="x", parameters={"dataset": "/x", **parameters}
-    ).stream_resource_doc
-    recording.journal("stream_resource", file)
-    datum = {"uid": "d", "stream_resource": file["uid"], "descriptor": descriptor}
-    datum |= {"indices": {"start": 0, "stop": rows}}
-    datum |= {"seq_nums": {"start": 1, "stop": rows + 1}}
-    recording.journal("stream_datum", datum)
+    recording.file("x", uri, (0, rows, 1), mimetype=mimetype, **parameters)
     for seq_num in (first, first + 1):
         recording.event(seq_num=seq_num, y=float(seq_num))
     return recording
@@ -95,23 +87,8 @@ def test_a_virtual_file_of_a_long_data_key(tmp_path: Path) -> None:
     key = array([1, 2], dtype_numpy="<f8", external="STREAM:")
     recording.stream("primary", **{name: key})
     uri = hdf5(tmp_path / "f.h5", np.arange(8.0).reshape(4, 2))
-    file = recording.run.compose_stream_resource(
-        mimetype="application/x-hdf5",
-        uri=uri,
-        data_key=name,
-        parameters={"dataset": "/x", "chunk_shape": [1, 2]},
-    )
-    recording.journal("stream_resource", file.stream_resource_doc)
-    datum = file.compose_stream_datum(
-        indices={"start": 2, "stop": 4},
-        seq_nums={"start": 1, "stop": 3},
-        descriptor=recording._streams["primary"].descriptor_doc,
-    )
-    recording.journal("stream_datum", datum)
-    contents = contents_of(recording.path)
-    contents.stop = {}
-    stream = contents.streams["primary"]
-    ((_, source),) = data_sources(stream, contents, stored_data_keys(stream), tmp_path, tables=True)
+    recording.file(name, uri, (2, 4, 1), dataset="x", chunk_shape=[1, 2])
+    source = source_of(recording.path, tmp_path)
     assert not isinstance(source, DataError)
     with h5py.File(path_from_uri(source.assets[0].data_uri)) as virtual:
         assert virtual[VIRTUAL_DATASET][:, 0].tolist() == [4.0, 6.0]
@@ -231,6 +208,14 @@ def test_documents_of_the_catalog_keep_the_seq_nums_of_frames(
     ]
 
 
+def closed(recording: Recording) -> JournalContents:
+    """Close a run whose writer has died; return the contents of its journal."""
+    recording.journal.close()
+    path = recording.path
+    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
+    return contents_of(path)
+
+
 def abandoned(journals: Path) -> Path:
     """Leave the journal of a dead writer: ten frames are on disk, two have an event."""
     uri = hdf5(journals / "f.h5", np.arange(10.0))
@@ -263,18 +248,10 @@ def test_rows_of_a_file_in_two_streams_are_counted_once(tmp_path: Path) -> None:
     uri = hdf5(tmp_path / "f.h5", np.arange(10.0))
     recording = with_file(tmp_path, uri, key)
     recording.stream("dark", x=key, y=scalar("number"))
-    resource = recording.run.compose_stream_resource(
-        mimetype="application/x-hdf5", uri=uri, data_key="x", parameters={"dataset": "/x"}
-    ).stream_resource_doc
-    recording.journal("stream_resource", resource)
-    descriptor = recording._streams["dark"].descriptor_doc["uid"]
-    rows = datum_fields(resource["uid"], 2, 1, 1)
-    recording.journal("stream_datum", {"uid": "e", "descriptor": descriptor, **rows})
+    recording.file("x", uri, (2, 3, 1), stream="dark")
     recording.event("dark", y=3.0)
-    recording.journal.close()
-    path = recording.path
-    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
-    (late,) = (s for s in contents_of(path).streams.values() if s.name.endswith(repair.LATE))
+    streams = closed(recording).streams.values()
+    (late,) = (stream for stream in streams if stream.name.endswith(repair.LATE))
     assert (late.name, sum(rows.count for rows in late.catalog_rows("x"))) == (
         f"dark{repair.LATE}",
         7,
@@ -289,20 +266,11 @@ def test_files_of_one_key_may_have_their_rows_at_different_places(
     recording = Recording(tmp_path)
     key = {"dtype": dtype, "shape": shape, "dtype_numpy": "<f8", "external": "STREAM:"}
     recording.stream("primary", x=key)
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
     for number, name in enumerate("ab"):
         path = tmp_path / f"{name}.h5"
         with h5py.File(path, "w") as file:
             file[name] = np.full((2, *shape), number, "<f8")
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{path}",
-            data_key="x",
-            parameters={"dataset": f"/{name}"},
-        ).stream_resource_doc
-        recording.journal("stream_resource", resource)
-        rows = datum_fields(resource["uid"], 2 * number, 1 + 2 * number, 2)
-        recording.journal("stream_datum", {"uid": name, "descriptor": descriptor, **rows})
+        recording.file("x", path, (2 * number, 2 * number + 2, 2 * number + 1), dataset=name)
     source = source_of(recording.path, tmp_path)
     assert not isinstance(source, DataError)
     assert source.structure.shape == (4, *shape)
@@ -316,23 +284,12 @@ def test_a_table_has_the_dataset_of_the_rows_that_it_shows(tmp_path: Path) -> No
     recording = Recording(tmp_path)
     key = scalar("number", dtype_numpy="<f8", external="STREAM:")
     recording.stream("primary", x=key, y=scalar("number"))
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
     for number, name in enumerate("ab"):
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{tmp_path}/{name}.h5",
-            data_key="x",
-            parameters={"dataset": f"/{name}"},
-        ).stream_resource_doc
-        recording.journal("stream_resource", resource)
-        rows = datum_fields(resource["uid"], 2 * number, 1 + 2 * number, 2)
-        recording.journal("stream_datum", {"uid": name, "descriptor": descriptor, **rows})
+        first, path = 2 * number, tmp_path / f"{name}.h5"
+        recording.file("x", path, (first, first + 2, first + 1), dataset=f"/{name}")
     for seq_num in (3, 4):
         recording.event(seq_num=seq_num, y=0.0)
-    contents = contents_of(recording.path)
-    contents.stop = {}
-    stream = contents.streams["primary"]
-    ((_, source),) = data_sources(stream, contents, stored_data_keys(stream), tmp_path, tables=True)
+    source = source_of(recording.path, tmp_path)
     assert not isinstance(source, DataError)
     assert source.parameters["segments"] == [[0, 0, 2]]
     assert source.parameters["columns"] == {"x": "/b"}
@@ -351,33 +308,23 @@ def test_an_array_of_too_many_chunks_has_no_node(
 
 
 def source_of(journal: Path, directory: Path) -> Any:
-    """Return the data source of `x`, or why there is none."""
+    """Return the one data source, or why there is none."""
     contents = contents_of(journal)
     contents.stop = {}
     stream = contents.streams["primary"]
     sources = data_sources(stream, contents, stored_data_keys(stream), directory, tables=True)
-    return dict(sources)["x"]
+    ((_, source),) = sources
+    return source
 
 
 def test_a_dead_stream_without_events_has_the_rows_of_its_longest_file(tmp_path: Path) -> None:
     recording = Recording(tmp_path)
     key = scalar("number", dtype_numpy="<f8", external="STREAM:")
     recording.stream("primary", x=key, y=key)
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
     for name, count in (("x", 10), ("y", 5)):
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=hdf5(tmp_path / f"{name}.h5", np.arange(float(count))),
-            data_key=name,
-            parameters={"dataset": "/x"},
-        ).stream_resource_doc
-        recording.journal("stream_resource", resource)
-        rows = datum_fields(resource["uid"], 0, 1, 2)
-        recording.journal("stream_datum", {"uid": name, "descriptor": descriptor, **rows})
-    recording.journal.close()
-    path = recording.path
-    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
-    contents = contents_of(path)
+        uri = hdf5(tmp_path / f"{name}.h5", np.arange(float(count)))
+        recording.file(name, uri, (0, 2, 1), dataset="x")
+    contents = closed(recording)
     assert contents.stop is not None
     assert contents.stop["num_events"] == {"primary": 10}
     rows_of = contents.streams["primary"].catalog_rows
@@ -392,27 +339,16 @@ def test_rows_of_a_second_file_that_no_document_names_are_found(
     recording = Recording(tmp_path)
     key = scalar("number", dtype_numpy="<f8", external="STREAM:")
     recording.stream("primary", x=key, **({"y": scalar("number")} if has_events else {}))
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
     for name, rows, index, count in (("a", 3, 0, 3), ("b", 5, 3, 2)):
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=hdf5(tmp_path / f"{name}.h5", np.arange(float(rows))),
-            data_key="x",
-            parameters={"dataset": "/x"},
-        ).stream_resource_doc
-        recording.journal("stream_resource", resource)
-        datum = datum_fields(resource["uid"], index, index + 1, count)
-        recording.journal("stream_datum", {"uid": name, "descriptor": descriptor, **datum})
+        uri = hdf5(tmp_path / f"{name}.h5", np.arange(float(rows)))
+        recording.file("x", uri, (index, index + count, index + 1))
     for _ in range(5 * has_events):
         recording.event(y=0.0)
-    recording.journal.close()
-    path = recording.path
-    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
-    contents = contents_of(path)
+    contents = closed(recording)
     last = [*contents.streams.values()][-1]
     found = [(rows.start, rows.stop) for rows in rows_in_files(last, "x")]
     raw = RawRun(contents.start or {}, RequiredKeys(("x",), "number", "time"))
-    for line in read_lines(path):
+    for line in read_lines(recording.path):
         raw(line.name, line.doc)
     table = raw.streams[last.name].table
     assert table is not None
@@ -438,23 +374,12 @@ def test_rows_of_two_files_that_no_document_names_are_found(
     recording = Recording(tmp_path)
     key = scalar("number", dtype_numpy="<f8", external="STREAM:")
     recording.stream("primary", x=key, **({"y": scalar("number")} if has_events else {}))
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
     for number, rows in enumerate((3, 5)):
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=hdf5(tmp_path / f"{number}.h5", 10.0 * number + np.arange(rows)),
-            data_key="x",
-            parameters={"dataset": "/x"},
-        ).stream_resource_doc
-        recording.journal("stream_resource", resource)
-        datum = datum_fields(resource["uid"], 2 * number, 1 + 2 * number, 2)
-        recording.journal("stream_datum", {"uid": str(number), "descriptor": descriptor, **datum})
+        uri = hdf5(tmp_path / f"{number}.h5", 10.0 * number + np.arange(rows))
+        recording.file("x", uri, (2 * number, 2 * number + 2, 2 * number + 1))
     for _ in range(4 * has_events):
         recording.event(y=0.0)
-    recording.journal.close()
-    path = recording.path
-    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
-    contents = contents_of(path)
+    contents = closed(recording)
     last = [*contents.streams.values()][-1]
     values = []
     for place in rows_in_files(last, "x"):
@@ -508,23 +433,16 @@ def test_rows_after_the_last_event_are_found_in_each_file(tmp_path: Path) -> Non
     recording = Recording(tmp_path)
     key = scalar("number", dtype_numpy="<f8", external="STREAM:")
     recording.stream("primary", x=key, y=scalar("number"))
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
     for number, count in enumerate((3, 5)):
         uri = hdf5(tmp_path / f"{number}.h5", 10.0 * number + np.arange(count))
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5", uri=uri, data_key="x", parameters={"dataset": "/x"}
-        ).stream_resource_doc
-        recording.journal("stream_resource", resource)
-        rows = datum_fields(resource["uid"], 3 * number, 1 + 3 * number, min(count, 3 - number))
-        recording.journal("stream_datum", {"uid": uri, "descriptor": descriptor, **rows})
+        rows = min(count, 3 - number)
+        recording.file("x", uri, (3 * number, 3 * number + rows, 3 * number + 1))
     for seq_num in range(5):
         recording.event(y=float(seq_num))
-    recording.journal.close()
-    path = recording.path
-    assert repair.close_interrupted_run(path, path.stat().st_size, contents_of(path))
-    late = contents_of(path).streams[f"primary{repair.LATE}"]
+    contents = closed(recording)
+    late = contents.streams[f"primary{repair.LATE}"]
     (part,) = late.external_rows["x"].segments
-    first = first_row(contents_of(path).resources[part.resource]["parameters"])
+    first = first_row(contents.resources[part.resource]["parameters"])
     row = first + part.start - late.external_rows["x"].first_index(part.resource)
     assert (row, part.count) == (2, 3)
 
@@ -573,7 +491,7 @@ def test_events_that_lack_a_datum_or_its_time_are_stored(tmp_path: Path) -> None
     image = array([2], external="FILESTORE:", dtype_numpy="<f8")
     recording.stream("primary", x=scalar("number"), image=image)
     recording.event(x=1.0)
-    event = {"descriptor": recording._streams["primary"].descriptor_doc["uid"], "time": 1.0}
+    event = {"descriptor": recording.streams["primary"].descriptor_doc["uid"], "time": 1.0}
     for seq_num, times in ((2, {"timestamps": {"x": 1.0}}), (3, {})):
         data = {"x": 2.0, "image": f"r/{seq_num}"}
         recording.journal("event", {**event, "uid": "e", "seq_num": seq_num, "data": data, **times})

@@ -24,11 +24,7 @@ def run(journals: Path, client: Any) -> Any:
     camera.kickoff()
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.stream("shots", **camera.describe())
-    descriptor = recording._streams["shots"].descriptor_doc["uid"]
-    for name, doc in camera.collect_asset_docs():
-        if name == "stream_datum":
-            doc |= {"descriptor": descriptor, "seq_nums": {"start": 1, "stop": 6}}
-        recording.journal(name, doc | {"run_start": recording.uid})
+    recording.collect(camera, 1, "shots")
     recording.event(x=0.0)
     camera.unstage()
     assert ingest(recording.stop(), client) is IngestState.DONE

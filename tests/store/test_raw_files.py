@@ -72,18 +72,10 @@ def dead_run(journals: Path, mimetype: str = MIMETYPE, told: int = 10) -> Record
     assert done.wait(90)
     recorder.close()
     recording = Recording(journals).stream("primary", **raw_format.data_keys())
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
     for bundle in raw_format.resources(path, mimetype).values():
-        resource = bundle.stream_resource_doc
-        recording.journal("stream_resource", resource | {"run_start": recording.uid})
-        datum = {
-            "uid": f"{resource['uid']}/0",
-            "stream_resource": resource["uid"],
-            "descriptor": descriptor,
-            "indices": {"start": 0, "stop": told},
-            "seq_nums": {"start": 1, "stop": told + 1},
-        }
-        recording.journal("stream_datum", datum)
+        resource = bundle.stream_resource_doc | {"run_start": recording.uid}
+        recording.journal("stream_resource", resource)
+        recording.rows(bundle, (0, told, 1))
     recording.journal.close()
     return recording
 

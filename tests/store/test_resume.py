@@ -1,9 +1,7 @@
 """Runs that were paused and resumed, and files that have more rows than the run."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
@@ -136,20 +134,7 @@ def test_documents_of_a_resumed_run_name_the_rows_that_count(client: Any, journa
         files[name] = journals / f"{recording.uid}-{name}.h5"
         with h5py.File(files[name], "w") as file:
             file["x"] = np.arange(10, dtype="<i4") + 100 * (name == "b")
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{files[name]}",
-            data_key="x",
-            parameters={"dataset": "x"},
-        )
-        recording.journal("stream_resource", resource.stream_resource_doc)
-        for start, stop, seq_num in ranges:
-            datum = resource.compose_stream_datum(
-                indices={"start": start, "stop": stop},
-                seq_nums={"start": seq_num, "stop": seq_num + stop - start},
-                descriptor=recording._streams["primary"].descriptor_doc,
-            )
-            recording.journal("stream_datum", datum)
+        recording.file("x", files[name], *ranges)
     assert ingest(recording.stop(), client) is IngestState.DONE
     run = client["raw"][recording.uid]
     expected = [0, 1, 4, 5, 6, 100, 101]
@@ -174,25 +159,14 @@ def test_each_stream_shows_its_own_images_of_a_file(tmp_path: Path) -> None:
         file["image"] = np.stack([np.arange(9, dtype="<i4")] * 2, axis=1)
     for name in ("primary", "dark", "plain"):
         recording.stream(name, image=image)
-    resource = recording.run.compose_stream_resource(
-        mimetype="application/x-hdf5",
-        uri=f"file://localhost{tmp_path}/a.h5",
-        data_key="image",
-        parameters={"dataset": "image"},
-    )
-    recording.journal("stream_resource", resource.stream_resource_doc)
+    resource = recording.file("image", tmp_path / "a.h5")
     contents, tail, revisions = JournalContents(), Tail(recording.path), []
     rows = [("plain", 0, 1), ("plain", 1, 2), ("primary", 0, 3), ("dark", 3, 4), ("dark", 4, 5)]
     rows += [("primary", 5, 6), ("dark", 6, 7), ("primary", 7, 9)]
     seq_nums = dict.fromkeys(["primary", "dark", "plain"], 1)
     for name, start, stop in rows:
-        seq_num, seq_nums[name] = seq_nums[name], seq_nums[name] + stop - start
-        doc = resource.compose_stream_datum(
-            indices={"start": start, "stop": stop},
-            seq_nums={"start": seq_num, "stop": seq_nums[name]},
-            descriptor=recording._streams[name].descriptor_doc,
-        )
-        recording.journal("stream_datum", doc)
+        recording.rows(resource, (start, stop, seq_nums[name]), stream=name)
+        seq_nums[name] += stop - start
         for line in tail.read() or ():
             contents.add(line)
         revisions.append(contents.streams[name].revision)
@@ -257,31 +231,6 @@ def test_nothing_is_left_of_a_virtual_file_on_a_full_disk(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["source.h5"]
 
 
-def refer_to(
-    path: Path,
-    recording: Recording,
-    stream: str,
-    keys: Iterable[str],
-    ranges: Iterable[tuple[int, int, int]],
-) -> None:
-    """Record the documents of rows of a file: their first index, the one after, and a seq_num."""
-    for key in keys:
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{quote(str(path))}",
-            data_key=key,
-            parameters={"dataset": key, "chunk_shape": [1]},
-        )
-        recording.journal("stream_resource", resource.stream_resource_doc)
-        for start, stop, seq_num in ranges:
-            datum = resource.compose_stream_datum(
-                indices={"start": start, "stop": stop},
-                seq_nums={"start": seq_num, "stop": seq_num + stop - start},
-                descriptor=recording._streams[stream].descriptor_doc,
-            )
-            recording.journal("stream_datum", datum)
-
-
 @pytest.mark.parametrize("directory", ["plain", "50%20 of it"])
 @pytest.mark.parametrize("is_dead", [False, True])
 @pytest.mark.parametrize("goes_on", [False, True])
@@ -307,7 +256,8 @@ def test_first_rows_of_a_second_file_that_are_taken_again(
             file["x"], file["image"] = values, np.stack([values, -values], axis=1)
         offset = 3 * number if goes_on else 0
         shifted = [(start + offset, stop + offset, seq_num) for start, stop, seq_num in ranges]
-        refer_to(path, recording, "primary", external, shifted)
+        for key in external:
+            recording.file(key, path, *shifted, chunk_shape=[1])
     journal = leave(recording) if is_dead else recording.stop()
     assert ingest(journal, client) is IngestState.DONE
     stream = client["raw"][recording.uid]["primary"]
@@ -335,7 +285,8 @@ def test_a_file_that_is_longer_than_its_documents_say(
         values = np.arange(3, dtype="<i4") + 100 * number
         with h5py.File(path, "w") as file:
             file["x"], file["image"] = values, np.stack([values, -values], axis=1)
-        refer_to(path, recording, "primary", external, [(0, 2, 1 + 2 * number)])
+        for key in external:
+            recording.file(key, path, (0, 2, 1 + 2 * number), chunk_shape=[1])
         while stored == "live" and following.step() is IngestState.MORE:
             pass
     recording.stop()
@@ -367,7 +318,7 @@ def test_documents_of_an_array_over_two_files_name_both(
         values = np.arange(rows, dtype="<i4") + 100 * number
         with h5py.File(path, "w") as file:
             file["image"] = np.stack([values, -values], axis=1)
-        refer_to(path, recording, "primary", ["image"], [(0, 3, 1 + 3 * number)])
+        recording.file("image", path, (0, 3, 1 + 3 * number), chunk_shape=[1])
     assert ingest(recording.stop(), client) is IngestState.DONE
     run = client["raw"][recording.uid]
     documents = list(catalog_documents(run) if source == "catalog" else run.documents())
@@ -379,6 +330,32 @@ def test_documents_of_an_array_over_two_files_name_both(
     assert table.announced() == 6
     with FrameReader(table) as reader:
         assert reader.read(0, 6)["image"][:, 0].tolist() == [0, 1, 2, 100, 101, 102]
+
+
+@pytest.mark.parametrize("source", ["catalog", "server"])
+def test_documents_number_images_as_their_events(client: Any, journals: Path, source: str) -> None:
+    """The second of four events was lost, and the catalog leaves out its image."""
+    recording = Recording(journals)
+    image = array([2], dtype_numpy="<i4", external="STREAM:")
+    recording.stream("primary", image=image, y=scalar("number"))
+    path = journals / f"{recording.uid}.h5"
+    with h5py.File(path, "w") as file:
+        file["image"] = np.arange(8, dtype="<i4").reshape(4, 2)
+    recording.file("image", path, (0, 4, 1), chunk_shape=[1])
+    for seq_num in (1, 3, 4):
+        recording.event(seq_num=seq_num, y=float(seq_num))
+    assert ingest(recording.stop(), client) is IngestState.DONE
+    run = client["raw"][recording.uid]
+    documents = list(catalog_documents(run) if source == "catalog" else run.documents())
+    raw = RawRun(documents[0][1], RequiredKeys(("image", "y"), "x", "time"))
+    for name, doc in documents:
+        raw(name, doc)
+    table = raw.streams["primary"].table
+    assert table is not None
+    with FrameReader(table) as reader:
+        frames = reader.read(0, 3)
+    assert frames["image"][:, 0].tolist() == [0, 4, 6]
+    assert frames["y"].tolist() == [1.0, 3.0, 4.0]
 
 
 @pytest.mark.parametrize("source", ["catalog", "server"])
@@ -400,7 +377,8 @@ def test_documents_of_further_files_whose_first_rows_were_taken_again(
             values = np.arange(6, dtype="<i4") + 100 * number
             with h5py.File(path, "w") as file:
                 file["x"], file["image"] = values, np.stack([values, -values], axis=1)
-            refer_to(path, recording, stream, external, ranges)
+            for key in external:
+                recording.file(key, path, *ranges, stream=stream, chunk_shape=[1])
             number += 1
     assert ingest(recording.stop(), client) is IngestState.DONE
     run = client["raw"][recording.uid]

@@ -61,13 +61,9 @@ def fly(journals: Path, frames: int) -> tuple[Recording, StreamingCamera]:
     camera = StreamingCamera("cam", journals)
     camera.stage()
     recording = Recording(journals).stream("primary", **camera.describe())
-    uid = recording._streams["primary"].descriptor_doc["uid"]
     for n in range(frames):
         camera.trigger()
-        for name, doc in camera.collect_asset_docs():
-            if name == "stream_datum":
-                doc |= {"descriptor": uid, "seq_nums": {"start": n + 1, "stop": n + 2}}
-            recording.journal(name, doc | {"run_start": recording.uid})
+        recording.collect(camera, n + 1)
     return recording, camera
 
 

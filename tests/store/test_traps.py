@@ -315,19 +315,7 @@ def test_files_of_names_that_become_one(journals: Path, client: Any) -> None:
     with h5py.File(journals / f"{recording.uid}.h5", "w") as file:
         file["a?b"], file["a_b"] = [1, 2], [3, 4]
     for name in ("a?b", "a_b"):
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{journals}/{recording.uid}.h5",
-            data_key=name,
-            parameters={"dataset": name, "chunk_shape": [2]},
-        )
-        recording.journal("stream_resource", resource.stream_resource_doc)
-        datum = resource.compose_stream_datum(
-            indices={"start": 0, "stop": 2},
-            seq_nums={"start": 1, "stop": 3},
-            descriptor=recording._streams["primary"].descriptor_doc,
-        )
-        recording.journal("stream_datum", datum)
+        recording.file(name, journals / f"{recording.uid}.h5", (0, 2, 1), chunk_shape=[2])
     run = stored(recording.stop(), client)
     assert run["primary"].read()["a_b"].values.tolist() == [3, 4]
     assert run["primary"].read()["a_b_"].values.tolist() == [1, 2]
@@ -521,7 +509,7 @@ def test_objects_in_metadata(journals: Path, client: Any) -> None:
 
 def test_event_pages(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
-    uid = recording._streams["primary"].descriptor_doc["uid"]
+    uid = recording.streams["primary"].descriptor_doc["uid"]
     page = {
         "descriptor": uid,
         "uid": ["a", "b"],
@@ -543,7 +531,7 @@ def test_a_value_that_cannot_be_stored_takes_its_event_only(journals: Path, clie
         deep = [deep]
     recording = Recording(journals).stream("primary", x=scalar("number"))
     page = {
-        "descriptor": recording._streams["primary"].descriptor_doc["uid"],
+        "descriptor": recording.streams["primary"].descriptor_doc["uid"],
         "uid": ["a", "b", "c"],
         "seq_num": [1, 2, 3],
         "time": [1.0, 2.0, 3.0],
@@ -584,7 +572,7 @@ def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None
         file.write("5\nnull\n")
         no_data_key = {"name": "odd", "uid": "odd", "data_keys": {"x": 5}}
         file.write(json.dumps(["descriptor", no_data_key]) + "\n")
-        known = {"descriptor": recording._streams["primary"].descriptor_doc["uid"], "time": 1.0}
+        known = {"descriptor": recording.streams["primary"].descriptor_doc["uid"], "time": 1.0}
         odd = {"seq_num": 3, "data": {"x": 9.0}, "timestamps": {"x": 1.0}}
         for lack in (
             {"data": {"x": 9.0}, "timestamps": {"x": 1.0}},
@@ -605,17 +593,7 @@ def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None
 def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> None:
     recording = Recording(journals)
     recording.stream("primary", x=array([None, 3], external="STREAM:"), y=scalar("number"))
-    descriptor = recording._streams["primary"].descriptor_doc["uid"]
-    file = recording.run.compose_stream_resource(
-        mimetype="application/x-hdf5",
-        uri="file://localhost/nowhere.h5",
-        data_key="x",
-        parameters={"dataset": "/x"},
-    )
-    recording.journal("stream_resource", file.stream_resource_doc)
-    datum = {"uid": "d", "stream_resource": file.stream_resource_doc["uid"]}
-    datum |= {"indices": {"start": 0, "stop": 1}, "seq_nums": {"start": 1, "stop": 2}}
-    recording.journal("stream_datum", datum | {"descriptor": descriptor})
+    recording.file("x", Path("/nowhere.h5"), (0, 1, 1))
     recording.event(y=1.0)
     path = recording.stop()
     run = stored(path, client)
@@ -635,7 +613,7 @@ def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> N
 def test_a_number_that_comes_twice_on_one_line_ends(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     page = {
-        "descriptor": recording._streams["primary"].descriptor_doc["uid"],
+        "descriptor": recording.streams["primary"].descriptor_doc["uid"],
         "uid": ["a", "b"],
         "seq_num": [1, 1],
         "time": [1.0, 2.0],
@@ -675,7 +653,8 @@ def test_names_of_our_own_columns_and_nodes(journals: Path, client: Any) -> None
 def test_two_resources_of_one_file(journals: Path, client: Any, live: bool) -> None:
     """Documents of older programs: each descriptor of a stream has its own, of the same file."""
     recording = Recording(journals)
-    with h5py.File(journals / f"{recording.uid}.h5", "w") as file:
+    path = journals / f"{recording.uid}.h5"
+    with h5py.File(path, "w") as file:
         file["x"] = np.arange(6, dtype="<i4")
         file["image"] = np.arange(6 * 4, dtype="<u2").reshape(6, 2, 2)
     image = {"dtype": "array", "shape": [1, 2, 2], "dtype_numpy": "<u2", "external": "STREAM:"}
@@ -684,19 +663,7 @@ def test_two_resources_of_one_file(journals: Path, client: Any, live: bool) -> N
     follower = RunIngest(recording.path, CatalogServer(client))
     for first in (0, 3):
         for key in ("x", "image"):
-            resource = recording.run.compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri=f"file://localhost{journals}/{recording.uid}.h5",
-                data_key=key,
-                parameters={"dataset": key, "chunk_shape": [1]},
-            )
-            recording.journal("stream_resource", resource.stream_resource_doc)
-            datum = resource.compose_stream_datum(
-                indices={"start": first, "stop": first + 3},
-                seq_nums={"start": first + 1, "stop": first + 4},
-                descriptor=recording._streams["primary"].descriptor_doc,
-            )
-            recording.journal("stream_datum", datum)
+            recording.file(key, path, (first, first + 3, first + 1), chunk_shape=[1])
         if live:
             follower.step()
     recording.stop()
@@ -714,21 +681,10 @@ def test_an_unreadable_file_of_one_stream_is_not_one_of_another(
     recording = Recording(journals)
     for name, shape in (("primary", [None, 3]), ("dark", [1, 3])):
         recording.stream(name, x=array(shape, external="STREAM:", dtype_numpy="<f8"))
-        with h5py.File(journals / f"{recording.uid}-{name}.h5", "w") as file:
+        path = journals / f"{recording.uid}-{name}.h5"
+        with h5py.File(path, "w") as file:
             file["x"] = np.zeros((1, 3))
-        resource = recording.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{journals}/{recording.uid}-{name}.h5",
-            data_key="x",
-            parameters={"dataset": "/x", "chunk_shape": [1, 3]},
-        )
-        recording.journal("stream_resource", resource.stream_resource_doc)
-        datum = resource.compose_stream_datum(
-            indices={"start": 0, "stop": 1},
-            seq_nums={"start": 1, "stop": 2},
-            descriptor=recording._streams[name].descriptor_doc,
-        )
-        recording.journal("stream_datum", datum)
+        recording.file("x", path, (0, 1, 1), stream=name, chunk_shape=[1, 3])
     run = stored(recording.stop(), client)
     assert run.metadata["unreadable_files"].keys() == {"primary/x"}
     assert "x" in run["dark"].base

@@ -17,34 +17,6 @@ from skywright.errors import DataError, SkywrightError
 log = logging.getLogger(__name__)
 
 
-class _FailedRun(SecondRun):
-    """Stands for a second-stage analysis that could not begin: each result fails with its error."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Ignore a document."""
-
-    @property
-    def fits(self) -> bool:
-        """Raise the error."""
-        raise self._error
-
-    def prepare(self, rows: Batch) -> tuple[Analysis[Any], Batch]:
-        """Raise the error."""
-        raise self._error
-
-
-def begin_run(stage: SecondStage, start: Mapping[str, Any]) -> SecondRun:
-    """Begin a second-stage analysis of a raw run; if that fails, each use of it raises why."""
-    try:
-        return stage.begin_run(start)
-    except Exception as error:  # the first analysis goes on
-        log.exception("%s: run %s cannot begin", stage.analysis.name, start["uid"])
-        return _FailedRun(error)
-
-
 class SecondAnalysis:
     """A second-stage analysis of a raw run, its answers and its derived run.
 
@@ -52,8 +24,8 @@ class SecondAnalysis:
     ----------
     name
         Name of the analysis.
-    second_run
-        The second-stage analysis of this raw run.
+    stage
+        The second-stage analysis.
     start
         Start document of the raw run.
     emit
@@ -67,14 +39,19 @@ class SecondAnalysis:
     def __init__(
         self,
         name: str,
-        second_run: SecondRun,
+        stage: SecondStage,
         start: Mapping[str, Any],
         emit: Emit,
         assets: Path,
         draw: Draw,
     ) -> None:
         self.name = name
-        self.second_run = second_run
+        self._begun: SecondRun | Exception
+        try:
+            self._begun = stage.begin_run(start)
+        except Exception as error:  # the first analysis goes on
+            log.exception("%s: run %s cannot begin", name, start["uid"])
+            self._begun = error
         self.draw_until = math.inf
         """Deadline of the pictures, see `until_drawn`."""
         self._draw = draw
@@ -85,10 +62,19 @@ class SecondAnalysis:
         self._answered = 0
         self._steps: Iterator[None] | None = None
 
+    @property
+    def second_run(self) -> SecondRun:
+        """The analysis of this raw run; if it could not begin, the error of that is raised."""
+        if isinstance(self._begun, Exception):
+            raise self._begun
+        return self._begun
+
     def take(self, name: str, doc: Mapping[str, Any]) -> None:
         """Process a document of the raw run; a failure is logged."""
+        if isinstance(self._begun, Exception):
+            return
         try:
-            self.second_run(name, doc)
+            self._begun(name, doc)
         except Exception:  # the first analysis goes on
             log.exception("%s: %s document could not be processed", self.name, name)
 

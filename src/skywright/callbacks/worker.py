@@ -31,7 +31,7 @@ from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.raw_run import RawRun, RequiredKeys
 from skywright.callbacks.run_ids import RunIds
-from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
+from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
 from skywright.callbacks.stream_documents import Emit
 from skywright.callbacks.worker_supervisor import PARAMETERS, SECOND_STAGES
@@ -201,9 +201,7 @@ class Worker:
         if name == "start":
             self._runs[uid] = RawRun(doc, self._required)
             self._second[uid] = [
-                SecondAnalysis(
-                    analysis, begin_run(stage, doc), doc, self._emit, self._assets, self._drawer
-                )
+                SecondAnalysis(analysis, stage, doc, self._emit, self._assets, self._drawer)
                 for analysis, stage in self._stages.items()
             ]
             return

@@ -108,8 +108,8 @@ def first_row(parameters: Mapping[str, Any]) -> int:
     It is the start of the parameter ``slice``, ``start:stop``; without one it is 0. The store
     writes a slice for the rows of an interrupted run that have no event
     (`skywright.store.repair`), and for the rows of a further file of which the first rows are left
-    out (`skywright.store.documents`, `stored_run`). Other programs may write it as a list, with an
-    item for each axis.
+    out (`skywright.store.stored_run`). Other programs may write it as a list, with an item for each
+    axis.
 
     Raises
     ------

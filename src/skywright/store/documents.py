@@ -2,22 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 from bluesky_tiled_plugins.exporters import json_seq_exporter
 from tiled.structures.core import StructureFamily
 
+from skywright.callbacks.raw_run import Document
 from skywright.files.readers import HDF5
 from skywright.store.export.contents import array_parts
-from skywright.store.external import number_files
-from skywright.store.journal_contents import datum_fields
+from skywright.store.stored_run import ColumnRows, rows_documents
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tiled_writer import INTERNAL, SQL_TABLE
-
-Document = dict[str, Any]
 
 
 async def export_documents(
@@ -27,51 +26,40 @@ async def export_documents(
 
     The stock exporter expects one table in each stream, that of events, and one range of rows of
     one file for each other data key. So it gets no node of files that `skywright.files.readers`
-    reads. The documents of their columns are written here, before the stop document: a
-    StreamResource for each file, and a StreamDatum for each range of rows. The last range has no
-    rows while a table is open.
+    reads. The documents of their columns are written here, before the stop document. The rows of
+    the last range are left out while a table is open.
     """
-    columns: list[_Column] = []
+    streams: list[_Stream] = []
+    uid = metadata.get("start", {}).get("uid")
     first_files: dict[str, str] = {}
 
     async def filter_for_access(run: _Run) -> _Run:
-        return _Run(await filtered(run.adapter), columns)
+        return _Run(await filtered(run.adapter), streams)
 
-    run = _Run(adapter, columns)
+    run = _Run(adapter, streams)
     async for record in json_seq_exporter(mimetype, run, metadata, filter_for_access):
         if record.startswith('\x1e{"name": "stop"'):
-            for column in columns:
-                uid = metadata.get("start", {}).get("uid")
-                for name, doc in _documents(column, uid, first_files):
+            for stream in streams:
+                for name, doc in stream.documents(uid, first_files):
                     yield "\x1e" + json.dumps({"name": name, "doc": doc}) + "\n"
         yield record
 
 
-class _Column(NamedTuple):
-    """A data key whose values are in files: a column of a table, or an array of its own."""
-
-    name: str
-    descriptor: Document
-    mimetype: str
-    parameters: Document
-    """Of its stream resources, without ``slice``."""
-    uris: Sequence[str]
-    """The files, in order, as the catalog has them."""
-    segments: Sequence[Sequence[Any]]
-    """Number of the file, first row and end of each range of rows; an end of None: not known."""
-
-
-def _columns_of_table(source: Any, descriptor: Document) -> Iterator[_Column]:
-    uris = [each.data_uri for each in sorted(source.assets, key=lambda each: each.num or 0)]
+def _rows_of_table(source: Any, data_keys: Mapping[str, Any]) -> Iterator[ColumnRows]:
+    assets = sorted(source.assets, key=lambda each: each.num or 0)
+    ranges = [
+        (_address(assets[number].data_uri), start, start if stop is None else stop)
+        for number, start, stop in source.parameters["segments"]
+    ]
     for name, dataset in source.parameters["columns"].items():
-        is_scalar = not descriptor["data_keys"][name]["shape"]
-        parameters = {"dataset": dataset, "join_method": "stack" if is_scalar else "concat"}
-        yield _Column(name, descriptor, HDF5, parameters, uris, source.parameters["segments"])
+        method = "concat" if data_keys[name]["shape"] else "stack"
+        parameters = {"dataset": dataset, "join_method": method}
+        yield ColumnRows(name, HDF5, parameters, ranges)
 
 
-def _column_of_array(name: str, source: Any, descriptor: Document) -> _Column | None:
-    """Return an array of files; None if it is not known which rows of which files it shows."""
-    data_key = descriptor.get("data_keys", {}).get(name, {})
+def _rows_of_array(name: str, source: Any, data_keys: Mapping[str, Any]) -> ColumnRows | None:
+    """Return the rows of an array; None if it is not known which rows of which files it shows."""
+    data_key = data_keys.get(name, {})
     if source.structure_family != StructureFamily.array or "external" not in data_key:
         return None
     shape, row = tuple(source.structure.shape), tuple(data_key.get("shape", ()))
@@ -81,98 +69,64 @@ def _column_of_array(name: str, source: Any, descriptor: Document) -> _Column | 
     parts = array_parts(source, shape[0])
     if not parts:
         return None
-    ranges = [(f"file://localhost{each.asset.file}", each.start, each.stop) for each in parts]
-    uris, segments = number_files(ranges)
+    ranges = [
+        (_address(f"file://localhost{each.asset.file}"), each.start, each.stop) for each in parts
+    ]
     parameters = {k: v for k, v in source.parameters.items() if k not in ("segments", "slice")}
     parameters["join_method"] = "stack" if is_stacked else "concat"
-    return _Column(name, descriptor, source.mimetype, parameters, uris, segments)
+    return ColumnRows(name, source.mimetype, parameters, ranges)
 
 
-def _documents(
-    column: _Column, run: str | None, first_files: dict[str, str]
-) -> Iterator[tuple[str, Document]]:
-    """Yield the stream documents of a column of the run with this uid.
-
-    `first_files` has the first file of each data key, over all streams; it is added to. A
-    further file of which the first rows are left out has a slice, because its first index is taken
-    for that of row 0 (`FirstIndices`).
-    """
-    descriptor = column.descriptor["uid"]
-    resource = f"sr-{descriptor}-{column.name}"
-    seq_num = 1
-    ranges: list[tuple[int, int, int, int]] = []
-    rows_0: dict[int, int] = {}
-    for file_number, start, stop in column.segments:
-        count = 0 if stop is None else stop - start  # None: the table is still open
-        ranges.append((file_number, start, seq_num, count))
-        rows_0[file_number] = min(start, rows_0.get(file_number, start))
-        seq_num += count
-    for number, uri in enumerate(column.uris):
-        if uri == first_files.setdefault(column.name, uri):
-            rows_0[number] = 0
-        row_0 = rows_0.get(number, 0)
-        yield (
-            "stream_resource",
-            {
-                "data_key": column.name,
-                "uid": f"{resource}/{number}",
-                "run_start": run,
-                "mimetype": column.mimetype,
-                "parameters": column.parameters | ({"slice": f"{row_0}:"} if row_0 else {}),
-                # The catalog has plain paths, because tiled does not decode them
-                "uri": quote(uri, safe="/:") if uri.startswith("file:") else uri,
-            },
-        )
-    # In the order of rows: the index that comes first is taken for that of row 0 of the slice
-    for number, (file_number, start, seq_num, count) in enumerate(sorted(ranges)):
-        index = start - rows_0[file_number]
-        rows = datum_fields(f"{resource}/{file_number}", index, seq_num, count)
-        uid = f"sd-{descriptor}-{column.name}-0/{number}"
-        yield "stream_datum", {"uid": uid, "descriptor": descriptor, **rows}
+def _address(uri: str) -> str:
+    """Return a URI of the catalog, which has plain paths because tiled does not decode them."""
+    return quote(uri, safe="/:") if uri.startswith("file:") else uri
 
 
 class _Run:
     """A run as the stock exporter expects it: its streams are `_Stream`.
 
-    The columns of files are appended to `columns`.
+    They are appended to `streams`.
     """
 
-    def __init__(self, adapter: Any, columns: list[_Column]) -> None:
+    def __init__(self, adapter: Any, streams: "list[_Stream]") -> None:
         self.adapter = adapter
         self.specs = adapter.specs
         self.keys_range = adapter.keys_range
-        self._columns = columns
+        self._streams = streams
 
     async def lookup_adapter(self, segments: list[str]) -> "_Stream":
-        return _Stream(await self.adapter.lookup_adapter(segments), self._columns)
+        self._streams.append(_Stream(await self.adapter.lookup_adapter(segments)))
+        return self._streams[-1]
 
 
 class _Stream:
     """A stream as the stock exporter expects it: one table of events, and arrays.
 
-    The exporter calls `keys_range` first, which finds the columns and the tables of events.
+    The exporter calls `keys_range` first, which finds the rows in files and the tables of events.
     """
 
-    def __init__(self, adapter: Any, columns: list[_Column]) -> None:
+    def __init__(self, adapter: Any) -> None:
+        self.rows: list[ColumnRows] = []
         self._adapter = adapter
-        self._columns = columns
         self._tables: list[Any] = []
+        self._seq_nums = np.empty(0, np.int64)
         self.specs = adapter.specs
         self.metadata = adapter.metadata
 
     async def keys_range(self, offset: int, limit: int | None) -> list[str]:
         keys = []
+        data_keys = self.metadata().get("data_keys", {})
         for key, node in await self._adapter.items_range(offset, limit):
             source = ((await node.data_sources(include_assets=True)) or [None])[0]
             if source is not None and source.mimetype == MIMETYPE:
-                self._columns += _columns_of_table(source, self.metadata())
+                self.rows += _rows_of_table(source, data_keys)
             elif source is not None and source.mimetype == SQL_TABLE:
                 self._tables.append(node)
             # In a thread, because it may open files
             elif source is not None and (
-                column := await asyncio.to_thread(_column_of_array, key, source, self.metadata())
+                rows := await asyncio.to_thread(_rows_of_array, key, source, data_keys)
             ):
-                self._columns.append(column)
+                self.rows.append(rows)
             else:
                 keys.append(key)
         return [*keys, *([INTERNAL] if self._tables else [])]
@@ -185,4 +139,15 @@ class _Stream:
 
         The store splits a table of many columns into several nodes.
         """
-        return pd.concat([await table.read() for table in self._tables], axis=1, join="inner")
+        tables = [await table.read() for table in self._tables]
+        events = pd.concat(tables, axis=1, join="inner")
+        self._seq_nums = events["seq_num"].to_numpy()
+        return events
+
+    def documents(
+        self, run: str | None, first_files: dict[str, str]
+    ) -> Iterator[tuple[str, Document]]:
+        """Yield the documents of the rows in files, see `rows_documents`."""
+        for rows in self.rows:
+            uid = self.metadata()["uid"]
+            yield from rows_documents(rows, run, uid, self._seq_nums, first_files)

@@ -32,7 +32,7 @@ from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun, failur
 from skywright.callbacks.drawing import Drawing, attempt, draw
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
-from skywright.callbacks.second_analysis import SecondAnalysis, begin_run
+from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.callbacks.stream_analysis import begin_derived
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader
@@ -197,9 +197,7 @@ def _reprocess_second(
         return drawn
 
     try:
-        second = SecondAnalysis(
-            name, begin_run(stage, start), start, journal, store / "assets", draw_here
-        )
+        second = SecondAnalysis(name, stage, start, journal, store / "assets", draw_here)
         for kind, doc in run_documents(raw, store / "journal"):
             if kind != "start":
                 second.take(kind, doc)

@@ -3,11 +3,13 @@
 Those of the catalog are the documents that an analysis needs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tiled.client.container import Container
 
 from skywright.callbacks.journal import journal_path
@@ -15,6 +17,17 @@ from skywright.callbacks.raw_run import Document
 from skywright.store.export.contents import Stream, read_contents
 from skywright.store.journal_contents import datum_fields
 from skywright.store.tail import read_lines
+
+
+class ColumnRows(NamedTuple):
+    """The rows of a data key that are in files."""
+
+    key: str
+    mimetype: str
+    parameters: Mapping[str, Any]
+    """Of the stream resources, without ``slice``."""
+    ranges: Sequence[tuple[str, int, int]]
+    """URI of the file, first row and end of each range of rows, in the order of the rows."""
 
 
 def run_documents(run: Container, journals: Path) -> Iterator[tuple[str, Document]]:
@@ -55,54 +68,80 @@ def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
     """
     contents = read_contents(run)
     yield "start", contents.start
-    first_files: dict[str, Path] = {}
+    first_files: dict[str, str] = {}
     for stream in contents.streams:
-        yield from _stream_documents(stream, first_files)
+        yield from _stream_documents(stream, contents.start["uid"], first_files)
     if contents.stop is not None:
         yield "stop", contents.stop
 
 
 def _stream_documents(
-    stream: Stream, first_files: dict[str, Path]
+    stream: Stream, run: str, first_files: dict[str, str]
 ) -> Iterator[tuple[str, Document]]:
-    """Yield the documents of a stream.
-
-    `first_files` has the first file of each data key, over all streams; it is added to.
-    """
+    """Yield the documents of a stream of the run with this uid, see `rows_documents`."""
     uid = stream.descriptor["uid"]
     yield "descriptor", {**stream.descriptor, "name": stream.name}
     numbers = stream.column("seq_num")
     seq_nums = np.empty(0, np.int64) if numbers is None else numbers.read(slice(None))
     for column in stream.columns:
-        total = sum(rows.stop - rows.start for rows in column.parts)
-        of_rows = seq_nums if len(seq_nums) == total else 1 + np.arange(total)
-        for part, rows in enumerate(column.parts):
-            resource, count = f"{uid}/{column.name}/{part}", rows.stop - rows.start
-            file = rows.asset.file
-            # In a further file the first index is not always that of row 0, see `FirstIndices`
-            row_0 = 0 if file == first_files.setdefault(column.name, file) else rows.start
-            parameters = {"dataset": rows.asset.dataset}
-            yield (
-                "stream_resource",
-                {
-                    "uid": resource,
-                    "data_key": column.name,
-                    "mimetype": rows.asset.mimetype,
-                    "uri": file.as_uri(),
-                    "parameters": parameters | ({"slice": f"{row_0}:"} if row_0 else {}),
-                },
-            )
-            own, of_rows = of_rows[:count], of_rows[count:]
-            gaps = np.flatnonzero(np.diff(own) != 1) + 1  # where events were lost
-            for begin, stop in pairwise((0, *gaps.tolist(), count)):
-                if begin < stop:
-                    ranges = datum_fields(
-                        resource, rows.start - row_0 + begin, int(own[begin]), stop - begin
-                    )
-                    yield "stream_datum", {"descriptor": uid, **ranges}
+        if column.parts:
+            asset = column.parts[0].asset
+            ranges = [(rows.asset.file.as_uri(), rows.start, rows.stop) for rows in column.parts]
+            rows = ColumnRows(column.name, asset.mimetype, {"dataset": asset.dataset}, ranges)
+            yield from rows_documents(rows, run, uid, seq_nums, first_files)
     others = [c for c in stream.columns if not c.external and c.name not in ("seq_num", "time")]
     if numbers is not None and others:
         values = {column.name: column.read(slice(None)).tolist() for column in others}
         for row, number in enumerate(seq_nums.tolist()):
             data = {key: column[row] for key, column in values.items()}
             yield "event", {"descriptor": uid, "seq_num": number, "data": data}
+
+
+def rows_documents(
+    rows: ColumnRows,
+    run: str | None,
+    descriptor: str,
+    seq_nums: NDArray[np.int64],
+    first_files: dict[str, str],
+) -> Iterator[tuple[str, Document]]:
+    """Yield the stream documents of the rows of a data key.
+
+    A range of rows of a further file has a slice if it does not begin at row 0, because the first
+    index of a further file is not always that of row 0 (`FirstIndices`).
+
+    Parameters
+    ----------
+    rows
+        The rows.
+    run, descriptor
+        uids of the run and of the descriptor.
+    seq_nums
+        (n,) of the events of the stream. If there is another number of rows, these are numbered
+        from 1 on.
+    first_files
+        URI of the first file of each data key, over all streams; it is added to.
+    """
+    total = sum(stop - start for _, start, stop in rows.ranges)
+    of_rows = seq_nums if len(seq_nums) == total else 1 + np.arange(total)
+    for number, (uri, start, stop) in enumerate(rows.ranges):
+        resource = f"{descriptor}/{rows.key}/{number}"
+        row_0 = 0 if uri == first_files.setdefault(rows.key, uri) else start
+        yield (
+            "stream_resource",
+            {
+                "uid": resource,
+                "run_start": run,
+                "data_key": rows.key,
+                "mimetype": rows.mimetype,
+                "uri": uri,
+                "parameters": {**rows.parameters, **({"slice": f"{row_0}:"} if row_0 else {})},
+            },
+        )
+        own, of_rows = of_rows[: stop - start], of_rows[stop - start :]
+        gaps = np.flatnonzero(np.diff(own) != 1) + 1  # where events were lost
+        for begin, end in pairwise((0, *gaps.tolist(), len(own))):
+            if begin < end:
+                first = start - row_0 + begin
+                datum = datum_fields(resource, first, int(own[begin]), end - begin)
+                datum |= {"uid": f"{resource}/{begin}", "descriptor": descriptor}
+                yield "stream_datum", datum
