@@ -1,6 +1,6 @@
 """Files that wait to be read: each once, in the order of their kinds, with later tries."""
 
-import heapq
+import math
 from dataclasses import dataclass
 
 from skywright.instruments.epu.names import EpuFile, Kind
@@ -17,7 +17,7 @@ class _Trouble:
     failure: Failure
     """The last one."""
     due: float
-    """When the file is tried again."""
+    """When the file is tried again; infinite from then on."""
     wait: float
     """Pause before that try, s."""
     since: float
@@ -33,7 +33,6 @@ class Backlog:
     def __init__(self) -> None:
         self._ready: dict[Kind, dict[str, tuple[EpuFile, float]]] = {kind: {} for kind in Kind}
         self._troubles: dict[str, _Trouble] = {}
-        self._retries: list[tuple[float, str]] = []
         self._started: dict[str, tuple[EpuFile, float]] = {}
         self._taken: list[str] = []
 
@@ -80,10 +79,9 @@ class Backlog:
             if since + FIRST_RETRY_S <= now:
                 del self._started[path]
                 self._ready[file.kind].setdefault(path, (file, since))
-        while self._retries and self._retries[0][0] <= now:
-            due, path = heapq.heappop(self._retries)
-            trouble = self._troubles.get(path)
-            if trouble is not None and trouble.due == due:
+        for path, trouble in self._troubles.items():
+            if trouble.due <= now:
+                trouble.due = math.inf
                 file = trouble.failure.file
                 self._ready[file.kind].setdefault(path, (file, now))
 
@@ -100,7 +98,6 @@ class Backlog:
         else:
             trouble.wait = min(2 * trouble.wait, LONGEST_RETRY_S)
         trouble.failure, trouble.due = failure, now + trouble.wait
-        heapq.heappush(self._retries, (trouble.due, path))
         return True
 
     def is_in_trouble(self, path: str) -> bool:
@@ -118,6 +115,5 @@ class Backlog:
     def next_due(self) -> float | None:
         """Return when the next file can be read; None if only events can bring one."""
         times = [since + FIRST_RETRY_S for _, since in self._started.values()]
-        if self._retries:
-            times.append(self._retries[0][0])
+        times += [each.due for each in self._troubles.values() if each.due < math.inf]
         return min(times, default=None)
