@@ -79,8 +79,7 @@ def take(source: Source, count: int) -> Taken:
 
 @pytest.fixture
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetched, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(fetched, "PAUSE_MAX_S", 0.05)
+    monkeypatch.setattr(fetched, "PAUSES_S", (0.01, 0.05))
 
 
 @pytest.fixture
@@ -253,9 +252,8 @@ def test_stream_that_fails_in_every_way_is_asked_for_anew() -> None:
 
 
 def test_pauses_grow_until_a_picture_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (fetched.FIRST_PAUSE_S, fetched.PAUSE_MAX_S) == (0.5, 10.0)
-    monkeypatch.setattr(fetched, "FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr(fetched, "PAUSE_MAX_S", 0.1)
+    assert fetched.PAUSES_S == (0.5, 10.0)
+    monkeypatch.setattr(fetched, "PAUSES_S", (0.005, 0.1))
 
     def script(visit: Visit) -> None:
         visit.say(HEAD + encode_part(A, 1.0) if visit.number == 6 else b"")
