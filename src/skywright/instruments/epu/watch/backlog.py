@@ -1,10 +1,12 @@
 """Files that wait to be read: each once, in the order of their kinds, with later tries."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skywright.instruments.epu.names import EpuFile, Kind
 from skywright.instruments.epu.watch.importer import Failure
+from skywright.waiting import back_off
 
 FIRST_RETRY_S, LONGEST_RETRY_S, GIVE_UP_S = 0.1, 5.0, 120.0
 """A file that cannot be read is tried again after 0.1 s, then at doubling times, for 2 minutes."""
@@ -16,12 +18,12 @@ class _Trouble:
 
     failure: Failure
     """The last one."""
-    due: float
-    """When the file is tried again; infinite from then on."""
-    wait: float
-    """Pause before that try, s."""
+    pauses: Iterator[float]
+    """Before the next tries, s."""
     since: float
     """When the first try failed."""
+    due: float = math.inf
+    """When the file is tried again; infinite from then on."""
 
 
 class Backlog:
@@ -90,14 +92,12 @@ class Backlog:
         path = failure.file.path
         trouble = self._troubles.get(path)
         if trouble is None:
-            trouble = _Trouble(failure, 0.0, FIRST_RETRY_S, now)
-            self._troubles[path] = trouble
+            pauses = back_off((FIRST_RETRY_S, LONGEST_RETRY_S))
+            trouble = self._troubles[path] = _Trouble(failure, pauses, now)
         elif now - trouble.since > GIVE_UP_S:
             del self._troubles[path]
             return False
-        else:
-            trouble.wait = min(2 * trouble.wait, LONGEST_RETRY_S)
-        trouble.failure, trouble.due = failure, now + trouble.wait
+        trouble.failure, trouble.due = failure, now + next(trouble.pauses)
         return True
 
     def is_in_trouble(self, path: str) -> bool:
