@@ -18,6 +18,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy.event import listen
 from sqlalchemy.exc import OperationalError
 from support import forked
 from support.epu_api import make_hole
@@ -423,6 +424,23 @@ def test_instructions_are_not_compared_with_one_another(
     with database.read() as connection:
         states = connection.execute(select(table.status).order_by(table.number)).scalars().all()
     assert states == ["sent", *4 * ["expired"], "sent"]
+
+
+def test_many_instructions_that_were_taken_wait_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement takes some ten thousands of values only."""
+    ids, values = given(database, *30 * [60]), []
+    monkeypatch.setattr(write, "CHUNK", 3)
+    with database.write() as connection:
+        listen(connection, "before_cursor_execute", lambda *about: values.append(len(about[3])))
+        instructions.put_back(connection, instructions.hand_out(connection, "s"))
+        assert len(instructions.hand_out(connection, "s")) == len(ids)
+        instructions.connect(connection, "a", "s", "")  # its server was killed
+        rows = instructions.hand_out(connection, "s")
+    assert [row["instruction_id"] for row in rows] == ids
+    assert [row["retry_count"] for row in rows] == len(ids) * [2]
+    assert max(values) < 20
 
 
 def test_an_instruction_whose_time_is_over_is_not_sent(database: Database) -> None:
