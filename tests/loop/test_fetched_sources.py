@@ -4,7 +4,6 @@ import asyncio
 import math
 import socket
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 
 import httpx
@@ -15,6 +14,7 @@ import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 from support.scripted_http import Visit, scripted
+from support.waiting import until
 
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.instruments.loop.camera import Camera
@@ -429,10 +429,7 @@ def test_uploads_that_nobody_takes_are_counted(camera: Camera) -> None:
     receiver = PushedPictures()
     receiver.close()
     uploader = Uploader(camera, f"http://127.0.0.1:{receiver.port}")
-    deadline = time.monotonic() + LIMIT_S
     uploader.trigger(True)
-    while uploader.counts["failed"] < 3:
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
+    until(lambda: uploader.counts["failed"] >= 3)
     uploader.close()
     assert uploader.counts["sent"] == 0

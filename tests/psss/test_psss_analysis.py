@@ -412,13 +412,8 @@ def changed(tmp_path):
         process_pulse(pulse, number // 4, (before, after)[number // 4], Counters())
         for number, pulse in enumerate(pulses)
     ]
-    path = tmp_path / "run.h5"
-    layout = layouts.SpectraLayout()
-    file = layout.open(path, [layout.row_group(result) for result in results], must_create=True)
-    file.append([layout.row_group(result) for result in results])
-    file.close()
     assert kept.file
-    return path, results, tmp_path / "history"
+    return recorded(tmp_path, results)[0], results, tmp_path / "history"
 
 
 FIELDS = ("status", "center", "fwhm", "com", "intensity")
