@@ -34,6 +34,7 @@ from skywright.instruments.epu.database import Database, write
 from skywright.instruments.epu.database.schema_exchange import (
     agent_connection,
     agent_instruction,
+    agent_log,
     agent_session,
     outbox,
 )
@@ -298,6 +299,32 @@ def test_streams_go_on_when_the_database_was_away(
     begin = ["connection", "heartbeat", "heartbeat"]
     assert asyncio.run(names()) == [*begin, *2 * ["instruction", "acquisition.progress"]]
     assert caplog.text.count("it is away") == 2
+
+
+def test_pages_of_a_long_log_follow_one_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lines() -> list[str]:
+        service = Service(database)
+        service.start()
+        view = frontend._View({"agent.log"}, None, None)
+        stream = frontend._events(service, view)
+        await anext(stream)  # the heartbeat: what comes from now on is followed
+        await service.writer.do(lambda connection: connection.execute(agent_log.insert(), rows))
+        async with asyncio.timeout(LIMIT_S):
+            found = [await anext(stream) for _ in rows]
+        await stream.aclose()  # type: ignore[attr-defined]
+        service.writer.close()
+        events = (next(read_events(iter(chunk.decode().splitlines()))) for chunk in found)
+        return [data["message"] for _, data in events]
+
+    given(database)
+    line = {"session_id": "s", "agent_id": "a", "timestamp": datetime.now(UTC), "level": "INFO"}
+    rows = [line | {"message": str(number)} for number in range(7)]
+    monkeypatch.setattr(frontend, "LOGS_MAX", 3)
+    monkeypatch.setattr(frontend, "POLL_S", 2 * LIMIT_S)
+    monkeypatch.setattr(frontend, "PERIOD_MIN_S", 0.0)
+    assert asyncio.run(lines()) == [row["message"] for row in rows]
 
 
 def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) -> None:
