@@ -324,11 +324,7 @@ def test_a_killed_recorder_loses_nothing(root, tmp_path):
     assert "ready" in process.stdout.readline()
     (root / "a.xml").write_text("<a/>")
     partial = out.with_name(out.name + ".partial")
-    never = threading.Event()
-    for _ in range(500):
-        if "a.xml" in (partial / "events.jsonl").read_text():
-            break
-        never.wait(0.02)
+    until(lambda: "a.xml" in (partial / "events.jsonl").read_text())
     process.kill()
     process.wait()
     assert replay(partial, tmp_path / "copy", BURST).events == 1

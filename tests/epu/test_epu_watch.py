@@ -18,6 +18,7 @@ from arrivals import SCENARIOS, in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
 from lxml import etree
 from support import forked
+from support.waiting import until
 from typer.testing import CliRunner
 from watching import LIMIT_S, Following, check, recorded
 
@@ -560,11 +561,7 @@ def test_command_killed_in_mid_session_and_started_again(root, tmp_path):
     run_steps(in_order(root, writes[:half], random.Random(1)), 0)
     first = start_command(root, tmp_path)
     events = tmp_path / "events.jsonl"
-    never = threading.Event()
-    for _ in range(3000):
-        if events.exists() and events.read_text().count('"micrograph"') > 5:
-            break
-        never.wait(0.02)
+    until(lambda: events.exists() and events.read_text().count('"micrograph"') > 5)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     run_steps(in_order(root, writes[half:], random.Random(1)), 0)
@@ -637,11 +634,7 @@ def test_command_ends_on_sigterm(root, tmp_path):
     process = start_command(root, tmp_path)
     run_steps(in_order(root, small_visit(2), random.Random(2)), 0)
     events = tmp_path / "events.jsonl"
-    never = threading.Event()
-    for _ in range(3000):
-        if events.exists() and events.read_text().count('"micrograph"') > 5:
-            break
-        never.wait(0.02)
+    until(lambda: events.exists() and events.read_text().count('"micrograph"') > 5)
     process.terminate()
     assert process.wait(90) == 0
 
@@ -683,13 +676,10 @@ def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeyp
     monkeypatch.setattr(watcher.backlog, "take", take)
     owner = module.TreeOwner(module.TreeSource(watcher), [Broken(), rows])
     owner.start()
-    never = threading.Event()
-    while not owner.state().failures.get("source failed"):
-        never.wait(0.01)
+    until(lambda: owner.state().failures.get("source failed"))
     run_steps(in_order(root, small_visit(9), random.Random(9)), 0)
     plan = sum("/Data/" in write.path for write in small_visit(9))
-    while sum(event.kind == "micrograph" for event in rows.events) < plan:
-        never.wait(0.01)
+    until(lambda: sum(event.kind == "micrograph" for event in rows.events) >= plan)
     owner.close()
     assert errors == []
     assert owner.source.ended.is_set()
@@ -701,8 +691,7 @@ def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeyp
     before = len(rows.events)
     next(root.rglob("EpuSession.dm")).write_text("<EpuSessionXml")
     again.start()
-    while watcher.state.unreadable != 1:
-        never.wait(0.01)
+    until(lambda: watcher.state.unreadable == 1)
     again.close()
     assert len(rows.events) == before
 

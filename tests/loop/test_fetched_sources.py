@@ -4,7 +4,6 @@ import asyncio
 import math
 import socket
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 
 import httpx
@@ -15,6 +14,7 @@ import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 from support.scripted_http import Visit, scripted
+from support.waiting import until
 
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.instruments.loop.camera import Camera
@@ -79,8 +79,7 @@ def take(source: Source, count: int) -> Taken:
 
 @pytest.fixture
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetched, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(fetched, "PAUSE_MAX_S", 0.05)
+    monkeypatch.setattr(fetched, "PAUSES_S", (0.01, 0.05))
 
 
 @pytest.fixture
@@ -253,9 +252,8 @@ def test_stream_that_fails_in_every_way_is_asked_for_anew() -> None:
 
 
 def test_pauses_grow_until_a_picture_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (fetched.FIRST_PAUSE_S, fetched.PAUSE_MAX_S) == (0.5, 10.0)
-    monkeypatch.setattr(fetched, "FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr(fetched, "PAUSE_MAX_S", 0.1)
+    assert fetched.PAUSES_S == (0.5, 10.0)
+    monkeypatch.setattr(fetched, "PAUSES_S", (0.005, 0.1))
 
     def script(visit: Visit) -> None:
         visit.say(HEAD + encode_part(A, 1.0) if visit.number == 6 else b"")
@@ -431,10 +429,7 @@ def test_uploads_that_nobody_takes_are_counted(camera: Camera) -> None:
     receiver = PushedPictures()
     receiver.close()
     uploader = Uploader(camera, f"http://127.0.0.1:{receiver.port}")
-    deadline = time.monotonic() + LIMIT_S
     uploader.trigger(True)
-    while uploader.counts["failed"] < 3:
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
+    until(lambda: uploader.counts["failed"] >= 3)
     uploader.close()
     assert uploader.counts["sent"] == 0

@@ -412,13 +412,8 @@ def changed(tmp_path):
         process_pulse(pulse, number // 4, (before, after)[number // 4], Counters())
         for number, pulse in enumerate(pulses)
     ]
-    path = tmp_path / "run.h5"
-    layout = layouts.SpectraLayout()
-    file = layout.open(path, [layout.row_group(result) for result in results], must_create=True)
-    file.append([layout.row_group(result) for result in results])
-    file.close()
     assert kept.file
-    return path, results, tmp_path / "history"
+    return recorded(tmp_path, results)[0], results, tmp_path / "history"
 
 
 FIELDS = ("status", "center", "fwhm", "com", "intensity")
@@ -518,16 +513,12 @@ def test_means_are_of_the_pulses_in_the_newest_unit(tmp_path):
         process_pulse(make_pulse(n), int(n > 4), axis if n > 4 else Settings(), Counters())
         for n in range(12)
     ]
-    layout, path = layouts.SpectraLayout(), tmp_path / "run.h5"
-    rows = [layout.row_group(result) for result in results]
-    file = layout.open(path, rows, must_create=True)
-    file.append(rows)
-    file.close()
+    path, spectra = recorded(tmp_path, results)
     analysis = Spectra(
         columns=PICTURE.shape[1], rows=PICTURE.shape[0], settings=str(layouts.settings_path(path))
     )
-    of_run(analysis, "spectrum", results, np.array([row.spectrum.spectrum for row in rows], float))
-    found, point = analysis.result(), summarize_point(str(path), 0, len(rows))
+    of_run(analysis, "spectrum", results, spectra)
+    found, point = analysis.result(), summarize_point(str(path), 0, len(results))
     centers = [result.spectrum.center for result in results[5:]]
     assert found["n_good"] == point["n_good"] == len(centers)
     assert found["center_mean"] == pytest.approx(np.mean(centers))

@@ -140,23 +140,29 @@ def test_frames_dated_far_ahead_hold_up_no_others_across_files(tmp_path, counts,
     source.close()
 
 
+def recorded_twice(source, directory):
+    """Record a run that is played at once, two times; yield the tracker after each."""
+    tracker = Tracker(source)
+    try:
+        for name in ("one", "two"):
+            assert tracker.start_recording(directory / f"{name}.h5") == ""
+            until(lambda: source.has_ended, 60, "the run is played")
+            tracker.stop_recording()
+            yield tracker
+    finally:
+        tracker.close()
+
+
 def test_a_replay_that_begins_anew_counts_no_loss_twice(tmp_path):
     run = run_directory(tmp_path)
     (run / file_name("img16", 1)).write_bytes(b"GARBAGE" * 1000)
     data = encode_frames(made_frames("img16", 7))
     (run / file_name("img16", 2)).write_bytes(data[: len(data) // 2] + data)
     source = ReplaySource(run, speed=0)
-    tracker = Tracker(source)
-    try:
-        for name in ("one", "two"):
-            assert tracker.start_recording(tmp_path / f"{name}.h5") == ""
-            until(lambda: source.has_ended, 60, "the run is played")
-            tracker.stop_recording()
-            assert tracker.rows()[IndexKey(0, "img16")] == 10
-            assert source.lost == {"file not readable": 1, "frame torn": 1}
-            assert tracker.unread == 1
-    finally:
-        tracker.close()
+    for tracker in recorded_twice(source, tmp_path):
+        assert tracker.rows()[IndexKey(0, "img16")] == 10
+        assert source.lost == {"file not readable": 1, "frame torn": 1}
+        assert tracker.unread == 1
 
 
 def test_a_run_that_begins_with_a_frame_without_a_time_is_played(tmp_path):
@@ -196,18 +202,11 @@ def test_a_replay_that_two_threads_stop_has_played_the_time_until_then(tmp_path)
 def test_a_real_run_is_replayed_into_the_indexes_frame_by_frame(test_data, tmp_path):
     run = test_data / "panoseti/data_dir" / LICK
     source = ReplaySource(run, speed=0)
-    tracker = Tracker(source)
-    try:
-        for name in ("one", "two"):
-            assert tracker.start_recording(tmp_path / f"{name}.h5") == ""
-            until(lambda: source.has_ended, 60, "the run is played")
-            tracker.stop_recording()
-            rows = tracker.rows()
-            assert rows[IndexKey(0, "img16")] == 250
-            assert rows[IndexKey(0, "ph256")] == 800
-            assert tracker.events.rows_readable == 800
-    finally:
-        tracker.close()
+    for tracker in recorded_twice(source, tmp_path):
+        rows = tracker.rows()
+        assert rows[IndexKey(0, "img16")] == 250
+        assert rows[IndexKey(0, "ph256")] == 800
+        assert tracker.events.rows_readable == 800
     movie = read_pff(next(run.glob("*img16*")))
     with open_reader("application/x-pff", tmp_path / "two_m1_img16.h5", "img16") as reader:
         np.testing.assert_array_equal(reader.read("img16"), movie.image)

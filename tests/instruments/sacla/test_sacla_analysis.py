@@ -5,6 +5,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
+from any_assignment import assert_any_assignment_gives_the_same_bits, bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,32 +53,10 @@ def shots(seed, count):
     return Batch(identities, np.full(count, np.nan), data)
 
 
-def bits(analysis):
-    return {key: np.asarray(value).tobytes() for key, value in analysis.result().items()}
-
-
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1000), st.integers(1, 90), st.data())
 def test_images_any_assignment_of_blocks_and_any_cut_gives_the_same_bits(seed, count, data):
-    batch = shots(seed, count)
-    whole = images()
-    whole.update(batch)
-    workers = [images() for _ in range(3)]
-    blocks = batch.identities // BLOCK
-    for block in data.draw(st.permutations(np.unique(blocks).tolist())):
-        worker = data.draw(st.sampled_from(workers))
-        members = batch.take(blocks == block)
-        while len(members):  # in pieces; a repeated piece is refused
-            size = data.draw(st.integers(1, len(members)))
-            for _ in range(data.draw(st.integers(1, 2))):
-                worker.update(members.take(slice(size)))
-            members = members.take(slice(size, None))
-    total = images()
-    for worker in data.draw(st.permutations(workers)):
-        total.merge(worker.split(10**9))
-        total.merge(worker)
-    total.advance(data.draw(st.integers(0, count * 3)))
-    assert bits(total) == bits(whole)
+    assert_any_assignment_gives_the_same_bits(images, shots(seed, count), data)
 
 
 def test_a_snapshot_stays_as_it_was_while_blocks_are_merged_and_folded():
@@ -202,19 +181,10 @@ def curve_rows(seed, count):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1000), st.integers(1, 90), st.data())
 def test_curves_any_order_and_repetition_gives_the_same_bits(seed, count, data):
-    batch = curve_rows(seed, count)
-
     def curves():
         return ShotCurves(2, np.linspace(-1, 1, 5).tolist(), BLOCK)
 
-    whole = curves()
-    whole.update(batch)
-    workers = [curves() for _ in range(2)]
-    owner = data.draw(st.lists(st.integers(0, 1), min_size=6, max_size=6))
-    order = data.draw(st.permutations(range(count)))
-    for k in [*order, *order[: count // 3]]:
-        workers[owner[k // BLOCK]].update(batch.take(slice(k, k + 1)))
-    assert bits(workers[0].merge(workers[1])) == bits(whole)
+    assert_any_assignment_gives_the_same_bits(curves, curve_rows(seed, count), data)
 
 
 def test_curves_are_those_of_numpy():

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import socket
 import subprocess
 import sys
 
@@ -229,10 +230,11 @@ def test_a_setting_that_does_not_exist_is_one_line_and_status_2(capfd):
 
 def test_a_server_leaves_another_ones_socket_alone_and_replaces_a_dead_one(server, tmp_path):
     settings = FacilitySettings(**SMALL)
-    with pytest.raises(ConfigError, match="another facility"):
+    with pytest.raises(ConfigError, match="belongs to a server that is running"):
         FacilityServer(settings, server)
     dead = tmp_path / "s"
-    dead.write_text("")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(dead))
     server = FacilityServer(settings, dead)
     assert dead.is_socket()
     server.stop()
@@ -240,3 +242,11 @@ def test_a_server_leaves_another_ones_socket_alone_and_replaces_a_dead_one(serve
     assert not dead.exists()
     with pytest.raises(ConfigError, match="cannot be made"):
         FacilityServer(settings, tmp_path / ("long" * 40))
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("of the beamtime")
+    with pytest.raises(ConfigError, match="is no socket"):
+        FacilityServer(FacilitySettings(**SMALL), notes)
+    assert notes.read_text() == "of the beamtime"

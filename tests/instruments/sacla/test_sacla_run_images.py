@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from any_assignment import assert_any_assignment_gives_the_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,27 +59,6 @@ def frames(seed, count):
     for k, shape in enumerate(SHAPES.values()):
         data[f"frame_d{k + 1}"] = random.normal(60, 60, (count, *shape)).astype(np.float32)
     return Batch(np.sort(random.choice(3 * count, count, replace=False)), np.zeros(count), data)
-
-
-def bits(result):
-    return {key: np.asarray(value).tobytes() for key, value in result.items()}
-
-
-def assert_any_assignment_gives_the_same_bits(make, batch, data):
-    whole = make()
-    whole.update(batch)
-    workers = [make() for _ in range(3)]
-    for block in np.unique(batch.identities // BLOCK):
-        worker = workers[data.draw(st.integers(0, 2))]
-        members = batch.take(batch.identities // BLOCK == block)
-        cut = data.draw(st.integers(0, len(members)))
-        for piece in (members.take(slice(0, cut)), members.take(slice(cut, None))):
-            if len(piece):
-                worker.update(piece)
-    total = workers[0].merge(workers[1]).merge(workers[2])
-    total.advance(data.draw(st.integers(0, int(batch.identities[-1]))))
-    assert bits(total.result()) == bits(whole.result())
-    return whole.result()
 
 
 @settings(deadline=None, max_examples=15)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from any_assignment import assert_any_assignment_gives_the_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,16 +123,7 @@ def test_shots_of_the_newest_regions_alone_count():
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 1000), st.integers(1, 90), st.data())
 def test_any_order_gives_the_same_bits(seed, count, data):
-    batch = rows(seed, count)
-    whole = analysis()
-    whole.update(batch)
-    workers = [analysis() for _ in range(2)]
-    owner = data.draw(st.lists(st.integers(0, 1), min_size=6, max_size=6))
-    for k in data.draw(st.permutations(range(count))):
-        workers[owner[k // BLOCK]].update(batch.take(slice(k, k + 1)))
-    found = workers[0].merge(workers[1]).result()
-    for key, value in whole.result().items():
-        assert np.asarray(found[key]).tobytes() == np.asarray(value).tobytes(), key
+    assert_any_assignment_gives_the_same_bits(analysis, rows(seed, count), data)
 
 
 @settings(deadline=None)

@@ -31,6 +31,7 @@ def facility(
     """Serve a double of the facility: dbpy, olpy and stpy read its simulated shots."""
     from pydantic import ValidationError
 
+    from skywright.arguments import check_keys, first_problem
     from skywright.errors import ConfigError
     from skywright.instruments.sacla import facility as double
     from skywright.processes.lifecycle import announce_ready, call_on_end_signal, end_with_parent
@@ -51,15 +52,12 @@ def facility(
     }
     if octal:
         chosen["detectors"] = OCTAL
+    chosen |= _settings(setting or [])
+    check_keys(chosen, FacilitySettings)
     try:
-        settings = FacilitySettings.model_validate(chosen | _settings(setting or []))
+        settings = FacilitySettings.model_validate(chosen)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        why = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            why = f"no such setting; there are {', '.join(FacilitySettings.model_fields)}"
-        raise ConfigError(f"--set {where}: {why}") from None
+        raise ConfigError(f"--set {first_problem(error)}") from None
     server = FacilityServer(settings, socket or default_socket(settings.beamline))
     call_on_end_signal(server.stop)
     end_with_parent()

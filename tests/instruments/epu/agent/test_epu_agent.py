@@ -108,18 +108,32 @@ def test_what_is_recorded_in_any_order_arrives(local: Database, api: Any) -> Non
     assert [row["uuid"] for row in httpx.get(f"{api.url}/atlases/at/tiles").json()] == ["t"]
 
 
-class _Direct:
-    """A client of an API in this process."""
+class Near:
+    """An API in this process, and an uploader that sends to it."""
 
-    def __init__(self, client: TestClient) -> None:
-        self._client = client
+    def __init__(self, local: Database, database: Database, client: TestClient) -> None:
+        self.database, self.client = database, client
+        self.uploader = upload.Uploader(local, self)  # type: ignore[arg-type]
 
     def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        return self._client.request(method, path, json=body)
+        return self.client.request(method, path, json=body)
+
+    def send(self) -> None:
+        """Send all that can be sent."""
+        while self.uploader.upload():
+            pass
+
+
+@pytest.fixture
+def near(local: Database, tmp_path: Path) -> Iterator[Near]:
+    database = open_database(tmp_path / "api.sqlite", announce=True)
+    with TestClient(create_app(database)) as client:
+        yield Near(local, database, client)
+    database.close()
 
 
 def test_a_grid_and_its_squares_are_registered_when_all_is_sent(
-    local: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Database, near: Near, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "BATCH", 3)
     rows = tree()
@@ -128,34 +142,29 @@ def test_a_grid_and_its_squares_are_registered_when_all_is_sent(
     second = {"uuid": "s4", "grid_uuid": "g", "gridsquare_id": "9", "atlas_node_id": 4}
     rows.insert(5, ("gridsquare", second))
     store(local, rows[:20])
-    remote = open_database(tmp_path / "api.sqlite", announce=True)
-    with TestClient(create_app(remote)) as client:
-        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
 
-        def send() -> list[str]:
-            while uploader.upload():
-                pass
-            with remote.read() as connection:
-                names = select(outbox.c.event_type).order_by(outbox.c.id)
-                return list(connection.execute(names).scalars())
+    def send() -> list[str]:
+        near.send()
+        with near.database.read() as connection:
+            names = select(outbox.c.event_type).order_by(outbox.c.id)
+            return list(connection.execute(names).scalars())
 
-        names = send()
-        assert names.count("grid.registered") == names.count("gridsquare.registered") == 1
-        for last, registered in (("gridsquare", "grid"), ("foilhole", "gridsquare")):
-            made = [place for place, name in enumerate(names) if name == f"{last}.created"]
-            assert max(made) < names.index(f"{registered}.registered")
-        third = {"uuid": "s77", "grid_uuid": "g", "gridsquare_id": "77"}
-        store(local, [("gridsquare", third)])
-        assert send().count("grid.registered") == 1
-        with remote.read() as connection:
-            table = schema.atlas_tile_position.c
-            query = select(table.atlastile_uuid, table.gridsquare_uuid, table.size_height)
-            found = connection.execute(query.order_by(table.gridsquare_uuid)).all()
-        assert found == [("t", uuid, 4.0) for uuid in ("s", "s4", "s77")]
-    remote.close()
+    names = send()
+    assert names.count("grid.registered") == names.count("gridsquare.registered") == 1
+    for last, registered in (("gridsquare", "grid"), ("foilhole", "gridsquare")):
+        made = [place for place, name in enumerate(names) if name == f"{last}.created"]
+        assert max(made) < names.index(f"{registered}.registered")
+    third = {"uuid": "s77", "grid_uuid": "g", "gridsquare_id": "77"}
+    store(local, [("gridsquare", third)])
+    assert send().count("grid.registered") == 1
+    with near.database.read() as connection:
+        table = schema.atlas_tile_position.c
+        query = select(table.atlastile_uuid, table.gridsquare_uuid, table.size_height)
+        found = connection.execute(query.order_by(table.gridsquare_uuid)).all()
+    assert found == [("t", uuid, 4.0) for uuid in ("s", "s4", "s77")]
 
 
-def test_two_grids_on_one_atlas_have_it_in_the_api(local: Database, tmp_path: Path) -> None:
+def test_two_grids_on_one_atlas_have_it_in_the_api(local: Database, near: Near) -> None:
     mark = {"name": "registered g2", "value": hashlib.sha256(b"{}").hexdigest()}
     rows = tree()
     rows[1][1]["atlas_uuid"] = None
@@ -164,79 +173,56 @@ def test_two_grids_on_one_atlas_have_it_in_the_api(local: Database, tmp_path: Pa
     store(local, [("gridsquare", {"uuid": "s2", "grid_uuid": "g2", "gridsquare_id": "3"})])
     with local.write() as connection:  # an older version has registered it, without the atlas
         connection.execute(setting.insert().values(mark))
-    remote = open_database(tmp_path / "api.sqlite", announce=True)
-    with TestClient(create_app(remote)) as client:
-        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
-        while uploader.upload():
-            pass
-        for grid in ("g", "g2"):
-            assert client.get(f"/grids/{grid}/atlas").json()["uuid"] == "at"
-        assert len(client.get("/atlases").json()) == 1
-        nowhere = client.post("/grids/none/atlas", json={"uuid": "at", "name": "Atlas"})
-        assert nowhere.status_code == 404
-    remote.close()
+    near.send()
+    for grid in ("g", "g2"):
+        assert near.client.get(f"/grids/{grid}/atlas").json()["uuid"] == "at"
+    assert len(near.client.get("/atlases").json()) == 1
+    nowhere = near.client.post("/grids/none/atlas", json={"uuid": "at", "name": "Atlas"})
+    assert nowhere.status_code == 404
 
 
-def test_an_atlas_whose_session_has_not_come_holds_nothing_up(
-    local: Database, tmp_path: Path
-) -> None:
+def test_an_atlas_whose_session_has_not_come_holds_nothing_up(local: Database, near: Near) -> None:
     alone = {"uuid": "at2", "name": "Atlas", "atlas_id": "7"}
     tile = {"uuid": "t2", "atlas_uuid": "at2", "tile_id": "8"}
     store(local, [("atlas", alone), ("atlas_tile", tile), *tree()])
-    remote = open_database(tmp_path / "api.sqlite", announce=True)
-    with TestClient(create_app(remote)) as client:
-        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
-        while uploader.upload():
-            pass
-        assert len(client.get("/micrographs").json()) == COUNT
-        assert uploader.waiting == uploader.pending() == 2
-        store(local, [("acquisition", {"uuid": "b", "name": "2"})])
-        store(local, [("grid", {"uuid": "g2", "acquisition_uuid": "b", "name": "2"})])
-        store(local, [("atlas", alone | {"grid_uuid": "g2"})])
-        while uploader.upload():
-            pass
-        assert [row["uuid"] for row in client.get("/atlases/at2/tiles").json()] == ["t2"]
-        assert uploader.pending() == 0
-    remote.close()
+    near.send()
+    assert len(near.client.get("/micrographs").json()) == COUNT
+    assert near.uploader.waiting == near.uploader.pending() == 2
+    store(local, [("acquisition", {"uuid": "b", "name": "2"})])
+    store(local, [("grid", {"uuid": "g2", "acquisition_uuid": "b", "name": "2"})])
+    store(local, [("atlas", alone | {"grid_uuid": "g2"})])
+    near.send()
+    assert [row["uuid"] for row in near.client.get("/atlases/at2/tiles").json()] == ["t2"]
+    assert near.uploader.pending() == 0
 
 
 def test_a_micrograph_whose_hole_has_come_before_its_square_is_not_lost(
-    local: Database, tmp_path: Path
+    local: Database, near: Near
 ) -> None:
     rows = tree()
-    remote = open_database(tmp_path / "api.sqlite", announce=True)
-    with TestClient(create_app(remote)) as client:
-        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
-        for part in ([row for row in rows if row[0] != "gridsquare"], rows):
-            store(local, part)
-            while uploader.upload():
-                pass
-        assert (uploader.refused, uploader.pending()) == (0, 0)
-        assert len(client.get("/micrographs").json()) == COUNT
-    remote.close()
+    for part in ([row for row in rows if row[0] != "gridsquare"], rows):
+        store(local, part)
+        near.send()
+    assert (near.uploader.refused, near.uploader.pending()) == (0, 0)
+    assert len(near.client.get("/micrographs").json()) == COUNT
 
 
 def test_a_hole_that_is_not_found_in_its_new_image_has_no_center_in_the_api(
-    local: Database, tmp_path: Path
+    local: Database, near: Near
 ) -> None:
     rows = tree()[:9]
     rows[5][1].update(center_x=2.5, quality=0.8, x_location=7, manifest_file="old")
     new = {"center_x": None, "quality": None, "manifest_file": "new"}
-    remote = open_database(tmp_path / "api.sqlite", announce=True)
-    with TestClient(create_app(remote)) as client:
-        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
-        for changes in ({}, {5: new, 6: {"diameter": 3}}):
-            # A watcher that has read no image of a hole clears nothing of it.
-            client.put("/foilholes/h1", json={"quality": 0.7})
-            for place, change in changes.items():
-                rows[place][1].update(change)
-            store(local, rows)
-            while uploader.upload():
-                pass
-        first, second = (client.get(f"/foilholes/{uuid}").json() for uuid in ("h0", "h1"))
+    for changes in ({}, {5: new, 6: {"diameter": 3}}):
+        # A watcher that has read no image of a hole clears nothing of it.
+        near.client.put("/foilholes/h1", json={"quality": 0.7})
+        for place, change in changes.items():
+            rows[place][1].update(change)
+        store(local, rows)
+        near.send()
+    first, second = (near.client.get(f"/foilholes/{uuid}").json() for uuid in ("h0", "h1"))
     assert [first[name] for name in ("center_x", "quality", "x_location")] == [None, None, 7]
     assert (second["quality"], second["diameter"]) == (0.7, 3)
-    remote.close()
 
 
 @pytest.mark.parametrize("url", ["http://u:secret@host:80a", "http://[::1", "ftp://host", "http:"])

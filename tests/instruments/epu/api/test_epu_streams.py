@@ -18,6 +18,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy.event import listen
 from sqlalchemy.exc import OperationalError
 from support import forked
 from support.epu_api import make_hole
@@ -33,6 +34,7 @@ from skywright.instruments.epu.database import Database, write
 from skywright.instruments.epu.database.schema_exchange import (
     agent_connection,
     agent_instruction,
+    agent_log,
     agent_session,
     outbox,
 )
@@ -299,6 +301,32 @@ def test_streams_go_on_when_the_database_was_away(
     assert caplog.text.count("it is away") == 2
 
 
+def test_pages_of_a_long_log_follow_one_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lines() -> list[str]:
+        service = Service(database)
+        service.start()
+        view = frontend._View({"agent.log"}, None, None)
+        stream = frontend._events(service, view)
+        await anext(stream)  # the heartbeat: what comes from now on is followed
+        await service.writer.do(lambda connection: connection.execute(agent_log.insert(), rows))
+        async with asyncio.timeout(LIMIT_S):
+            found = [await anext(stream) for _ in rows]
+        await stream.aclose()  # type: ignore[attr-defined]
+        service.writer.close()
+        events = (next(read_events(iter(chunk.decode().splitlines()))) for chunk in found)
+        return [data["message"] for _, data in events]
+
+    given(database)
+    line = {"session_id": "s", "agent_id": "a", "timestamp": datetime.now(UTC), "level": "INFO"}
+    rows = [line | {"message": str(number)} for number in range(7)]
+    monkeypatch.setattr(frontend, "LOGS_MAX", 3)
+    monkeypatch.setattr(frontend, "POLL_S", 2 * LIMIT_S)
+    monkeypatch.setattr(frontend, "PERIOD_MIN_S", 0.0)
+    assert asyncio.run(lines()) == [row["message"] for row in rows]
+
+
 def test_a_newer_stream_of_a_session_replaces_the_older_one(database: Database) -> None:
     async def both() -> list[tuple[str, dict[str, Any]]]:
         service = Service(database)
@@ -423,6 +451,23 @@ def test_instructions_are_not_compared_with_one_another(
     with database.read() as connection:
         states = connection.execute(select(table.status).order_by(table.number)).scalars().all()
     assert states == ["sent", *4 * ["expired"], "sent"]
+
+
+def test_many_instructions_that_were_taken_wait_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement takes some ten thousands of values only."""
+    ids, values = given(database, *30 * [60]), []
+    monkeypatch.setattr(write, "CHUNK", 3)
+    with database.write() as connection:
+        listen(connection, "before_cursor_execute", lambda *about: values.append(len(about[3])))
+        instructions.put_back(connection, instructions.hand_out(connection, "s"))
+        assert len(instructions.hand_out(connection, "s")) == len(ids)
+        instructions.connect(connection, "a", "s", "")  # its server was killed
+        rows = instructions.hand_out(connection, "s")
+    assert [row["instruction_id"] for row in rows] == ids
+    assert [row["retry_count"] for row in rows] == len(ids) * [2]
+    assert max(values) < 20
 
 
 def test_an_instruction_whose_time_is_over_is_not_sent(database: Database) -> None:

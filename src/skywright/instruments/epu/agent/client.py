@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
 
@@ -61,10 +60,12 @@ class ApiClient:
     def __init__(self, settings: ApiSettings) -> None:
         base = checked_url("API", settings.url)
         token = os.environ.get(TOKEN)
+        user = os.environ.get(PROXY_USER)
+        login = (user, os.environ.get(PROXY_PASSWORD, "")) if user else None
         try:
             self._http = httpx.Client(
                 base_url=base,
-                proxy=_with_credentials(settings.proxy),
+                proxy=settings.proxy and httpx.Proxy(settings.proxy, auth=login),
                 verify=_certificates(settings.ca_file),
                 timeout=settings.timeout,
                 headers={"Authorization": f"Bearer {token}"} if token else None,
@@ -138,13 +139,3 @@ def _certificates(ca_file: Path | None) -> ssl.SSLContext | bool:
     except OSError as error:  # ssl.SSLError is one
         reason = error.strerror or str(error) or "not a PEM file"
         raise ConfigError(f"CA file {ca_file}: {reason}") from error
-
-
-def _with_credentials(proxy: str | None) -> str | None:
-    user = os.environ.get(PROXY_USER)
-    if proxy is None or not user or urlsplit(proxy).username is not None:
-        return proxy
-    parts = urlsplit(proxy)
-    password = quote(os.environ.get(PROXY_PASSWORD, ""), safe="")
-    place = f"{quote(user, safe='')}:{password}@{parts.netloc}"
-    return urlunsplit((parts.scheme, place, parts.path, parts.query, parts.fragment))

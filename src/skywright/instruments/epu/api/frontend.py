@@ -96,7 +96,8 @@ async def _events(service: Service, view: "_View", last: int = 0) -> AsyncIterat
             yield PING
         for name, data in found:
             yield event(name, data, next(numbers))
-        await service.wait(POLL_S, changed)
+        if len(found) < LOGS_MAX:  # else it may be a page, and the next one follows
+            await service.wait(POLL_S, changed)
         await service.wait(PERIOD_MIN_S, service.stopping)
 
 

@@ -128,12 +128,14 @@ def put_back(connection: Connection, rows: Sequence[Row]) -> None:
     ``retry_count`` counts these. ``max_retries`` does not limit them: only their time of expiry
     ends them.
     """
+    for ids in chunks([row["instruction_id"] for row in rows]):
+        _put_back(connection, agent_instruction.c.instruction_id.in_(ids))
+
+
+def _put_back(connection: Connection, *which: Any) -> None:
     table = agent_instruction
-    ids = [row["instruction_id"] for row in rows]
-    if ids:
-        sent = (table.c.instruction_id.in_(ids), table.c.status == "sent")
-        again = {"status": "pending", "sent_at": None, "retry_count": table.c.retry_count + 1}
-        set_values(connection, table, *sent, **again)
+    again = {"status": "pending", "sent_at": None, "retry_count": table.c.retry_count + 1}
+    set_values(connection, table, table.c.status == "sent", *which, **again)
 
 
 def waiting(connection: Connection, session_id: str) -> bool:
@@ -207,12 +209,8 @@ def connect(connection: Connection, agent_id: str, session_id: str, client: str)
     table, mine = agent_instruction.c, agent_connection.c.session_id == session_id
     active = agent_connection.c.status == "active"
     since = select(func.min(agent_connection.c.created_at)).where(mine, active).scalar_subquery()
-    taken = select(table.instruction_id).where(
-        table.session_id == session_id,
-        table.status == "sent",
-        table.sent_at.is_(None) | (table.sent_at >= since),
-    )
-    put_back(connection, connection.execute(taken).mappings().all())
+    taken = table.sent_at.is_(None) | (table.sent_at >= since)
+    _put_back(connection, table.session_id == session_id, taken)
     _close(connection, "replaced", mine)
     now = datetime.now(UTC)
     connection_id = str(uuid4())

@@ -21,7 +21,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field, InstanceOf, Strict, TypeAdapter, ValidationError
 
 from skywright.errors import DataError
 from skywright.files.replacing import replacing
@@ -44,21 +46,24 @@ EVENT_TYPES = frozenset(
     }
 )
 
-_TEXTS = (
-    *("event_type", "src_path", "dest_path", "content", "binary_chunk_id", "content_hash"),
-    *("recorded_at", "watch_dir", "version"),
-)
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(_TEXTS, str),
-    **dict.fromkeys(("is_directory", "is_placeholder"), bool),
-    "operation_data": dict,
-}
-_MOST = {"timestamp": 2**32, **dict.fromkeys(("size", "file_position", "new_size"), 2**63 - 1)}
-"""Largest value of each number; 2**32 s after the epoch is in the year 2106."""
-
 
 class RecordingError(DataError):
     """A recording that is damaged, or that would write outside of its target."""
+
+
+def _encodable(text: str) -> str:
+    """Refuse text that cannot become bytes; those that are not UTF-8 are in it as surrogates."""
+    text.encode("utf-8", "surrogateescape")
+    return text
+
+
+# `str` of pydantic takes no surrogates.
+Text = Annotated[InstanceOf[str], AfterValidator(_encodable)]
+Size = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
+Time = Annotated[float, Strict(), Field(ge=0, le=2**32, allow_inf_nan=False)]
+"""To the year 2106."""
+Flag = Annotated[bool, Strict()]
+Checked = TypeVar("Checked")
 
 
 @dataclass(slots=True)
@@ -85,18 +90,22 @@ class RecordedEvent:
         The content was left out; the file is replayed with its size only.
     """
 
-    timestamp: float
-    event_type: str
-    src_path: str
-    dest_path: str | None = None
-    is_directory: bool = False
-    content: str | None = None
-    binary_chunk_id: str | None = None
-    size: int | None = None
-    content_hash: str | None = None
-    file_position: int | None = None
-    operation_data: dict[str, Any] = field(default_factory=dict)
-    is_placeholder: bool = False
+    timestamp: Time
+    event_type: Text
+    src_path: Text
+    dest_path: Text | None = None
+    is_directory: Flag = False
+    content: Text | None = None
+    binary_chunk_id: Text | None = None
+    size: Size | None = None
+    content_hash: Text | None = None
+    file_position: Size | None = None
+    operation_data: InstanceOf[dict[str, Any]] = field(default_factory=dict)
+    is_placeholder: Flag = False
+
+
+_EVENT = TypeAdapter(RecordedEvent)
+_TEXT, _SIZE = TypeAdapter(Text | None), TypeAdapter(Size | None)
 
 
 def safe_path(path: Any) -> str:
@@ -128,14 +137,8 @@ def event_from(values: Any) -> RecordedEvent:
     if not isinstance(values, dict):
         raise RecordingError(f"an event must be an object, not {type(values).__name__}")
     given = {name: values.get(name) for name in RecordedEvent.__slots__}
-    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for name, value in known.items():
-        _check("an event", name, value)
-    for name in ("timestamp", "event_type", "src_path"):
-        if name not in known:
-            raise RecordingError(f"{name} of an event is missing")
-    event = RecordedEvent(**known)
-    event.timestamp = float(event.timestamp)
+    known = {name: value for name, value in given.items() if value is not None}
+    event = _checked("an event", _EVENT, known)
     if event.event_type not in EVENT_TYPES:
         raise RecordingError(f"unknown event type {event.event_type!r}")
     event.src_path = safe_path(event.src_path)
@@ -148,33 +151,21 @@ def event_from(values: Any) -> RecordedEvent:
         if match is None:
             raise RecordingError(f"not a chunk: {reprlib.repr(event.binary_chunk_id)}")
         event.binary_chunk_id = f"chunk_{int(match[1])}"
-    if (new_size := event.operation_data.get("new_size")) is not None:
-        _check("an event", "new_size", new_size)
+    _checked("new_size of an event", _SIZE, event.operation_data.get("new_size"))
     return event
 
 
-def _check(owner: str, name: str, value: Any) -> None:
-    """Raise RecordingError if a field is of another type or out of its range."""
-    if name in _MOST:
-        kinds = (int, float) if name == "timestamp" else (int,)
-        is_right = type(value) in kinds and 0 <= value <= _MOST[name]
-        expected = f"a number from 0 to {_MOST[name]}"
-    else:
-        kind = _TYPES[name]
-        is_right = isinstance(value, kind) and (kind is not str or _is_encodable(str(value)))
-        expected = {str: "text in UTF-8", bool: "true or false", dict: "an object"}[kind]
-    if is_right:
-        return
-    raise RecordingError(f"{name} of {owner} must be {expected}, not {reprlib.repr(value)}")
-
-
-def _is_encodable(text: str) -> bool:
-    """Whether text becomes bytes; bytes that are not UTF-8 are in it as surrogates of their own."""
+def _checked(what: str, kind: TypeAdapter[Checked], value: Any) -> Checked:
+    """Return what pydantic reads from a value; RecordingError names a part of it that is wrong."""
     try:
-        text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
+        return kind.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        part = "".join(f"{name} of " for name in first["loc"])
+        why = f"{first['msg']} (got {reprlib.repr(first['input'])})"
+        if first["type"] == "missing":
+            why = "missing"
+        raise RecordingError(f"{part}{what} is wrong: {why}") from error
 
 
 def printable(text: str) -> str:
@@ -280,8 +271,7 @@ class Recording:
         if not isinstance(found, dict):
             raise RecordingError(f"the metadata must be an object, not {type(found).__name__}")
         for name in ("recorded_at", "watch_dir", "version"):
-            if found.get(name) is not None:
-                _check("the metadata", name, found[name])
+            _checked(f"{name} of the metadata", _TEXT, found.get(name))
         return found
 
     def _metadata(self) -> Any:

@@ -1,10 +1,12 @@
 """Files that wait to be read: each once, in the order of their kinds, with later tries."""
 
-import heapq
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skywright.instruments.epu.names import EpuFile, Kind
 from skywright.instruments.epu.watch.importer import Failure
+from skywright.waiting import back_off
 
 FIRST_RETRY_S, LONGEST_RETRY_S, GIVE_UP_S = 0.1, 5.0, 120.0
 """A file that cannot be read is tried again after 0.1 s, then at doubling times, for 2 minutes."""
@@ -16,12 +18,12 @@ class _Trouble:
 
     failure: Failure
     """The last one."""
-    due: float
-    """When the file is tried again."""
-    wait: float
-    """Pause before that try, s."""
+    pauses: Iterator[float]
+    """Before the next tries, s."""
     since: float
     """When the first try failed."""
+    due: float = math.inf
+    """When the file is tried again; infinite from then on."""
 
 
 class Backlog:
@@ -33,7 +35,6 @@ class Backlog:
     def __init__(self) -> None:
         self._ready: dict[Kind, dict[str, tuple[EpuFile, float]]] = {kind: {} for kind in Kind}
         self._troubles: dict[str, _Trouble] = {}
-        self._retries: list[tuple[float, str]] = []
         self._started: dict[str, tuple[EpuFile, float]] = {}
         self._taken: list[str] = []
 
@@ -80,10 +81,9 @@ class Backlog:
             if since + FIRST_RETRY_S <= now:
                 del self._started[path]
                 self._ready[file.kind].setdefault(path, (file, since))
-        while self._retries and self._retries[0][0] <= now:
-            due, path = heapq.heappop(self._retries)
-            trouble = self._troubles.get(path)
-            if trouble is not None and trouble.due == due:
+        for path, trouble in self._troubles.items():
+            if trouble.due <= now:
+                trouble.due = math.inf
                 file = trouble.failure.file
                 self._ready[file.kind].setdefault(path, (file, now))
 
@@ -92,15 +92,12 @@ class Backlog:
         path = failure.file.path
         trouble = self._troubles.get(path)
         if trouble is None:
-            trouble = _Trouble(failure, 0.0, FIRST_RETRY_S, now)
-            self._troubles[path] = trouble
+            pauses = back_off((FIRST_RETRY_S, LONGEST_RETRY_S))
+            trouble = self._troubles[path] = _Trouble(failure, pauses, now)
         elif now - trouble.since > GIVE_UP_S:
             del self._troubles[path]
             return False
-        else:
-            trouble.wait = min(2 * trouble.wait, LONGEST_RETRY_S)
-        trouble.failure, trouble.due = failure, now + trouble.wait
-        heapq.heappush(self._retries, (trouble.due, path))
+        trouble.failure, trouble.due = failure, now + next(trouble.pauses)
         return True
 
     def is_in_trouble(self, path: str) -> bool:
@@ -118,6 +115,5 @@ class Backlog:
     def next_due(self) -> float | None:
         """Return when the next file can be read; None if only events can bring one."""
         times = [since + FIRST_RETRY_S for _, since in self._started.values()]
-        if self._retries:
-            times.append(self._retries[0][0])
+        times += [each.due for each in self._troubles.values() if each.due < math.inf]
         return min(times, default=None)

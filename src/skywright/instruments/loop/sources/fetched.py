@@ -22,6 +22,7 @@ from skywright.acquire.source import PolledSource
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.loop.picture import picture_size
 from skywright.instruments.loop.sources import SourceFrame
+from skywright.waiting import back_off
 from skywright.wire.axis_client import (
     SNAPSHOT_PATH,
     STREAM_PATH,
@@ -34,7 +35,8 @@ from skywright.wire.axis_client import (
 logger = logging.getLogger(__name__)
 
 LIMIT_S = 5.0
-FIRST_PAUSE_S, PAUSE_MAX_S = 0.5, 10.0
+PAUSES_S = 0.5, 10.0
+"""First and longest pause before another request to a camera that has failed."""
 STOP_LIMIT_S = 5.0
 PERIOD_S = 0.2
 FITTED_FRAMES = 300
@@ -97,8 +99,8 @@ class Fetched(PolledSource[SourceFrame], ABC):
     """Base class of the sources that request pictures of a camera.
 
     When the camera fails or ends its stream, the source reports the reason and requests again after
-    a pause. The pause doubles from `FIRST_PAUSE_S` to `PAUSE_MAX_S` until a picture arrives. The
-    camera does not number its pictures, so a loss cannot be detected.
+    a pause. The pause doubles, within `PAUSES_S`, until a picture arrives. The camera does not
+    number its pictures, so a loss cannot be detected.
 
     Parameters
     ----------
@@ -139,7 +141,6 @@ class Fetched(PolledSource[SourceFrame], ABC):
         self.size = size
         self.limit_s = limit_s
         self.stop_limit_s = STOP_LIMIT_S
-        self.retry_s = 0.0
         self.counts: Counter[str] = Counter()
         """Numbers of pictures ``received``, and of ``failures`` of the connection."""
         self._login = user, password
@@ -156,7 +157,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
         """Prepare the first request."""
         self._thread, self._runner = threading.current_thread(), asyncio.Runner()
         self._runner.get_loop()
-        self.retry_s = 0.0
+        self._pauses = back_off(PAUSES_S)
         self._begin()
 
     def next(self, timeout_s: float) -> SourceFrame | None:
@@ -176,7 +177,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
             else:
                 logger.exception("%s: failed", self.name)
                 why = f"{type(error).__name__}: {error}"
-            self.retry_s = min(max(2.0 * self.retry_s, FIRST_PAUSE_S), PAUSE_MAX_S)
+            self.retry_s = next(self._pauses)
             raise HardwareError(f"{why}; asking again in {self.retry_s:g} s") from error
 
     def halt(self) -> None:
@@ -219,7 +220,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
         (data, sender_time), arrival, self._next = self._next.result(), time.time(), None
         number = self.counts["received"]
         self.counts["received"] += 1
-        self.retry_s = 0.0
+        self._pauses = back_off(PAUSES_S)
         self.size = picture_size(data, (self.size,)) or self.size
         return SourceFrame(number, self._date(arrival, sender_time), data, sender_time=sender_time)
 

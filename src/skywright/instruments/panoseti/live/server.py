@@ -11,9 +11,9 @@ from skywright.errors import ConfigError
 from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.live.config import HpIoConfig, ServerConfig
 from skywright.instruments.panoseti.live.service import DaqDataService
-from skywright.instruments.panoseti.live.sockets import claim_socket, remove_socket
 from skywright.instruments.panoseti.warm import warm_up
 from skywright.processes.lifecycle import announce_ready, stop_event
+from skywright.processes.sockets import claim_socket, remove_socket
 from skywright.wire.daqdata import SERVICE
 from skywright.wire.daqdata.methods import handlers
 

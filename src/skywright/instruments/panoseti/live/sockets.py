@@ -4,10 +4,7 @@ A message is a module number (2 bytes, BIG-endian) and one whole PFF frame.
 """
 
 import asyncio
-import errno
 import logging
-import socket
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from skywright.instruments.panoseti.pff_layout import (
     read_layout,
 )
 from skywright.instruments.panoseti.products import HIGHEST_MODULE, Product
+from skywright.processes.sockets import claim_socket, remove_socket
 
 logger = logging.getLogger(__name__)
 
@@ -139,37 +137,3 @@ async def serve_socket(
         for writer in open_ones:
             writer.close()
         remove_socket(path, identity)
-
-
-def claim_socket(path: Path) -> None:
-    """Remove the socket that a dead server has left; leave that of a live one alone.
-
-    Raises
-    ------
-    ConfigError
-        If a server answers on it, or the path is no socket.
-    """
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise ConfigError(f"{path} exists and is no socket; name another one")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError as error:
-            if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
-                raise ConfigError(f"{path}: {error.strerror or error}") from error
-        else:
-            raise ConfigError(f"{path} belongs to a server that is running; it is left alone")
-    path.unlink(missing_ok=True)
-
-
-def remove_socket(path: Path, inode: int) -> None:
-    """Remove a socket if it is still the one with this inode number."""
-    try:
-        if path.stat().st_ino == inode:
-            path.unlink()
-    except OSError:
-        return

@@ -18,6 +18,7 @@ from skywright.instruments.sacla.facility.link import APIError
 from skywright.instruments.sacla.facility.settings import FacilitySettings
 from skywright.instruments.sacla.facility.simulated import SimulatedFacility
 from skywright.instruments.sacla.facility.wire import Channel
+from skywright.processes.sockets import claim_socket
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +42,15 @@ class FacilityServer:
     Raises
     ------
     ConfigError
-        If another server listens there, or the socket cannot be made.
+        If another server listens there, a file is there that is no socket, or it cannot be made.
     """
 
     def __init__(self, settings: FacilitySettings, socket: Path) -> None:
         self.socket = socket
         self.simulated = SimulatedFacility(settings)
         self._stopping = threading.Event()
-        _free(socket)
         try:
+            claim_socket(socket)
             socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._listener = sockets.socket(sockets.AF_UNIX)
             self._listener.bind(str(socket))
@@ -123,13 +124,3 @@ class FacilityServer:
             raise APIError(f"no call {name}")
         function: Callable[..., Any] = getattr(simulated, name)
         return function
-
-
-def _free(socket: Path) -> None:
-    """Remove the socket of a server that has died."""
-    if not socket.exists():
-        return
-    with suppress(OSError):
-        Channel.to(socket).close()
-        raise ConfigError(f"socket {socket}: another facility is being served there")
-    socket.unlink(missing_ok=True)
