@@ -142,6 +142,19 @@ def test_recordings_of_another_thread_and_a_path_that_cannot_be_written(
     owner.stop_recording()
 
 
+def test_an_error_of_the_frames_is_of_its_recording_only(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    owner.frames_every = 1
+    taken = sibling(tmp_path / "a.h5", "frames")
+    taken.touch()
+    assert "exists already" in owner.start_recording(tmp_path / "a.h5")
+    assert "exists already" in owner.error
+    owner.frames_every = 0
+    assert owner.start_recording(tmp_path / "b.h5") == ""
+    assert owner.error == ""
+
+
 def test_a_source_that_cannot_start_leaves_no_recording_open(
     source: HandShots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,6 +272,8 @@ class ShotOwner:
             shot_bytes = 4 * sum(rows * columns for rows, columns in self.shapes.values())
             self._frames_left = max(self._frames_bytes // max(shot_bytes, 1), 1)
             wanted.append(self.frames)
+        for recorder in self._all:  # `start` does it for those that are opened only
+            recorder.forget_error()
         error = self._open_part(path, wanted, [], (0,) * len(self._all))
         self._is_open = not error
         return error
@@ -403,7 +405,7 @@ class ShotOwner:
 
     @property
     def error(self) -> str:
-        """Why a file could not be written the last time; empty if all could."""
+        """Errors of the files of the present or last recording; empty if there is none."""
         return "; ".join(recorder.error for recorder in self._all if recorder.error)
 
     def _write_images(self) -> None:
