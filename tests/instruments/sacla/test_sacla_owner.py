@@ -17,6 +17,7 @@ from support.waiting import until
 from iocs.sacla.ioc import SaclaIOC
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.beside import sibling
+from skywright.instruments.sacla import owner as owner_module
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
@@ -25,12 +26,14 @@ from skywright.instruments.sacla.layouts import (
     CORNERS_MAX,
     FRAME_TAG,
     FRAMES,
+    IMAGE_COUNTS,
     IMAGE_NUMBER,
     IMAGES,
     REGIONS_NUMBER,
     SHOTS,
     TAG,
     VERDICTS,
+    ImagesLayout,
     check_room,
     read_regions,
     region_rows,
@@ -40,6 +43,7 @@ from skywright.instruments.sacla.process_workers import ProcessWorkers
 from skywright.instruments.sacla.regions import Region, format_region, make_mask, parse_region
 from skywright.instruments.sacla.tile import Tile, TileRegions
 from skywright.instruments.sacla.workers import Answer, ThreadWorkers, Worker
+from skywright.waiting import pause
 
 LEFT = parse_region("left:D:-1,-1;3.5,-1;3.5,7;-1,7")
 DOTS = Region("dots", "D", mask=make_mask(np.arange(48).reshape(SHAPE) % 3 == 1))
@@ -153,6 +157,60 @@ def test_an_error_of_the_frames_is_of_its_recording_only(
     owner.frames_every = 0
     assert owner.start_recording(tmp_path / "b.h5") == ""
     assert owner.error == ""
+
+
+def test_the_last_image_is_in_the_file_although_the_disk_hung_for_some_periods(
+    source: HandShots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, answers, checks = threading.Event(), threading.Event(), [0]
+    original = ImagesLayout.append
+
+    def append(self: ImagesLayout, *arguments: Any) -> Any:
+        hangs.set()
+        assert answers.wait(60)
+        return original(self, *arguments)
+
+    def check_often(seconds: float) -> None:
+        checks[0] += 1
+        pause(0.001)
+
+    monkeypatch.setattr(ImagesLayout, "append", append)
+    monkeypatch.setattr(owner_module, "pause", check_often)
+    analyzed = AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), window=8)
+    owner = ShotOwner(analyzed, image_period_s=0.0)
+    monkeypatch.setattr(owner.images._queue, "_bytes_max", 1)  # as if an image filled the queue
+    try:
+        assert owner.start_recording(tmp_path / "shots.h5") == ""
+        for number in range(40):
+            source.shot(number)
+        assert hangs.wait(60)
+        known = checks[0]
+        until(lambda: checks[0] > known + 5, 60, "some periods pass")
+        source.shot(40)
+        ending = threading.Thread(target=owner.stop_recording)
+        ending.start()
+        until(lambda: not owner.images._queue.accepts_rows, 60, "the last image is offered")
+        answers.set()
+        ending.join(60)
+        images = sibling(tmp_path / "shots.h5", "images")
+        on, off = (column(images, f"{IMAGES}/{key}", IMAGE_NUMBER.path) for key in IMAGE_COUNTS)
+        assert (on[-1] + off[-1], owner.state().lost) == (41, {})
+    finally:
+        answers.set()
+        owner.close()
+
+
+def test_images_that_cannot_be_written_are_counted_as_lost(
+    source: HandShots, owner: ShotOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ImagesLayout, "append", refuse)
+    assert owner.start_recording(tmp_path / "shots.h5") == ""
+    source.shot(0)
+    owner.stop_recording()
+    assert owner.state().lost == {"images not written": 1}
 
 
 def test_a_source_that_cannot_start_leaves_no_recording_open(

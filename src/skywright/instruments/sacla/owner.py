@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from skywright.acquire.acquisition import OwnerState
 from skywright.acquire.columns_layout import Rows
+from skywright.acquire.counters import sum_counts
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.files.beside import sibling
@@ -73,6 +74,13 @@ class _PublishingOwner(Owner[AnalyzedShot, AnalyzedShot]):
 
     recording_trouble = ""
     """What of the shots the present recording cannot store; empty: nothing."""
+    images: Recorder[Any, Rows]
+    """Stores the running images; set before the first use. Those that it loses count as lost."""
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Number of lost shots, records and running images, by cause."""
+        return sum_counts(super().lost, self.images.lost)
 
     def status_message(self, result: AnalyzedShot) -> tuple[str, bool] | None:
         """Return the message after a shot."""
@@ -137,6 +145,7 @@ class ShotOwner:
             name="sacla",
             item_name="shot",
         )
+        self.owner.images = self.images
         self.recent: deque[Recent] = deque(maxlen=RECENT)
         """Also of the regions before; see `recent_shots`."""
         self.newest_frames: dict[str, Any] = {}
@@ -154,7 +163,7 @@ class ShotOwner:
         self._number = 0
         """Of the newest recording."""
         self._writes_images = threading.Event()
-        """Set while a thread writes running images, one in each `image_period_s`."""
+        """Set while a thread writes running images, each `image_period_s` after the one before."""
         self._is_open = False
         self._writer: threading.Thread | None = None
         self._files_lock = threading.RLock()
@@ -410,11 +419,16 @@ class ShotOwner:
 
     def _write_images(self) -> None:
         due = time.monotonic() + self._image_period_s
+        stored = threading.Event()
+        stored.set()
         while self._writes_images.is_set():
             pause(0.2)
-            if time.monotonic() >= due:
-                due += self._image_period_s
+            # While the disk hangs no further image waits: the last one needs the room in the queue
+            if time.monotonic() >= due and stored.is_set():
+                due = time.monotonic() + self._image_period_s
                 self._offer_images()
+                stored.clear()
+                self.images.call_when_visible(stored.set)
                 trim_heaps()
 
     def _offer_images(self) -> None:
