@@ -3,8 +3,9 @@
 Shots are taken while `TakeShots` is Run, and during a recording. Stop does not end a recording.
 
 `HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
-frames of one in `FramesEvery`. A new run of the facility opens new files; `Files_RBV` has, as JSON,
-the file of rows of each run and how many rows, region sets, images and frames came before it.
+frames of one in `FramesEvery` shots that have any. A new run of the facility opens new files;
+`Files_RBV` has, as JSON, the file of rows of each run and how many rows, region sets, images and
+frames came before it.
 `Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` or masks ``NAME:DETECTOR:mask=FILE``, with
 blanks between them; they hold from the next shot on. The IOC reads the file of a mask when it is
 put, and records the mask itself. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for display.
@@ -37,7 +38,7 @@ from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError
 from skywright.instruments.sacla import cli_sources
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
-from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room, frame_of
+from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room
 from skywright.instruments.sacla.owner import IMAGE_PERIOD_S, ShotOwner
 from skywright.instruments.sacla.pipeline import check_have_pixels
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
@@ -47,6 +48,7 @@ from skywright.instruments.sacla.run_images import DETECTORS_MAX
 from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
+from skywright.instruments.sacla.stored_frame import pixels_of
 from skywright.processes.memory import return_large_arrays
 from skywright.processes.options import limited, positive_number
 
@@ -330,7 +332,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.mean.cy, shots.source.info.pixel_rules.radial_cy)
         newest = shots.newest_frames.get(name)
         if newest is not None:
-            frame = await self.in_thread(frame_of, newest, shots.shapes[name])
+            frame = await self.in_thread(pixels_of, newest)
             await pvs.post_image(self.newest, frame, 1, name)
         mean, count = await self.in_thread(shots.source.mean_image, name)
         if count:
@@ -451,7 +453,7 @@ def main() -> None:
         "--frames-every",
         type=limited(int, 0, FRAMES_EVERY_MAX),
         default=0,
-        help="record the frames of one in N shots; 0: none",
+        help="record the frames of one in N shots that have any; 0: none",
     )
     add(
         "--frames-gb",

@@ -41,6 +41,7 @@ from skywright.instruments.sacla.layouts import (
 from skywright.instruments.sacla.owner import ShotOwner
 from skywright.instruments.sacla.process_workers import ProcessWorkers
 from skywright.instruments.sacla.regions import Region, format_region, make_mask, parse_region
+from skywright.instruments.sacla.stored_frame import StoredFrame
 from skywright.instruments.sacla.tile import Tile, TileRegions
 from skywright.instruments.sacla.workers import Answer, ThreadWorkers, Worker
 from skywright.waiting import pause
@@ -102,6 +103,35 @@ def test_a_recording_has_as_many_shots_as_wanted_and_their_frames(
     assert column(frames, FRAME_TAG.path, FRAME_TAG.path).tolist() == tags[::3].tolist()
     pixels = column(frames, "/entry/frames/d1", FRAME_TAG.path)
     assert pixels[:, 0, 0].tolist() == [104.0, 107.0, 110.0]
+
+
+class CountingFile:
+    """Takes the place of a replay file; notes which frames are read."""
+
+    def __init__(self) -> None:
+        self.info = run_info()
+        self.read: list[int] = []
+
+    def read_frame(self, detector: str, index: int, out: np.ndarray) -> None:
+        self.read.append(index)
+        out[...] = index
+
+
+def test_frames_that_are_not_kept_are_not_read_again(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    file: Any = CountingFile()
+    owner.frames_every = 3
+    assert owner.start_recording(tmp_path / "shots.h5") == ""
+    for number in range(10):
+        frame = None if number == 1 else StoredFrame(file, NAME, number)
+        source.shot(number, **{NAME: frame})
+    until(lambda: items(owner) == 10, 60, "all shots are through")
+    owner.stop_recording()
+    # Of the shots 0, 2, 3, 4 ..., which have a frame
+    kept = column(sibling(tmp_path / "shots.h5", "frames"), f"{FRAMES}/d1", FRAME_TAG.path)
+    assert kept[:, 0, 0].tolist() == [0, 4, 7]
+    assert sorted(file.read) == sorted([0, *range(2, 10), 0, 4, 7])  # the first for the analysis
 
 
 def test_regions_change_between_two_shots(

@@ -96,8 +96,8 @@ class ShotOwner:
 
     A recording has four files, each with a recorder: `rows` has a row for each shot, `region_sets`
     the region sets of these rows, `images` the running images, and `frames` the frames of one in
-    `frames_every` shots. When the facility begins a run, the recording goes on in four new files of
-    the same columns.
+    `frames_every` shots that have any. When the facility begins a run, the recording goes on in
+    four new files of the same columns.
 
     Parameters
     ----------
@@ -106,7 +106,8 @@ class ShotOwner:
     changed
         Called from any thread after something has changed; must return at once.
     frames_every
-        The frames of the first of every N recorded shots are kept; 0: none.
+        Of the recorded shots that have a frame of a detector of the file, the frames of the first
+        of every N are kept; 0: none. The count begins anew with each file.
     frames_bytes
         Limit of the frames of one recording, bytes.
     image_period_s
@@ -152,6 +153,8 @@ class ShotOwner:
         """The newest frame of each detector."""
         self._arrivals: deque[float] = deque(maxlen=4096)
         self._updates = itertools.count()
+        self._keeps_every = 1
+        """`frames_every` when the recording began."""
         self._frames_left = 0
         """Number of shots whose frames may still be recorded, from `frames_bytes`."""
         self._rings: Mapping[str, int] = {}
@@ -276,8 +279,8 @@ class ShotOwner:
         # Regions and detectors may be others than at the recording before.
         self._rings, self._file_shapes = source.rings, self.shapes
         wanted: list[Recorder[Any, Any]] = [self.rows, self.region_sets, self.images]
+        self._keeps_every = self.frames_every or 1
         if self.frames_every:
-            self.frames.every = self.frames_every
             shot_bytes = 4 * sum(rows * columns for rows, columns in self.shapes.values())
             self._frames_left = max(self._frames_bytes // max(shot_bytes, 1), 1)
             wanted.append(self.frames)
@@ -318,7 +321,9 @@ class ShotOwner:
         number, rules = self._number, self.source.info.shot_rules
         measuring = self.source.measuring
         self.rows.layout = ShotsLayout(rules, self._room, self._rings, number)
-        self.frames.layout = FramesLayout(self._file_shapes, rules, number, measuring)
+        self.frames.layout = FramesLayout(
+            self._file_shapes, rules, number, measuring, self._keeps_every
+        )
 
     def _open_next_part(self) -> None:
         """Go on in new files, between the last shot of a run and the first one of the next."""
