@@ -91,7 +91,8 @@ class AnalyzedShots:
         """Held while the pipeline is used; shots are delivered under it."""
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
-        self._failed = False
+        self._failure = ""
+        """The first error since the last shot that was analyzed; empty: none."""
         self._window, self._workers, self._profiles = window, workers, profiles
         self.hits = hits
         self._frames, self._pipeline = self._make_pipeline(self.info, regions, edges)
@@ -109,8 +110,8 @@ class AnalyzedShots:
 
     @property
     def trouble(self) -> str:
-        """What does not work in the source now; empty if everything does."""
-        return self._source.trouble
+        """What does not work in source and analysis now; empty if everything does."""
+        return "; ".join(text for text in (self._source.trouble, self._failure) if text)
 
     def start(self, deliver: Callable[[AnalyzedShot], None], report: Report) -> None:
         """Begin to deliver shots."""
@@ -386,7 +387,7 @@ class AnalyzedShots:
                 self._workers,
                 keep_rows=False,
                 block_tags=_block_tags(info),
-                on_shot=lambda shot: self._deliver(shot),
+                on_shot=self._hand_on,
                 profiles=self._profiles,
                 binned_by=binned_by,
                 hits=self.hits,
@@ -395,6 +396,11 @@ class AnalyzedShots:
         except BaseException:
             frames.unlink()
             raise
+
+    def _hand_on(self, shot: AnalyzedShot) -> None:
+        if shot.found is not None:
+            self._failure = ""
+        self._deliver(shot)
 
     def _poll(self) -> None:
         while not self._stopping.wait(POLL_S):
@@ -406,16 +412,14 @@ class AnalyzedShots:
                         self._pipeline.finish()
                 except Exception as error:
                     self._fail(error)
-                else:
-                    self._failed = False
 
     def _fail(self, error: Exception) -> None:
-        """Count an error; it is reported once until the analysis works again."""
+        """Count an error; the first one since the last shot that was analyzed is reported."""
         self._counters.add("not analyzed")
-        if not self._failed:
-            self._failed = True
+        if not self._failure:
+            self._failure = f"analysis: {error}"
             logger.warning("sacla: %s", error, exc_info=not isinstance(error, HardwareError))
-            self._report(f"analysis: {error}")
+            self._report(self._failure)
 
 
 def _log(message: str, alarm: bool = True, /) -> None:
