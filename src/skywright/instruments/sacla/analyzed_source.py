@@ -210,8 +210,10 @@ class AnalyzedShots:
     @property
     def next_identity(self) -> int:
         """An identity above those of all shots of which a record has come."""
-        highest = self._pipeline.join.highest
-        return 0 if highest is None else self.info.identity(highest) + 1
+        pipeline = self._pipeline
+        info = pipeline.info  # not `self.info`: when a run begins, the join is of the one before
+        highest = pipeline.join.highest
+        return 0 if highest is None else info.identity(highest) + 1
 
     def counts(self) -> dict[str, int]:
         """Return records and shots so far, by reason."""

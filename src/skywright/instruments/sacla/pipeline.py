@@ -254,8 +254,9 @@ class ShotPipeline:
         if self.join.records:
             self._earlier = Counter(self.counts_of_runs)
             self.verdicts.clear()
-        self.info = info
+        # First the join: who reads the info first gets no tag of the run before with it
         self.join = TagJoin(info.channels, info.run, self.join.window, info.grid)
+        self.info = info
 
     def follow(self, before: "ShotPipeline") -> list[str]:
         """Go on with the counts and the regions of a pipeline that has finished.
