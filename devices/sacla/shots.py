@@ -201,9 +201,14 @@ class Shots(FileStreamDevice):
             self._set_fault("it does not answer")
             self._check_fault()
             raise
-        folder = Path(self.rows.file).parent
+        folder, parts = Path(self.rows.file).parent, json.loads(text)
+        if not parts or parts[0][0] != Path(self.rows.file).name:
+            why = "its files are not those of this recording"
+            self._set_fault(why)
+            self._check_fault()
+            raise DataError(f"{self.name}: {why}")
         found = []
-        for name, first in json.loads(text):
+        for name, first in parts:
             path = folder / name
             found.append((str(sibling(path, kind) if kind else path), int(first[place])))
         return found
