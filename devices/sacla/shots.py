@@ -266,12 +266,13 @@ class Shots(FileStreamDevice):
     def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
         while self.rows.rows < self.plugin.requested_rows:
-            self._wait_for_shot(lambda: self.rows.rows >= self.plugin.requested_rows)
+            rows = self.rows.rows
+            self._wait_for_shot(rows, lambda: self.rows.rows >= self.plugin.requested_rows)
         self._close_files()
 
-    def _wait_for_shot(self, reached: Callable[[], bool]) -> None:
-        """Wait for the next shot; fail when none comes."""
-        rows, limit = self.rows.rows, float(self.silence_limit.get())
+    def _wait_for_shot(self, rows: int, reached: Callable[[], bool]) -> None:
+        """Wait until there are more than `rows` shots, or `reached`; fail when no shot comes."""
+        limit = float(self.silence_limit.get())
         deadline = time.monotonic() + (limit or math.inf)
         self._wait(
             lambda: reached() or self.rows.rows > rows or time.monotonic() > deadline,
@@ -308,7 +309,8 @@ class Shots(FileStreamDevice):
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
-            self._wait_for_shot(lambda: self.rows.file != recording)
+            # Also of shots that came during the last reading
+            self._wait_for_shot(known, lambda: self.rows.file != recording)
             row = self.rows.rows
             try:
                 for file, start, stop in self.rows.segments(known, row):

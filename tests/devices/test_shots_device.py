@@ -1,13 +1,15 @@
 """The source of shots as a device, with what its IOC posts sent by hand."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from devices.sacla.columns import shot_columns
-from devices.sacla.shots import Shots
+from devices.sacla.shots import Point, Shots
 from skywright.errors import HardwareError
 
 
@@ -42,5 +44,33 @@ def test_rows_after_a_restart_of_the_ioc_are_not_documented(
     sacla._on_rows(sacla.rows, 50)
     sacla.answers["files"] = json.dumps(files)
     assert sacla.rows.rows == 10
-    with pytest.raises(HardwareError, match="lost the IOC .* the IOC was restarted"):
+    with pytest.raises(HardwareError, match=r"lost the IOC .* the IOC was restarted"):
         list(sacla.rows.collect_asset_docs())
+
+
+def test_shots_that_came_while_a_point_reads_are_counted(
+    sacla: HandPosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shot comes after them, as at the end of a replay."""
+
+    def segments(start: int, stop: int) -> list[tuple[str, int, int]]:
+        sacla._on_rows(sacla.rows, 7)
+        return [("mine.h5", start, stop)]
+
+    def read(point: Point, path: Path, start: int, stop: int, most: int) -> None:
+        point._shots = np.zeros((3, point.count + stop - start))
+
+    monkeypatch.setattr(sacla.rows, "segments", segments)
+    monkeypatch.setattr(Point, "read", read)
+    sacla.answers |= {"regions": "all:D:0,0;9,0;9,9", "run_number": 7, "next_identity": 0}
+    sacla.shots_per_point.put(7)
+    sacla.silence_limit.put(1.0)
+
+    def wait(reached: Callable[[], bool]) -> None:
+        if sacla.rows.rows == 0:
+            sacla._on_rows(sacla.rows, 3)
+        assert reached(), "it waits for a further shot"
+
+    monkeypatch.setattr(sacla, "_wait", wait)
+    sacla._take_point()
+    assert sacla.n_off.get() == 7
