@@ -171,6 +171,7 @@ class SaclaIOC(OwnerGroup):
     regions_number = readback(0, name="RegionsNumber_RBV")
     bins = long_text(put=_put_bins, max_length=256, name="Bins")
     binned_by = choice(list(BINNED_BY), put=_put_binned_by, name="BinnedBy")
+    mask_bytes = readback(0, name="MaskBytes_RBV")
     hits = readback("", ChannelType.STRING, name="Hits_RBV")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
@@ -266,6 +267,7 @@ class SaclaIOC(OwnerGroup):
         capturing = shots.is_recording
         parts, (rows, region_sets, images, frames) = shots.progress()
         await post(self.files, json.dumps(parts))
+        await post(self.mask_bytes, shots.mask_bytes)
         await post(self.region_rows, region_sets)
         await post(self.image_rows, images)
         await post(self.frame_rows, frames)

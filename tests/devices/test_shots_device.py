@@ -48,6 +48,18 @@ def test_rows_after_a_restart_of_the_ioc_are_not_documented(
         list(sacla.rows.collect_asset_docs())
 
 
+def test_the_masks_of_a_region_set_are_described_as_the_ioc_writes_them(
+    sacla: HandPosted,
+) -> None:
+    """A mask may be of a detector that the present run lacks, and that is larger."""
+    regions = "dots:E:mask= all:D:0,0;9,0;9,9"
+    sacla.answers |= {"regions": regions, "shapes": [6, 8], "mask_bytes": 32}
+    described = sacla.region_sets.describe_collect()
+    assert described["sacla_set_mask"]["shape"] == [16, 32]
+    sacla.answers["mask_bytes"] = 0
+    assert "sacla_set_mask" not in sacla.region_sets.describe_collect()
+
+
 def test_shots_that_came_while_a_point_reads_are_counted(
     sacla: HandPosted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

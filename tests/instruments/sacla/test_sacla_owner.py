@@ -29,6 +29,7 @@ from skywright.instruments.sacla.layouts import (
     IMAGE_COUNTS,
     IMAGE_NUMBER,
     IMAGES,
+    REGIONS,
     REGIONS_NUMBER,
     SHOTS,
     TAG,
@@ -341,6 +342,10 @@ def test_a_mask_of_a_larger_detector_that_is_away_is_recorded(
     source.shot(0)
     path = tmp_path / "shots.h5"
     owner.start_recording(path)
+    group = SaclaIOC("TEST:")
+    group.shots = owner
+    asyncio.run(group._post())
+    assert group.mask_bytes.value == len(mask.mask.bits)
     source.shot(1)
     owner.change_regions([mask, WHOLE])
     source.shot(2)
@@ -352,6 +357,7 @@ def test_a_mask_of_a_larger_detector_that_is_away_is_recorded(
         for each in owner.region_sets.layout.columns  # type: ignore[attr-defined]
     }
     assert read_regions(first_row(row)) == (mask, DOTS)
+    assert row[f"{REGIONS}/mask"].shape[2] == group.mask_bytes.value
 
 
 def test_a_mask_is_left_out_when_a_run_has_tiles_of_another_shape(

@@ -273,8 +273,7 @@ class ShotOwner:
         self._number += 1
         regions = source.region_set.regions
         self._room = room_for(len(regions))
-        masks = [region.mask.shape for region in regions if region.mask]  # also of absent detectors
-        self._mask_bytes = mask_room([*self.shapes.values(), *masks]) if masks else 0
+        self._mask_bytes = self._room_for_masks(regions)
         self._updates = itertools.count()
         # Regions and detectors may be others than at the recording before.
         self._rings, self._file_shapes = source.rings, self.shapes
@@ -289,6 +288,17 @@ class ShotOwner:
         error = self._open_part(path, wanted, [], (0,) * len(self._all))
         self._is_open = not error
         return error
+
+    def _room_for_masks(self, regions: Sequence[Region]) -> int:
+        masks = [region.mask.shape for region in regions if region.mask]  # also of absent detectors
+        return mask_room([*self.shapes.values(), *masks]) if masks else 0
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of a mask in the open recording, else in one that begins now; 0: no masks."""
+        if self._is_open:
+            return self._mask_bytes
+        return self._room_for_masks(self.source.region_set.regions)
 
     def _open_part(
         self,
