@@ -67,8 +67,8 @@ class AnalyzedShots:
         The run of the shots that are delivered.
     run_begins
         Called between the last shot of a run and the first shot of the next. `info` is that of the
-        next run, the running images are those of the run before. If the next run begins within a
-        block of tags, they lack that block.
+        next run, the running images are those of the run before. If the next run continues the last
+        block, the running images do not include that block yet.
     """
 
     def __init__(
@@ -123,7 +123,11 @@ class AnalyzedShots:
             self._poller.start()
 
     def stop(self) -> None:
-        """Stop. Shots that wait for records leave after a new start, perhaps without these."""
+        """Stop.
+
+        Incomplete shots are delivered after the next start; records that were lost during the stop
+        are missing in them.
+        """
         self._end_poller()
         self._source.stop()
 

@@ -22,7 +22,7 @@ CHUNK_SHOTS = 8
 class Frames:
     """Gives the frames of a chunk of shots. The object is sent to workers before it is opened.
 
-    What a subclass does not override holds for frames that stay where they are.
+    The default methods are for frames that need no copy, such as those of a file.
     """
 
     shared = False
