@@ -89,13 +89,10 @@ class FileStreamDevice(GuardedDevice):
             self._changed.notify_all()
 
     def _store_row_count(self, stream: FileStream, rows: int) -> None:
-        """Store the row count; set a fault instead if it decreased while a file is open.
-
-        After a fault the counts may be of another recording.
-        """
+        """Store the row count; set a fault instead if it decreased while a file is open."""
         if stream.file and rows < stream.rows:
             self._set_fault("its row count decreased, the IOC was restarted")
-        elif not stream.file or self._fault is None:
+        else:
             stream.rows = rows
 
     def _restart_timeout(self) -> None:

@@ -202,14 +202,9 @@ class Shots(FileStreamDevice):
             self._set_fault("it does not answer")
             self._check_fault()
             raise
-        folder, parts = Path(self.rows.file).parent, json.loads(text)
-        if not parts or parts[0][0] != Path(self.rows.file).name:
-            why = "its files are not those of this recording"
-            self._set_fault(why)
-            self._check_fault()
-            raise DataError(f"{self.name}: {why}")
+        folder = Path(self.rows.file).parent
         found = []
-        for name, first in parts:
+        for name, first in json.loads(text):
             path = folder / name
             found.append((str(sibling(path, kind) if kind else path), int(first[place])))
         return found
@@ -267,13 +262,12 @@ class Shots(FileStreamDevice):
     def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
         while self.rows.rows < self.plugin.requested_rows:
-            rows = self.rows.rows
-            self._wait_for_shot(rows, lambda: self.rows.rows >= self.plugin.requested_rows)
+            self._wait_for_shot(lambda: self.rows.rows >= self.plugin.requested_rows)
         self._close_files()
 
-    def _wait_for_shot(self, rows: int, reached: Callable[[], bool]) -> None:
-        """Wait until there are more than `rows` shots, or `reached`; fail when no shot comes."""
-        limit = float(self.silence_limit.get())
+    def _wait_for_shot(self, reached: Callable[[], bool]) -> None:
+        """Wait for the next shot; fail when none comes."""
+        rows, limit = self.rows.rows, float(self.silence_limit.get())
         deadline = time.monotonic() + (limit or math.inf)
         self._wait(
             lambda: reached() or self.rows.rows > rows or time.monotonic() > deadline,
@@ -310,8 +304,7 @@ class Shots(FileStreamDevice):
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
-            # Also of shots that came during the last reading
-            self._wait_for_shot(known, lambda: self.rows.file != recording)
+            self._wait_for_shot(lambda: self.rows.file != recording)
             row = self.rows.rows
             try:
                 for file, start, stop in self.rows.segments(known, row):
