@@ -401,7 +401,8 @@ class ShotOwner:
     def stop_recording(self) -> None:
         """End the recording; all its shots, and images up to the last one, are in the files then.
 
-        Shots that come meanwhile are not recorded, and wait for nothing.
+        What a disk does not take in time counts as lost. Shots that come meanwhile are not
+        recorded, and wait for nothing.
         """
         recording, self._recording = self._recording, None
         self._writes_images.clear()
