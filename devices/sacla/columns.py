@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.sacla import layouts
-from skywright.instruments.sacla.regions import MASK
 
 
 def shot_columns(regions: int, rings: Sequence[int]) -> tuple[StreamColumn, ...]:
@@ -22,21 +21,17 @@ def shot_columns(regions: int, rings: Sequence[int]) -> tuple[StreamColumn, ...]
     return tuple(StreamColumn.of(column) for column in (layouts.TAG, *columns))
 
 
-def region_columns(
-    regions: Sequence[str], shapes: Sequence[tuple[int, int]]
-) -> tuple[StreamColumn, ...]:
+def region_columns(regions: int, mask_bytes: int) -> tuple[StreamColumn, ...]:
     """Return the columns of the region sets; each set is a row.
 
     Parameters
     ----------
     regions
-        Regions when the recording begins, as text (`parse_region`).
-    shapes
-        (rows, columns) of each detector.
+        Number of regions when the recording begins.
+    mask_bytes
+        Bytes of the mask of each; 0: masks are not recorded.
     """
-    has_masks = any(f":{MASK}" in region for region in regions)
-    mask_bytes = layouts.mask_room(shapes) if has_masks else 0
-    columns = layouts.region_columns(layouts.room_for(len(regions)), mask_bytes)
+    columns = layouts.region_columns(layouts.room_for(regions), mask_bytes)
     return tuple(StreamColumn.of(column, "set_") for column in (layouts.REGIONS_NUMBER, *columns))
 
 

@@ -84,6 +84,7 @@ class Shots(FileStreamDevice):
     regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV", kind=Kind.omitted)
     bins = Cpt(Setting, "Bins", kind=Kind.config, string=True)
     binned_by = Cpt(Setting, "BinnedBy", kind=Kind.config, string=True)
+    mask_bytes = Cpt(EpicsSignalRO, "MaskBytes_RBV", kind=Kind.omitted)
     hits = Cpt(EpicsSignalRO, "Hits_RBV", kind=Kind.config, string=True)
     frames_every = Cpt(Setting, "FramesEvery", kind=Kind.config)
     reset = Cpt(EpicsSignal, "Reset", kind=Kind.omitted, put_complete=True)
@@ -132,7 +133,7 @@ class Shots(FileStreamDevice):
             lambda: self._files_of("", 0),
         )
         columns_beside: tuple[Callable[[], Any], ...] = (
-            lambda: region_columns(self._regions(), self._shapes()),
+            lambda: region_columns(len(self._regions()), int(self._read_now(self.mask_bytes))),
             lambda: image_columns(self._shapes()),
             lambda: frame_columns(self._shapes()),
         )

@@ -3,8 +3,9 @@
 Shots are taken while `TakeShots` is Run, and during a recording. Stop does not end a recording.
 
 `HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
-frames of one in `FramesEvery`. A new run of the facility opens new files; `Files_RBV` has, as JSON,
-the file of rows of each run and how many rows, region sets, images and frames came before it.
+frames of one in `FramesEvery` shots that have any. A new run of the facility opens new files;
+`Files_RBV` has, as JSON, the file of rows of each run and how many rows, region sets, images and
+frames came before it.
 `Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` or masks ``NAME:DETECTOR:mask=FILE``, with
 blanks between them; they hold from the next shot on. The IOC reads the file of a mask when it is
 put, and records the mask itself. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for display.
@@ -37,7 +38,7 @@ from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError
 from skywright.instruments.sacla import cli_sources
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
-from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room, frame_of
+from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room
 from skywright.instruments.sacla.owner import IMAGE_PERIOD_S, ShotOwner
 from skywright.instruments.sacla.pipeline import check_have_pixels
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
@@ -47,6 +48,7 @@ from skywright.instruments.sacla.run_images import DETECTORS_MAX
 from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
+from skywright.instruments.sacla.stored_frame import pixels_of
 from skywright.processes.memory import return_large_arrays
 from skywright.processes.options import add_number, positive_number
 
@@ -174,6 +176,7 @@ class SaclaIOC(OwnerGroup):
     regions_number = readback(0, name="RegionsNumber_RBV")
     bins = long_text(put=_put_bins, max_length=256, name="Bins")
     binned_by = choice(list(BINNED_BY), put=_put_binned_by, name="BinnedBy")
+    mask_bytes = readback(0, name="MaskBytes_RBV")
     hits = readback("", ChannelType.STRING, name="Hits_RBV")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
@@ -268,6 +271,7 @@ class SaclaIOC(OwnerGroup):
         capturing = shots.is_recording
         parts, (rows, region_sets, images, frames) = shots.progress()
         await post(self.files, json.dumps(parts))
+        await post(self.mask_bytes, shots.mask_bytes)
         await post(self.region_rows, region_sets)
         await post(self.image_rows, images)
         await post(self.frame_rows, frames)
@@ -329,7 +333,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.mean.cy, shots.source.info.pixel_rules.radial_cy)
         newest = shots.newest_frames.get(name)
         if newest is not None:
-            frame = await self.in_thread(frame_of, newest, shots.shapes[name])
+            frame = await self.in_thread(pixels_of, newest)
             await pvs.post_image(self.newest, frame, 1, name)
         mean, count = await self.in_thread(shots.source.mean_image, name)
         if count:
@@ -441,7 +445,7 @@ def main() -> None:
     add_number(parser, "--window", 120, 0, 1_000_000, "tags that late records may take")
     add_number(parser, "--workers", 1, 1, 1000, "analysis processes")
     add("--profiles", action="store_true", help="find and record the radial profile of each shot")
-    every = "record the frames of one in N shots; 0: none"
+    every = "record the frames of one in N shots that have any; 0: none"
     add_number(parser, "--frames-every", 0, 0, FRAMES_EVERY_MAX, every)
     add_number(parser, "--frames-gb", 20.0, 0, 1e6, "most of a recording's frames")
     period = "s between running images on disk"

@@ -179,6 +179,40 @@ def test_a_run_that_cannot_begin_at_its_first_record_begins_at_the_next_one(
         analyzed.close()
 
 
+def test_a_failure_is_reported_once_until_a_shot_is_analyzed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, reports, shots, polls = HandShots(run_info()), [], [], []
+    poll, narrow = ShotPipeline.poll, np.zeros((3, 3), np.float32)
+
+    def count_polls(pipeline: ShotPipeline) -> None:
+        poll(pipeline)
+        polls.append(pipeline)
+
+    monkeypatch.setattr(ShotPipeline, "poll", count_polls)
+    analyzed = AnalyzedShots(source, [], EDGES, window=8)
+
+    def send_bad_ones(numbers: range) -> None:
+        for number in numbers:
+            source.shot(number, D=narrow)
+            known = len(polls)
+            until(lambda known=known: len(polls) > known + 1, 60, "the poller has passed")
+
+    try:
+        analyzed.start(shots.append, lambda message, *_: reports.append(message))
+        send_bad_ones(range(4))
+        assert ["could not broadcast" in report for report in reports] == [True]
+        assert analyzed.trouble == reports[0]
+        source.shot(4)
+        until(lambda: shots and shots[-1].found is not None, 60, "a shot is analyzed")
+        assert analyzed.trouble == ""
+        send_bad_ones(range(5, 8))
+        assert len(reports) == 2
+        assert analyzed.lost["not analyzed"] == 7
+    finally:
+        analyzed.close()
+
+
 @pytest.fixture
 def two() -> Iterator[tuple[HandShots, ShotOwner]]:
     """A source of two tiles and its owner."""

@@ -121,6 +121,18 @@ def images(reading, run, name):
     return [x for x in reading.records if (x.run, x.channel) == (run, name)]
 
 
+def test_each_wait_of_a_restart_may_take_its_whole_time(facility):
+    """A restart waits for a run, for its detectors and for its images, one after the other."""
+    source = sacla.SaclaSource(online())
+    try:
+        source.start(lambda _: None, lambda *_: None)
+        source.stop()
+        source.start_limit_s -= 2 * source.settings.connect_s  # two of the waits took all of it
+        source.start(lambda _: None, lambda *_: None)
+    finally:
+        source.close()
+
+
 def test_a_detector_has_the_gain_and_the_shape_that_it_has_in_the_run(facility):
     with Reading(online(detectors=(A, B))) as reading:
         reading.until(lambda r: len(images(r, 1, A)) == len(images(r, 1, B)) == 11)

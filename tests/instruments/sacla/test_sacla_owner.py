@@ -17,6 +17,7 @@ from support.waiting import until
 from iocs.sacla.ioc import SaclaIOC
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.beside import sibling
+from skywright.instruments.sacla import owner as owner_module
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
@@ -25,12 +26,15 @@ from skywright.instruments.sacla.layouts import (
     CORNERS_MAX,
     FRAME_TAG,
     FRAMES,
+    IMAGE_COUNTS,
     IMAGE_NUMBER,
     IMAGES,
+    REGIONS,
     REGIONS_NUMBER,
     SHOTS,
     TAG,
     VERDICTS,
+    ImagesLayout,
     check_room,
     read_regions,
     region_rows,
@@ -38,8 +42,10 @@ from skywright.instruments.sacla.layouts import (
 from skywright.instruments.sacla.owner import ShotOwner
 from skywright.instruments.sacla.process_workers import ProcessWorkers
 from skywright.instruments.sacla.regions import Region, format_region, make_mask, parse_region
+from skywright.instruments.sacla.stored_frame import StoredFrame
 from skywright.instruments.sacla.tile import Tile, TileRegions
 from skywright.instruments.sacla.workers import Answer, ThreadWorkers, Worker
+from skywright.waiting import pause
 
 LEFT = parse_region("left:D:-1,-1;3.5,-1;3.5,7;-1,7")
 DOTS = Region("dots", "D", mask=make_mask(np.arange(48).reshape(SHAPE) % 3 == 1))
@@ -100,6 +106,35 @@ def test_a_recording_has_as_many_shots_as_wanted_and_their_frames(
     assert pixels[:, 0, 0].tolist() == [104.0, 107.0, 110.0]
 
 
+class CountingFile:
+    """Takes the place of a replay file; notes which frames are read."""
+
+    def __init__(self) -> None:
+        self.info = run_info()
+        self.read: list[int] = []
+
+    def read_frame(self, detector: str, index: int, out: np.ndarray) -> None:
+        self.read.append(index)
+        out[...] = index
+
+
+def test_frames_that_are_not_kept_are_not_read_again(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    file: Any = CountingFile()
+    owner.frames_every = 3
+    assert owner.start_recording(tmp_path / "shots.h5") == ""
+    for number in range(10):
+        frame = None if number == 1 else StoredFrame(file, NAME, number)
+        source.shot(number, **{NAME: frame})
+    until(lambda: items(owner) == 10, 60, "all shots are through")
+    owner.stop_recording()
+    # Of the shots 0, 2, 3, 4 ..., which have a frame
+    kept = column(sibling(tmp_path / "shots.h5", "frames"), f"{FRAMES}/d1", FRAME_TAG.path)
+    assert kept[:, 0, 0].tolist() == [0, 4, 7]
+    assert sorted(file.read) == sorted([0, *range(2, 10), 0, 4, 7])  # the first for the analysis
+
+
 def test_regions_change_between_two_shots(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:
@@ -140,6 +175,73 @@ def test_recordings_of_another_thread_and_a_path_that_cannot_be_written(
     source.shot(0)
     until(lambda: owner.rows.rows_readable == 1, 60, "the shot is in the file")
     owner.stop_recording()
+
+
+def test_an_error_of_the_frames_is_of_its_recording_only(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    owner.frames_every = 1
+    taken = sibling(tmp_path / "a.h5", "frames")
+    taken.touch()
+    assert "exists already" in owner.start_recording(tmp_path / "a.h5")
+    assert "exists already" in owner.error
+    owner.frames_every = 0
+    assert owner.start_recording(tmp_path / "b.h5") == ""
+    assert owner.error == ""
+
+
+def test_the_last_image_is_in_the_file_although_the_disk_hung_for_some_periods(
+    source: HandShots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, answers, checks = threading.Event(), threading.Event(), [0]
+    original = ImagesLayout.append
+
+    def append(self: ImagesLayout, *arguments: Any) -> Any:
+        hangs.set()
+        assert answers.wait(60)
+        return original(self, *arguments)
+
+    def check_often(seconds: float) -> None:
+        checks[0] += 1
+        pause(0.001)
+
+    monkeypatch.setattr(ImagesLayout, "append", append)
+    monkeypatch.setattr(owner_module, "pause", check_often)
+    analyzed = AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), window=8)
+    owner = ShotOwner(analyzed, image_period_s=0.0)
+    monkeypatch.setattr(owner.images._queue, "_bytes_max", 1)  # as if an image filled the queue
+    try:
+        assert owner.start_recording(tmp_path / "shots.h5") == ""
+        for number in range(40):
+            source.shot(number)
+        assert hangs.wait(60)
+        known = checks[0]
+        until(lambda: checks[0] > known + 5, 60, "some periods pass")
+        source.shot(40)
+        ending = threading.Thread(target=owner.stop_recording)
+        ending.start()
+        until(lambda: not owner.images._queue.accepts_rows, 60, "the last image is offered")
+        answers.set()
+        ending.join(60)
+        images = sibling(tmp_path / "shots.h5", "images")
+        on, off = (column(images, f"{IMAGES}/{key}", IMAGE_NUMBER.path) for key in IMAGE_COUNTS)
+        assert (on[-1] + off[-1], owner.state().lost) == (41, {})
+    finally:
+        answers.set()
+        owner.close()
+
+
+def test_images_that_cannot_be_written_are_counted_as_lost(
+    source: HandShots, owner: ShotOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ImagesLayout, "append", refuse)
+    assert owner.start_recording(tmp_path / "shots.h5") == ""
+    source.shot(0)
+    owner.stop_recording()
+    assert owner.state().lost == {"images not written": 1}
 
 
 def test_a_source_that_cannot_start_leaves_no_recording_open(
@@ -240,6 +342,10 @@ def test_a_mask_of_a_larger_detector_that_is_away_is_recorded(
     source.shot(0)
     path = tmp_path / "shots.h5"
     owner.start_recording(path)
+    group = SaclaIOC("TEST:")
+    group.shots = owner
+    asyncio.run(group._post())
+    assert group.mask_bytes.value == len(mask.mask.bits)
     source.shot(1)
     owner.change_regions([mask, WHOLE])
     source.shot(2)
@@ -251,6 +357,7 @@ def test_a_mask_of_a_larger_detector_that_is_away_is_recorded(
         for each in owner.region_sets.layout.columns  # type: ignore[attr-defined]
     }
     assert read_regions(first_row(row)) == (mask, DOTS)
+    assert row[f"{REGIONS}/mask"].shape[2] == group.mask_bytes.value
 
 
 def test_a_mask_is_left_out_when_a_run_has_tiles_of_another_shape(

@@ -21,6 +21,7 @@ from skywright.cli import app
 from skywright.errors import ConfigError, DataError
 from skywright.files.beside import sibling
 from skywright.files.columns import ColumnReader
+from skywright.instruments.sacla import owner as owner_module
 from skywright.instruments.sacla import replay_writer
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.join import Record
@@ -265,6 +266,37 @@ def test_what_cannot_be_a_replay_file_is_refused(
     assert not (tmp_path / "out.h5").exists()
     with pytest.raises(DataError, match="no shots of SACLA"):
         recorded_files([("start", {"uid": "x"})])
+
+
+def test_a_run_that_shares_its_file_with_one_before_becomes_a_replay_file(
+    source: HandShots, owner: ShotOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_module, "PARTS_MAX", 1)
+    rows, out = tmp_path / "shots.h5", tmp_path / "replay.h5"
+    owner.frames_every = 1
+    assert owner.start_recording(rows) == ""
+    for run in (7, 8):
+        source.info = run_info(run, detectors=("D", "E"))
+        for number in range(4):
+            source.shot(number)
+    until(lambda: owner.state().items == 8, 60, "the shots are through")
+    owner.stop_recording()
+    assert len(owner.progress()[0]) == 1
+    with pytest.raises(ConfigError, match="runs 7, 8 of the facility"):
+        choose_file([rows], None)
+    assert choose_file([rows], 8) == rows
+    notes: list[str] = []
+    words = [str(out), "--run", str(rows), "--facility-run", "8", "--shots", "3"]
+    done = CliRunner().invoke(app, ["sacla", "record", *words])
+    assert done.exit_code == 0
+    assert "run 8: measured as run 7, which begins its file" in done.stderr
+    with ReplayFile(out) as file:
+        assert file.info.run == 8
+        assert file.info.grid.first == 8000
+        assert file.info.grid.count_below(8100) == 3
+    replay_of(rows, tmp_path / "first.h5", report=notes.append)
+    with ReplayFile(tmp_path / "first.h5") as file:
+        assert (file.info.run, file.info.grid.count_below(7100), notes) == (7, 4, [])
 
 
 def test_a_replay_has_the_frames_of_the_detectors_of_its_run(

@@ -50,6 +50,23 @@ def test_the_next_run_follows_with_its_own_tags(source: HandShots, owner: ShotOw
     queue.close()
 
 
+def test_the_next_identity_is_of_the_run_before_until_the_next_one_has_begun(
+    source: HandShots, owner: ShotOwner
+) -> None:
+    files_begin, identities = owner.source.run_begins, []
+
+    def begin_run() -> None:
+        identities.append(owner.source.next_identity)
+        files_begin()
+
+    owner.source.run_begins = begin_run
+    source.shot(0)
+    source.info = run_info(8, 202302)
+    source.shot(0)
+    assert identities == [run_info().identity(7000) + 1]
+    assert owner.source.next_identity == run_info(8, 202302).identity(8000) + 1
+
+
 def test_a_run_with_other_detectors_has_its_own_images(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:

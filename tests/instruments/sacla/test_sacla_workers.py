@@ -24,7 +24,7 @@ from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla import process_workers
 from skywright.instruments.sacla.analyzed_shot import RegionSet
-from skywright.instruments.sacla.frames import FileFrames, SharedFrames, StoredFrame
+from skywright.instruments.sacla.frames import FileFrames, SharedFrames
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.pipeline import ShotPipeline
@@ -35,6 +35,7 @@ from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.report import make_report
 from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.sources.sim import SimSource
+from skywright.instruments.sacla.stored_frame import StoredFrame
 from skywright.instruments.sacla.tile import PixelRules, Tile
 from skywright.instruments.sacla.twin import Beamline, TwinSettings
 from skywright.instruments.sacla.workers import (

@@ -54,7 +54,7 @@ class AnalyzedShot:
     regions
         Those that `found` is of.
     frames
-        By detector: an array (rows, columns), or something with ``read_into(array)``.
+        By detector: an array (rows, columns), or a `StoredFrame`.
     recording
         Number of the recording that the shot belongs to; 0: none.
     found

@@ -67,8 +67,8 @@ class AnalyzedShots:
         The run of the shots that are delivered.
     run_begins
         Called between the last shot of a run and the first shot of the next. `info` is that of the
-        next run, the running images are those of the run before. If the next run begins within a
-        block of tags, they lack that block.
+        next run, the running images are those of the run before. If the next run continues the last
+        block, the running images do not include that block yet.
     """
 
     period_s = 0.0
@@ -93,7 +93,8 @@ class AnalyzedShots:
         """Held while the pipeline is used; shots are delivered under it."""
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
-        self._failed = False
+        self._failure = ""
+        """The first error since the last shot that was analyzed; empty: none."""
         self._window, self._workers, self._profiles = window, workers, profiles
         self.hits = hits
         self._frames, self._pipeline = self._make_pipeline(self.info, regions, edges)
@@ -111,8 +112,8 @@ class AnalyzedShots:
 
     @property
     def trouble(self) -> str:
-        """What does not work in the source now; empty if everything does."""
-        return self._source.trouble
+        """What does not work in source and analysis now; empty if everything does."""
+        return "; ".join(text for text in (self._source.trouble, self._failure) if text)
 
     def start(self, deliver: Callable[[AnalyzedShot], None], report: Report) -> None:
         """Begin to deliver shots."""
@@ -124,7 +125,11 @@ class AnalyzedShots:
             self._poller.start()
 
     def stop(self) -> None:
-        """Stop. Shots that wait for records leave after a new start, perhaps without these."""
+        """Stop.
+
+        Incomplete shots are delivered after the next start; records that were lost during the stop
+        are missing in them.
+        """
         self._end_poller()
         self._source.stop()
 
@@ -210,8 +215,10 @@ class AnalyzedShots:
     @property
     def next_identity(self) -> int:
         """An identity above those of all shots of which a record has come."""
-        highest = self._pipeline.join.highest
-        return 0 if highest is None else self.info.identity(highest) + 1
+        pipeline = self._pipeline
+        info = pipeline.info  # not `self.info`: when a run begins, the join is of the one before
+        highest = pipeline.join.highest
+        return 0 if highest is None else info.identity(highest) + 1
 
     def counts(self) -> dict[str, int]:
         """Return records and shots so far, by reason."""
@@ -387,7 +394,7 @@ class AnalyzedShots:
                 self._workers,
                 keep_rows=False,
                 block_tags=_block_tags(info),
-                on_shot=lambda shot: self._deliver(shot),
+                on_shot=self._hand_on,
                 profiles=self._profiles,
                 binned_by=binned_by,
                 hits=self.hits,
@@ -396,6 +403,11 @@ class AnalyzedShots:
         except BaseException:
             frames.unlink()
             raise
+
+    def _hand_on(self, shot: AnalyzedShot) -> None:
+        if shot.found is not None:
+            self._failure = ""
+        self._deliver(shot)
 
     def _poll(self) -> None:
         while not self._stopping.wait(POLL_S):
@@ -407,16 +419,14 @@ class AnalyzedShots:
                         self._pipeline.finish()
                 except Exception as error:
                     self._fail(error)
-                else:
-                    self._failed = False
 
     def _fail(self, error: Exception) -> None:
-        """Count an error; it is reported once until the analysis works again."""
+        """Count an error; the first one since the last shot that was analyzed is reported."""
         self._counters.add("not analyzed")
-        if not self._failed:
-            self._failed = True
+        if not self._failure:
+            self._failure = f"analysis: {error}"
             logger.warning("sacla: %s", error, exc_info=not isinstance(error, HardwareError))
-            self._report(f"analysis: {error}")
+            self._report(self._failure)
 
 
 def _log(message: str, alarm: bool = True, /) -> None:

@@ -299,5 +299,5 @@ def _record_run(
         stored = find_run(connect_for_person(settings), run)
         files = recorded_files(run_documents(stored, settings.journals))
     rows = choose_file(files, facility_run)
-    count = replay_of(rows, out, shots, most_gb * 1e9, beamline, _show)
+    count = replay_of(rows, out, shots, most_gb * 1e9, beamline, _show, facility_run)
     typer.echo(f"{out}: {count} records")

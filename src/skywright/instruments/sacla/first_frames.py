@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import DataError, HardwareError
-from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.sources import ShotSource, take_records
+from skywright.instruments.sacla.stored_frame import copy_frame
 
 
 def average_frames(

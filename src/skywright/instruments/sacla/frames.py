@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from skywright.errors import HardwareError
 from skywright.instruments.sacla.frame_stack import FrameStack
 from skywright.instruments.sacla.replay_file import ReplayFile
+from skywright.instruments.sacla.stored_frame import copy_frame
 
 SHARED_MEMORY = Path("/dev/shm")
 CHUNK_SHOTS = 8
@@ -22,7 +22,7 @@ CHUNK_SHOTS = 8
 class Frames:
     """Gives the frames of a chunk of shots. The object is sent to workers before it is opened.
 
-    What a subclass does not override holds for frames that stay where they are.
+    The default methods are for frames that need no copy, such as those of a file.
     """
 
     shared = False
@@ -73,35 +73,6 @@ class Frames:
     def unlink(self) -> None:
         """Free all memory, in the process that made the object."""
         self.close()
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFrame:
-    """A frame that is still in a replay file.
-
-    Parameters
-    ----------
-    file
-        Open, and used by one thread only.
-    detector, index
-        Where it is.
-    """
-
-    file: ReplayFile
-    detector: str
-    index: int
-
-    def read_into(self, out: NDArray[np.float32]) -> None:
-        """Read the frame."""
-        self.file.read_frame(self.detector, self.index, out)
-
-
-def copy_frame(frame: Any, out: NDArray[np.float32]) -> None:
-    """Copy what the source gave for a frame: an array, or one that is still in a file."""
-    if isinstance(frame, StoredFrame):
-        frame.read_into(out)
-    else:
-        out[...] = frame
 
 
 class FileFrames(Frames):

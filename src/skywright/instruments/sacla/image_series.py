@@ -56,7 +56,10 @@ class ImageSeries:
         return bool(self._parts)
 
     def fold(self, below: int) -> None:
-        """Fold the blocks below a number, of which nothing more comes, but for what waits."""
+        """Fold the complete blocks below this number.
+
+        A block whose partial results are not merged yet, and those after it, are not folded.
+        """
         if self._parts:
             below = min(below, self._waiting_block)
         for images in self.images.values():

@@ -14,6 +14,7 @@ from skywright.instruments.sacla.analyzed_shot import PROFILE, AnalyzedShot, Reg
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Mask, Region
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR, ShotRules, Verdict
+from skywright.instruments.sacla.stored_frame import pixels_of
 
 REGIONS_ROOM = 16
 """A row has room for a multiple of this number of regions."""
@@ -338,6 +339,9 @@ class FramesLayout(ColumnsLayout):
         Number of the recording whose shots are taken.
     measuring
         Of `describe_measuring`: an attribute of the tags, so that the file can be analyzed again.
+    every
+        The first of every N shots that have a frame of a detector of the file is recorded. Of the
+        others no frame is read.
     """
 
     def __init__(
@@ -346,8 +350,11 @@ class FramesLayout(ColumnsLayout):
         rules: ShotRules | None = None,
         recording: int = 0,
         measuring: Mapping[str, Any] | None = None,
+        every: int = 1,
     ) -> None:
         self._rules, self._recording = rules, recording
+        self._every, self._shots = every, 0
+        """Every N-th shot is recorded; number of shots so far that have a frame."""
         paths = {name: f"{FRAMES}/{detector_key(k)}" for k, name in enumerate(shapes)}
         columns = [
             Column(f"{FRAMES}/time", "<f8", attrs={"units": "s"}),
@@ -374,16 +381,21 @@ class FramesLayout(ColumnsLayout):
         self._shapes = dict(shapes)
 
     def row_group(self, result: AnalyzedShot) -> Rows | None:
-        """Return the row of a shot; None if it has no frame of a detector of the file."""
+        """Return the row of a shot; None if it has no frame of a detector of the file.
+
+        None also for the shots between those of which `every` keeps the frames.
+        """
         if result.recording != self._recording:
             return None
-        frames = {
-            name: frame_of(result.frames[name], shape)
-            for name, shape in self._shapes.items()
-            if name in result.frames
+        came = {
+            name: frame
+            for name, frame in result.frames.items()
+            if name in self._shapes and frame.shape == self._shapes[name]
         }
-        came = {name for name, frame in frames.items() if frame.shape == self._shapes[name]}
         if not came:
+            return None
+        self._shots += 1
+        if (self._shots - 1) % self._every:
             return None
         row: dict[str, Any] = {
             **dict.fromkeys(FRAME_VALUES, np.nan),
@@ -398,7 +410,7 @@ class FramesLayout(ColumnsLayout):
         for k, (name, shape) in enumerate(self._shapes.items()):
             key, is_there = detector_key(k), name in came
             row[f"{key}_came"] = is_there
-            row[key] = frames[name] if is_there else np.full(shape, np.nan, np.float32)
+            row[key] = pixels_of(came[name]) if is_there else np.full(shape, np.nan, np.float32)
         return one_row(self, result.identity, row)
 
 
@@ -410,15 +422,6 @@ def is_accepted(shot: AnalyzedShot) -> bool:
 def is_analyzed(shot: AnalyzedShot) -> bool:
     """Return whether the frames that a shot has are analyzed."""
     return is_accepted(shot) or (shot.is_partial and not shot.is_lost)
-
-
-def frame_of(frame: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the pixels of a frame, which may still be in a file."""
-    if isinstance(frame, np.ndarray):
-        return frame
-    pixels = np.empty(shape, np.float32)
-    frame.read_into(pixels)
-    return pixels
 
 
 class ImagesLayout(ColumnsLayout):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from skywright.acquire.acquisition import OwnerState
 from skywright.acquire.columns_layout import Rows
+from skywright.acquire.counters import sum_counts
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.files.beside import sibling
@@ -73,6 +74,13 @@ class _PublishingOwner(Owner[AnalyzedShot, AnalyzedShot]):
 
     recording_trouble = ""
     """What of the shots the present recording cannot store; empty: nothing."""
+    images: Recorder[Any, Rows]
+    """Stores the running images; set before the first use. Those that it loses count as lost."""
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Number of lost shots, records and running images, by cause."""
+        return sum_counts(super().lost, self.images.lost)
 
     def status_message(self, result: AnalyzedShot) -> tuple[str, bool] | None:
         """Return the message after a shot."""
@@ -88,8 +96,8 @@ class ShotOwner:
 
     A recording has four files, each with a recorder: `rows` has a row for each shot, `region_sets`
     the region sets of these rows, `images` the running images, and `frames` the frames of one in
-    `frames_every` shots. When the facility begins a run, the recording goes on in four new files of
-    the same columns.
+    `frames_every` shots that have any. When the facility begins a run, the recording goes on in
+    four new files of the same columns.
 
     Parameters
     ----------
@@ -98,7 +106,8 @@ class ShotOwner:
     changed
         Called from any thread after something has changed; must return at once.
     frames_every
-        The frames of the first of every N recorded shots are kept; 0: none.
+        Of the recorded shots that have a frame of a detector of the file, the frames of the first
+        of every N are kept; 0: none. The count begins anew with each file.
     frames_bytes
         Limit of the frames of one recording, bytes.
     image_period_s
@@ -137,12 +146,15 @@ class ShotOwner:
             name="sacla",
             item_name="shot",
         )
+        self.owner.images = self.images
         self.recent: deque[Recent] = deque(maxlen=RECENT)
         """Also of the regions before; see `recent_shots`."""
         self.newest_frames: dict[str, Any] = {}
         """The newest frame of each detector."""
         self._arrivals: deque[float] = deque(maxlen=4096)
         self._updates = itertools.count()
+        self._keeps_every = 1
+        """`frames_every` when the recording began."""
         self._frames_left = 0
         """Number of shots whose frames may still be recorded, from `frames_bytes`."""
         self._rings: Mapping[str, int] = {}
@@ -154,7 +166,7 @@ class ShotOwner:
         self._number = 0
         """Of the newest recording."""
         self._writes_images = threading.Event()
-        """Set while a thread writes running images, one in each `image_period_s`."""
+        """Set while a thread writes running images, each `image_period_s` after the one before."""
         self._is_open = False
         self._writer: threading.Thread | None = None
         self._files_lock = threading.RLock()
@@ -261,20 +273,32 @@ class ShotOwner:
         self._number += 1
         regions = source.region_set.regions
         self._room = room_for(len(regions))
-        masks = [region.mask.shape for region in regions if region.mask]  # also of absent detectors
-        self._mask_bytes = mask_room([*self.shapes.values(), *masks]) if masks else 0
+        self._mask_bytes = self._room_for_masks(regions)
         self._updates = itertools.count()
         # Regions and detectors may be others than at the recording before.
         self._rings, self._file_shapes = source.rings, self.shapes
         wanted: list[Recorder[Any, Any]] = [self.rows, self.region_sets, self.images]
+        self._keeps_every = self.frames_every or 1
         if self.frames_every:
-            self.frames.every = self.frames_every
             shot_bytes = 4 * sum(rows * columns for rows, columns in self.shapes.values())
             self._frames_left = max(self._frames_bytes // max(shot_bytes, 1), 1)
             wanted.append(self.frames)
+        for recorder in self._all:  # `start` does it for those that are opened only
+            recorder.forget_error()
         error = self._open_part(path, wanted, [], (0,) * len(self._all))
         self._is_open = not error
         return error
+
+    def _room_for_masks(self, regions: Sequence[Region]) -> int:
+        masks = [region.mask.shape for region in regions if region.mask]  # also of absent detectors
+        return mask_room([*self.shapes.values(), *masks]) if masks else 0
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of a mask in the open recording, else in one that begins now; 0: no masks."""
+        if self._is_open:
+            return self._mask_bytes
+        return self._room_for_masks(self.source.region_set.regions)
 
     def _open_part(
         self,
@@ -307,7 +331,9 @@ class ShotOwner:
         number, rules = self._number, self.source.info.shot_rules
         measuring = self.source.measuring
         self.rows.layout = ShotsLayout(rules, self._room, self._rings, number)
-        self.frames.layout = FramesLayout(self._file_shapes, rules, number, measuring)
+        self.frames.layout = FramesLayout(
+            self._file_shapes, rules, number, measuring, self._keeps_every
+        )
 
     def _open_next_part(self) -> None:
         """Go on in new files, between the last shot of a run and the first one of the next."""
@@ -375,7 +401,8 @@ class ShotOwner:
     def stop_recording(self) -> None:
         """End the recording; all its shots, and images up to the last one, are in the files then.
 
-        Shots that come meanwhile are not recorded, and wait for nothing.
+        What a disk does not take in time counts as lost. Shots that come meanwhile are not
+        recorded, and wait for nothing.
         """
         recording, self._recording = self._recording, None
         self._writes_images.clear()
@@ -403,16 +430,21 @@ class ShotOwner:
 
     @property
     def error(self) -> str:
-        """Why a file could not be written the last time; empty if all could."""
+        """Errors of the files of the present or last recording; empty if there is none."""
         return "; ".join(recorder.error for recorder in self._all if recorder.error)
 
     def _write_images(self) -> None:
         due = time.monotonic() + self._image_period_s
+        stored = threading.Event()
+        stored.set()
         while self._writes_images.is_set():
             pause(0.2)
-            if time.monotonic() >= due:
-                due += self._image_period_s
+            # While the disk hangs no further image waits: the last one needs the room in the queue
+            if time.monotonic() >= due and stored.is_set():
+                due = time.monotonic() + self._image_period_s
                 self._offer_images()
+                stored.clear()
+                self.images.call_when_visible(stored.set)
                 trim_heaps()
 
     def _offer_images(self) -> None:

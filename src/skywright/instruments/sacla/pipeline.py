@@ -191,8 +191,8 @@ class ShotPipeline:
         ------
         ConfigError
             As for the regions at the start, and if no pixel of its detector is inside a new region:
-            its sums would be 0 for ever. The former regions stay. A detector of these is known also
-            while the run lacks it.
+            its sums would be 0 for ever. On an error the regions do not change. A region may name a
+            detector of a present region even if the run lacks that detector.
         """
         checked = check_regions(regions, self.info, {each.detector for each in self.regions})
         check_have_pixels([each for each in checked if each not in self.regions], self.info)
@@ -254,8 +254,9 @@ class ShotPipeline:
         if self.join.records:
             self._earlier = Counter(self.counts_of_runs)
             self.verdicts.clear()
-        self.info = info
+        # First the join: who reads the info first gets no tag of the run before with it
         self.join = TagJoin(info.channels, info.run, self.join.window, info.grid)
+        self.info = info
 
     def follow(self, before: "ShotPipeline") -> list[str]:
         """Go on with the counts and the regions of a pipeline that has finished.
@@ -300,7 +301,7 @@ class ShotPipeline:
         self.flush()
 
     def flush(self) -> None:
-        """As `finish`, but the block of tags stays open: the next run goes on with it."""
+        """As `finish`, but the block is not ended; shots of the next run are added to it."""
         self._judge(self.join.finish())
         self._hand_over()
         self._take_answers(self._workers.answers("all"))

@@ -43,12 +43,13 @@ READY = "ready"
 ATTEMPTS = 8
 """Workers that may die over the same task, and failed starts, until it is given up."""
 SILENCE_S = 60.0
-"""Longest wait for an answer of any worker, and for the rest of one. A worker has an answer after
-each chunk, in less than a second, so that one without lives on, but is stopped or hangs."""
+"""Longest wait for an answer of any worker, and for the rest of one. A live worker answers each
+chunk within a second. One that is silent longer is stopped or hangs."""
 START_S = 600.0
 """Longest time from the start of a worker until it takes tasks: it may have kernels to compile."""
 LOOKS = 60
-"""Parts of `SILENCE_S`. If this program is stopped itself, as by Ctrl-Z, one of them passes."""
+"""The wait of `SILENCE_S` is divided into this number of short waits. If Ctrl-Z stops this program,
+only one short wait expires, so the workers are not taken for silent."""
 
 logger = logging.getLogger(__name__)
 

@@ -70,8 +70,9 @@ def choose_file(files: Sequence[Path], facility_run: int | None) -> Path:
     runs: dict[int, Path] = {}
     for path in files:
         with ColumnReader(path, TAG.path) as reader:
-            if reader.count():
-                runs.setdefault(int(reader.read(f"{SHOTS}/run", 0, 1)[0]), path)
+            # The last file of a recording may have shots of more than one run
+            for run in dict.fromkeys(reader.read(f"{SHOTS}/run").tolist()):
+                runs.setdefault(int(run), path)
     if not runs:
         raise DataError(f"{files[0]}: no shots")
     known = ", ".join(map(str, runs))
@@ -92,6 +93,7 @@ def replay_of(
     most_bytes: float = math.inf,
     beamline: int = 3,
     report: Callable[[str], None] = lambda _: None,
+    facility_run: int | None = None,
 ) -> int:
     """Write a recording of the IOC as a replay file.
 
@@ -111,7 +113,10 @@ def replay_of(
     beamline
         Its number, for the file.
     report
-        Takes the message that the frames have reached their limit.
+        Takes the message that the frames have reached their limit, or that the run shares its file
+        with an earlier one, whose gain, photon energy and rules are used.
+    facility_run
+        The run of the facility; None: the first one in the file.
 
     Returns
     -------
@@ -135,15 +140,17 @@ def replay_of(
             "(sacla.frames_every) to 1 before the recording"
         )
     with ColumnReader(rows, TAG.path) as reader:
-        rows_read = reader.count() if shots is None else min(shots, reader.count())
         keys = ("time", "run", *EQUIPMENT, MOTOR)
+        rows_read = reader.count()  # more may come meanwhile
         columns = {key: reader.read(f"{SHOTS}/{key}", 0, rows_read) for key in keys}
         columns["tag"] = reader.read(TAG.path, 0, rows_read)
-    # The last file of a recording may have shots of more than one run.
-    is_of_run = columns["run"] == columns["run"][:1]
-    columns = {key: column[is_of_run] for key, column in columns.items()}
+    first = columns["run"][:1]
+    is_of_run = columns["run"] == (first if facility_run is None else facility_run)
+    columns = {key: column[is_of_run][:shots] for key, column in columns.items()}
     if not len(columns["tag"]):
         raise DataError(f"{rows}: no shots")
+    if columns["run"][0] != first[0]:
+        report(f"run {facility_run}: measured as run {first[0]}, which begins its file")
     with ColumnReader(kept, FRAME_TAG.path) as frames:
         measuring = frames.attributes(FRAME_TAG.path).get(MEASURING)
         if not isinstance(measuring, dict):

@@ -17,11 +17,11 @@ from skywright.closing import Closing
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.columns import check_free_space
 from skywright.files.hdf5 import close_written
-from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.replay_file import FORMAT, GAIN, TAG, VERSION
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.sources import ShotSource, take_records
+from skywright.instruments.sacla.stored_frame import copy_frame
 
 PULSES_HZ = 60.0
 """Rate at which tags count."""

@@ -101,7 +101,7 @@ class ShotCurves(Analysis[CurveSums]):
     The inputs are columns of the raw run: ``sum_ev`` (n, regions) eV, ``photon_hist``
     (n, regions, 8), ``i0``, ``laser_on``, ``accepted``, ``regions_number``, and what the shots are
     binned by; NaN where it is missing. Shots of different regions are never averaged together:
-    those of the highest number count.
+    only shots of the newest region set (highest `regions_number`) are used.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class ShotCurves(Analysis[CurveSums]):
     edges
         (bins + 1,) rising.
     block_tags
-        Tags in a block; at least the window of the join.
+        Number of tags in a block.
     binned_by
         The column that the edges are of: ``scanned``, the delay, or any other of one number.
     hits

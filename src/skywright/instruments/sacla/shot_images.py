@@ -16,7 +16,7 @@ from skywright.instruments.sacla.running_image import GrowingImage, RunningImage
 from skywright.instruments.sacla.tile import PixelRules, Rings, Tile, TileRegions
 
 BLOCK_TAGS = 256
-"""Least number of tags in a block."""
+"""Default number of tags in a block."""
 
 
 OnOff = tuple[RunningImage, RunningImage]
@@ -26,7 +26,7 @@ State = OnOff | tuple[GrowingImage, GrowingImage]
 
 
 class ShotImages(Analysis[State]):
-    """Images of one detector over accepted shots.
+    """Images of one detector over the analyzed shots (accepted or partial).
 
     The inputs are ``image``, (n, rows, columns) float32 in ADU, an array or a `FrameStack`, and
     ``laser_on``, (n,) bool.
@@ -38,7 +38,7 @@ class ShotImages(Analysis[State]):
     regions
         Regions of interest of this detector.
     block_tags
-        Tags in a block; at least the window of the join.
+        Number of tags in a block.
     profiles
         Find the radial profile of each shot too, the column ``profile``.
     """

@@ -108,8 +108,8 @@ class ValueSums:
 class ShotValues(Analysis[ValueSums]):
     """Correlations and histograms of per-shot values over shots with a measured region.
 
-    The inputs are columns of the raw run. Shots of different regions are never put together: those
-    of the highest number count.
+    The inputs are columns of the raw run. Shots of different regions are never put together: only
+    shots of the newest region set (highest `regions_number`) are used.
 
     Parameters
     ----------

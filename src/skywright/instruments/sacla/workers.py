@@ -137,7 +137,8 @@ class Worker:
 
     def end_block(self, block: Block, is_wanted: bool = True) -> Answer:
         """Return the partial result of a block, without images if not wanted, and forget it."""
-        analyses = self._blocks.pop(block, {})  # none, if the frames of a dead worker are gone
+        # Empty if the worker of the block died and its frames were overwritten
+        analyses = self._blocks.pop(block, {})
         if not is_wanted:
             return Answer(block=block, parts={})
         parts = {

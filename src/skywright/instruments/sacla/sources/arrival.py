@@ -17,7 +17,7 @@ class TimedSource(PolledSource[Record[Any]]):
     name
         Kind of source.
     speed
-        Factor on the given times; 0: every record is due.
+        Speed relative to the given times: 2 is twice as fast; 0: every record is due at once.
     """
 
     trouble = ""
@@ -43,7 +43,7 @@ class TimedSource(PolledSource[Record[Any]]):
         Parameters
         ----------
         arrival_s
-            Any zero; the first record is due at once.
+            Arrival time, s, relative to any origin. The first record is due at once.
         timeout_s
             Longest wait.
         """

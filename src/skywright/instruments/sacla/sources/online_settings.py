@@ -96,7 +96,7 @@ class OnlineSettings(Section):
     buffer_mb: Annotated[float, Field(gt=0)] = 256.0
     """Images that wait for the analysis; when it is full the readers wait."""
     connect_s: Seconds = 10.0
-    """Longest wait for a run and for its detectors."""
+    """Longest wait for a run, for its detectors, and for its images, each."""
     poll_s: Seconds = 0.01
     """Time between two questions for an image that is not there yet."""
     database_s: Seconds = 0.1

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from skywright.instruments.sacla.frames import StoredFrame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.sources.arrival import TimedSource
+from skywright.instruments.sacla.stored_frame import StoredFrame
 
 
 class ReplaySource(TimedSource):

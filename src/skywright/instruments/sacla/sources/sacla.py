@@ -69,8 +69,8 @@ class SaclaSource(PolledSource[Record[Any]]):
     ConfigError
         If ``dbpy`` and ``olpy`` are not installed here, or the settings do not fit the run.
     HardwareError
-        If no run is under way, or the database or no detector answers, within
-        ``settings.connect_s``.
+        If no run is under way, the database or no detector answers, or the run has no images; each
+        of the three is awaited for ``settings.connect_s``.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class SaclaSource(PolledSource[Record[Any]]):
     ) -> None:
         super().__init__("sacla")
         self.stop_limit_s = STOP_LIMIT_S
-        self.start_limit_s += settings.connect_s
+        # `open` may wait for a run, for its detectors and for its images
+        self.start_limit_s += 3 * (settings.connect_s + ANSWER_S)
         self.settings = settings
         self._shots, self._follow = shots, follow and shots is None
         self._current: OnlineRun

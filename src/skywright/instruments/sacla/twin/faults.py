@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from skywright.errors import ConfigError
 
 LATE_SHOTS, DISORDER_SHOTS = 300, 20
-"""Shots after which a late record comes; most shots that one out of order is behind."""
+"""LATE_SHOTS: delay of a late record, in shots. DISORDER_SHOTS: largest delay of an out-of-order
+record, in shots."""
 PAUSE_S = 2.0
 """Time between two runs; the usual records of a run have come by then."""
 
@@ -24,7 +25,8 @@ class Faults:
     other_run
         The record carries the number of the run before.
     late, out_of_order
-        The record comes `LATE_SHOTS` later than usual; up to `DISORDER_SHOTS` later.
+        late: the record comes `LATE_SHOTS` later than usual. out_of_order: it comes up to
+        `DISORDER_SHOTS` later.
     run_shots
         A new run begins after each N shots, with the next tags; 0: never.
     """
