@@ -201,10 +201,13 @@ class Shots(FileStreamDevice):
             self._set_fault("it does not answer")
             self._check_fault()
             raise
-        folder = Path(self.rows.file).parent
+        recorded, parts = Path(self.rows.file), json.loads(text)
+        if not parts or parts[0][0] != recorded.name:
+            self._set_fault("it has another recording, or was restarted")
+            self._check_fault()
         found = []
-        for name, first in json.loads(text):
-            path = folder / name
+        for name, first in parts:
+            path = recorded.parent / name
             found.append((str(sibling(path, kind) if kind else path), int(first[place])))
         return found
 
