@@ -264,12 +264,14 @@ class Shots(FileStreamDevice):
     def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
         while self.rows.rows < self.plugin.requested_rows:
-            self._wait_for_shot(lambda: self.rows.rows >= self.plugin.requested_rows)
+            self._wait_for_shot(
+                self.rows.rows, lambda: self.rows.rows >= self.plugin.requested_rows
+            )
         self._close_files()
 
-    def _wait_for_shot(self, reached: Callable[[], bool]) -> None:
-        """Wait for the next shot; fail when none comes."""
-        rows, limit = self.rows.rows, float(self.silence_limit.get())
+    def _wait_for_shot(self, rows: int, reached: Callable[[], bool]) -> None:
+        """Wait until the recording has more than `rows` shots; fail when none comes."""
+        limit = float(self.silence_limit.get())
         deadline = time.monotonic() + (limit or math.inf)
         self._wait(
             lambda: reached() or self.rows.rows > rows or time.monotonic() > deadline,
@@ -299,14 +301,15 @@ class Shots(FileStreamDevice):
         if not 0 <= region < regions:
             raise ConfigError(f"{self.name}.region = {region}, expected 0 to {regions - 1}")
         pause(float(self.settle_time.get()))
-        # Before the identity, which is of this run or a later one
-        run = int(self._read_now(self.run_number))
-        first, row = float(self._read_now(self.next_identity)), self.rows.rows
+        # Before the identity, which is of this run or a later one. A shot that comes meanwhile has
+        # a row after these; whether it counts is decided by its identity.
+        run, row = int(self._read_now(self.run_number)), self.rows.rows
+        first = float(self._read_now(self.next_identity))
         point = Point(region, run, first, *self._stage_range())
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
-            self._wait_for_shot(lambda: self.rows.file != recording)
+            self._wait_for_shot(row, lambda: self.rows.file != recording)
             row = self.rows.rows
             try:
                 for file, start, stop in self.rows.segments(known, row):

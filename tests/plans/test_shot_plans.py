@@ -372,6 +372,28 @@ def absent_shots(tmp_path: Path) -> Shots:
     return sacla
 
 
+def test_shots_that_come_while_a_point_reads_others_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sacla, shots = absent_shots(tmp_path), 40
+    write_shots(tmp_path / "shots.h5", shots)
+    posted = iter((shots // 2, shots))
+
+    def read(signal: object) -> object:
+        # The last shots come within two requests: for the identity, and for the files
+        if signal in (sacla.next_identity, sacla.files):
+            sacla._on_rows(sacla.rows, next(posted, shots))
+        values = {sacla.files: '[["shots.h5", [0, 0, 0, 0]]]', sacla.regions: WHOLE}
+        return values.get(signal, 0)
+
+    monkeypatch.setattr(sacla, "_read_now", read)
+    sacla.settle_time.put(0.0)
+    sacla.silence_limit.put(0.1)
+    sacla.shots_per_point.put(shots)
+    sacla._take_point()
+    assert sacla.n_on.get() + sacla.n_off.get() == shots
+
+
 @pytest.mark.parametrize("files", ["[]", '[["of_another_client.h5", [0, 0, 0, 0]]]'])
 def test_rows_of_an_ioc_that_was_restarted_are_not_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str
