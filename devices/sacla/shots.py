@@ -205,6 +205,7 @@ class Shots(FileStreamDevice):
         if not parts or parts[0][0] != recorded.name:
             self._set_fault("it has another recording, or was restarted")
             self._check_fault()
+            raise DataError(f"{self.name}: the recording has ended")
         found = []
         for name, first in parts:
             path = recorded.parent / name

@@ -394,6 +394,24 @@ def test_shots_that_come_while_a_point_reads_others_are_not_waited_for(
     assert sacla.n_on.get() + sacla.n_off.get() == shots
 
 
+def test_a_point_ends_when_its_recording_ends_on_an_ioc_that_was_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sacla = absent_shots(tmp_path)
+
+    def read(signal: object) -> object:
+        if signal is sacla.next_identity:
+            sacla._on_rows(sacla.rows, 5)
+        if signal is sacla.files:
+            sacla.rows.end()
+        return {sacla.files: "[]", sacla.regions: WHOLE}.get(signal, 0)
+
+    monkeypatch.setattr(sacla, "_read_now", read)
+    sacla.settle_time.put(0.0)
+    sacla._take_point()
+    assert math.isnan(sacla.diff.get())
+
+
 @pytest.mark.parametrize("files", ["[]", '[["of_another_client.h5", [0, 0, 0, 0]]]'])
 def test_rows_of_an_ioc_that_was_restarted_are_not_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str
