@@ -99,7 +99,7 @@ class Shots(FileStreamDevice):
     """Longest time without a shot, s, before the plan fails; 0: no limit. In a point of a scan, the
     longest time without a shot that counts."""
     settle_time = Cpt(Signal, value=0.3, kind=Kind.config, metadata={"units": "s"})
-    """Pause before a point, s: shots of the time before do not count."""
+    """Pause before a point, s. Shots taken before the end of the pause do not count."""
     shots_per_point = Cpt(Signal, value=100, kind=Kind.config)
     wanted_error = Cpt(Signal, value=0.0, kind=Kind.config)
     """Standard error of `diff` at which a point ends, divided by the mean without laser; 0: a point
@@ -362,7 +362,7 @@ class Point:
         """Sum / I0, 1 with laser, and delay of each shot."""
         self._verdicts: Counter[str] = Counter()
         self._stages = math.inf, -math.inf
-        """Lowest and highest delay of the stage of the accepted shots."""
+        """Lowest and highest delay of the stage in the shots in which the region is measured."""
 
     @property
     def count(self) -> int:
@@ -402,8 +402,8 @@ class Point:
         if low > high and self._verdicts["accepted"]:
             text += "; the region is measured in none of them"
         if low <= high and (low < self._low or high > self._high):
-            text += f"; the stage is at {low:.4g} to {high:.4g} ps in accepted shots, "
-            text += f"expected {self._low:.4g} to {self._high:.4g} ps"
+            text += f"; the stage is at {low:.4g} to {high:.4g} ps in the shots in which the "
+            text += f"region is measured, expected {self._low:.4g} to {self._high:.4g} ps"
         return text
 
     def values(self) -> dict[str, float]:

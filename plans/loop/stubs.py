@@ -92,7 +92,10 @@ def check_tools(plan: str, tools: Instruments, result: Needs = ROTATION) -> None
 
 
 def check_mounting(plan: str, goniometer: Any) -> MsgGenerator[None]:
-    """Refuse stages under the spindle: they move its axis with the sample, which stays off it."""
+    """Refuse stages under the spindle.
+
+    They move the spindle axis together with the sample, so they cannot bring the sample onto it.
+    """
     mounting = getattr(goniometer, "mounting", None)
     if mounting is not None and (yield from bps.rd(mounting)) == "table":
         raise ConfigError(
@@ -159,7 +162,7 @@ def recorded(
 
 
 def _check_pixels(tools: Instruments) -> None:
-    """Refuse pictures that no detector takes; their descriptions are known once it is staged."""
+    """Raise `ConfigError` if the pixel type is not uint8. The camera must be staged."""
     name = tools.camera.name
     keys = described(tools.camera, collected=not tools.stepped) or {}
     picture = keys.get(f"{name}_image", {})
@@ -188,8 +191,8 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Take a picture of the sample as it is now; return the result of all pictures so far.
 
     On a slow computer pictures reach the file late: the next one there may show the sample as it
-    was before the last move. So one is awaited that was exposed after the move: its time stamp,
-    less the delay, is later.
+    was before the last move. So this waits for a picture exposed after the move: its time stamp
+    minus the delay is later than the move.
     """
     clock = getattr(tools.camera, "clock", time.time)
     moved = clock()
