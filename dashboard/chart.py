@@ -22,7 +22,7 @@ LINE = 17
 """Height of a line of the legend."""
 STYLES = "abcd"
 PREFIXES = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
-"""Least number, unit and sign: 9,999 is short enough without one."""
+"""For numbers from the first value on: divisor and SI prefix. Numbers below 10,000 have none."""
 LARGEST = 1e300
 """Larger numbers are left out, because the difference of two of them can be infinite. Devices give
 the largest float of all where a value is not known."""
@@ -108,7 +108,7 @@ def draw_chart(
     x_label, y_label
         Of the axes, with units.
     title
-        For those who hear the page.
+        Text for screen readers.
     rows
         Drawn below the axis.
 

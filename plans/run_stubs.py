@@ -196,7 +196,8 @@ def collect_new_rows(stream: Any, name: str) -> MsgGenerator[None]:
     """Collect the new rows of a stream; no pause or suspension repeats this.
 
     If it were repeated, the engine would give the same seq_nums to later rows, which would replace
-    the rows collected before in the catalog.
+    the rows collected before in the catalog. As after a checkpoint, the messages before it are not
+    repeated either.
 
     Parameters
     ----------

@@ -22,8 +22,8 @@ class ShotBoard(LiveBoard):
     colors
         Values of the image that get the first and the last color, eV.
     curve_facts
-        The newest facts with a curve. A scan puts back the bins of before when it ends, and the
-        IOC has no curve then until further shots come.
+        The newest facts with a curve. At its end a scan restores the bins that were set before it,
+        and the IOC has no curve then until further shots come.
     charts
         What was drawn last, and the `number` that it was drawn at.
     """

@@ -100,7 +100,7 @@ class Shots(FileStreamDevice):
     """Longest time without a shot, s, before the plan fails; 0: no limit. In a point of a scan, the
     longest time without a shot that counts."""
     settle_time = Cpt(Signal, value=0.3, kind=Kind.config, metadata={"units": "s"})
-    """Pause before a point, s: shots of the time before do not count."""
+    """Pause before a point, s. Shots taken before the end of the pause do not count."""
     shots_per_point = Cpt(Signal, value=100, kind=Kind.config)
     wanted_error = Cpt(Signal, value=0.0, kind=Kind.config)
     """Standard error of `diff` at which a point ends, divided by the mean without laser; 0: a point
@@ -202,10 +202,14 @@ class Shots(FileStreamDevice):
             self._set_fault("it does not answer")
             self._check_fault()
             raise
-        folder = Path(self.rows.file).parent
+        recorded, parts = Path(self.rows.file), json.loads(text)
+        if not parts or parts[0][0] != recorded.name:
+            self._set_fault("it has another recording, or was restarted")
+            self._check_fault()
+            raise DataError(f"{self.name}: the recording has ended")
         found = []
-        for name, first in json.loads(text):
-            path = folder / name
+        for name, first in parts:
+            path = recorded.parent / name
             found.append((str(sibling(path, kind) if kind else path), int(first[place])))
         return found
 
@@ -262,12 +266,14 @@ class Shots(FileStreamDevice):
     def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
         while self.rows.rows < self.plugin.requested_rows:
-            self._wait_for_shot(lambda: self.rows.rows >= self.plugin.requested_rows)
+            self._wait_for_shot(
+                self.rows.rows, lambda: self.rows.rows >= self.plugin.requested_rows
+            )
         self._close_files()
 
-    def _wait_for_shot(self, reached: Callable[[], bool]) -> None:
-        """Wait for the next shot; fail when none comes."""
-        rows, limit = self.rows.rows, float(self.silence_limit.get())
+    def _wait_for_shot(self, rows: int, reached: Callable[[], bool]) -> None:
+        """Wait until the recording has more than `rows` shots; fail when none comes."""
+        limit = float(self.silence_limit.get())
         deadline = time.monotonic() + (limit or math.inf)
         self._wait(
             lambda: reached() or self.rows.rows > rows or time.monotonic() > deadline,
@@ -297,14 +303,15 @@ class Shots(FileStreamDevice):
         if not 0 <= region < regions:
             raise ConfigError(f"{self.name}.region = {region}, expected 0 to {regions - 1}")
         pause(float(self.settle_time.get()))
-        # Before the identity, which is of this run or a later one
-        run = int(self._read_now(self.run_number))
-        first, row = float(self._read_now(self.next_identity)), self.rows.rows
+        # Before the identity, which is of this run or a later one. A shot that comes meanwhile has
+        # a row after these; whether it counts is decided by its identity.
+        run, row = int(self._read_now(self.run_number)), self.rows.rows
+        first = float(self._read_now(self.next_identity))
         point = Point(region, run, first, *self._stage_range())
         limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known, count = row, point.count
-            self._wait_for_shot(lambda: self.rows.file != recording)
+            self._wait_for_shot(row, lambda: self.rows.file != recording)
             row = self.rows.rows
             try:
                 for file, start, stop in self.rows.segments(known, row):
@@ -356,7 +363,7 @@ class Point:
         """Sum / I0, 1 with laser, and delay of each shot."""
         self._verdicts: Counter[str] = Counter()
         self._stages = math.inf, -math.inf
-        """Lowest and highest delay of the stage of the accepted shots."""
+        """Lowest and highest delay of the stage in the shots in which the region is measured."""
 
     @property
     def count(self) -> int:
@@ -396,8 +403,8 @@ class Point:
         if low > high and self._verdicts["accepted"]:
             text += "; the region is measured in none of them"
         if low <= high and (low < self._low or high > self._high):
-            text += f"; the stage is at {low:.4g} to {high:.4g} ps in accepted shots, "
-            text += f"expected {self._low:.4g} to {self._high:.4g} ps"
+            text += f"; the stage is at {low:.4g} to {high:.4g} ps in the shots in which the "
+            text += f"region is measured, expected {self._low:.4g} to {self._high:.4g} ps"
         return text
 
     def values(self) -> dict[str, float]:

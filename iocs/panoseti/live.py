@@ -46,7 +46,8 @@ class LiveFrames:
         source = self._tracker.source
         methods = AcquisitionMethods()
         if isinstance(source, ReplaySource):
-            # Followed files would give the last frames of the run first. Nobody writes this pipe.
+            # Followed files would give the last frames of the run first. The pipe that this mode
+            # reads is never written, so only `offer` publishes frames.
             methods = AcquisitionMethods(
                 filesystem_poll=Enabled(), filesystem_pipe=Enabled(enabled=True)
             )

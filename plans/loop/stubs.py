@@ -21,6 +21,7 @@ from plans.checks import Needs, check_devices, described
 from plans.run_stubs import (
     PRIMARY,
     Body,
+    collect_new_rows,
     in_run,
     start_metadata,
     trigger_and_read,
@@ -91,7 +92,10 @@ def check_tools(plan: str, tools: Instruments, result: Needs = ROTATION) -> None
 
 
 def check_mounting(plan: str, goniometer: Any) -> MsgGenerator[None]:
-    """Refuse stages under the spindle: they move its axis with the sample, which stays off it."""
+    """Refuse stages under the spindle.
+
+    They move the spindle axis together with the sample, so they cannot bring the sample onto it.
+    """
     mounting = getattr(goniometer, "mounting", None)
     if mounting is not None and (yield from bps.rd(mounting)) == "table":
         raise ConfigError(
@@ -158,7 +162,7 @@ def recorded(
 
 
 def _check_pixels(tools: Instruments) -> None:
-    """Refuse pictures that no detector takes; their descriptions are known once it is staged."""
+    """Raise `ConfigError` if the pixel type is not uint8. The camera must be staged."""
     name = tools.camera.name
     keys = described(tools.camera, collected=not tools.stepped) or {}
     picture = keys.get(f"{name}_image", {})
@@ -187,8 +191,8 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Take a picture of the sample as it is now; return the result of all pictures so far.
 
     On a slow computer pictures reach the file late: the next one there may show the sample as it
-    was before the last move. So one is awaited that was exposed after the move: its time stamp,
-    less the delay, is later.
+    was before the last move. So this waits for a picture exposed after the move: its time stamp
+    minus the delay is later than the move.
     """
     clock = getattr(tools.camera, "clock", time.time)
     moved = clock()
@@ -202,10 +206,10 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
             if tools.camera.get_index() > before:
                 break
             yield from bps.sleep(POLL_S)
-            yield from bps.collect(tools.camera, name=PRIMARY)  # raises when the camera is lost
+            yield from collect_new_rows(tools.camera, PRIMARY)  # raises when the camera is lost
         else:
             raise HardwareError(f"{tools.camera.name}: no new picture in {FRESH_S:g} s")
-        yield from bps.collect(tools.camera, name=PRIMARY)
+        yield from collect_new_rows(tools.camera, PRIMARY)
         arrived = clock()  # the analysis may take long, in its first use above all
         found = yield from read_result(tools)
         # A delay that is NaN is not chosen: `max` keeps the first of two that do not compare
@@ -241,7 +245,8 @@ def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
     """Turn the spindle while the camera flies; collect its trace before the last pictures.
 
     A pause in the middle repeats the whole sweep: what the engine stops for a pause, motors and the
-    sweep, ends without an error.
+    sweep, ends without an error. In the catalog, the pictures of the repeated sweep replace those
+    of the one that was cut off. No pause repeats a sweep whose trace is collected.
     """
     gonio, camera = tools.goniometer, tools.camera
     turn = yield from _with_start(tools, turn)
@@ -253,9 +258,11 @@ def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
     reports = math.ceil(turn.time_s / COLLECT_S)
     for _ in range(reports):
         yield from bps.sleep(turn.time_s / reports)
+        # Not `collect_new_rows`, also in `_come_to_rest`: the engine would go back to here after a
+        # pause, and not to the start of the sweep, which the pause has ended.
         yield from bps.collect(camera, name=PRIMARY)
     yield from _come_to_rest(tools)
-    yield from bps.collect(gonio.oscillation, name=OSCILLATION)
+    yield from collect_new_rows(gonio.oscillation, OSCILLATION)
     yield from bps.checkpoint()
 
 
@@ -297,7 +304,7 @@ def end_pictures(tools: Instruments) -> MsgGenerator[None]:
     """End the flight of the camera, and collect its last pictures."""
     if not tools.stepped:
         yield from bps.complete(tools.camera, wait=True)
-        yield from bps.collect(tools.camera, name=PRIMARY)
+        yield from collect_new_rows(tools.camera, PRIMARY)
 
 
 def position(motor: Any) -> MsgGenerator[float]:

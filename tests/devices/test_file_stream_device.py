@@ -18,8 +18,10 @@ from support.raw_format import MIMETYPE, append
 from support.recording_faults import failing
 from support.waiting import until
 
+from devices import file_stream_device
 from devices.file_stream import FilePlugin, FlyerStream
 from devices.file_stream_device import FileStreamDevice
+from skywright.errors import HardwareError
 from skywright.files import readers
 from skywright.files.index import IDENTITY
 from skywright.files.stream_columns import StreamColumn
@@ -150,3 +152,25 @@ def test_a_new_file_may_have_as_many_rows_as_the_previous_one(
     assert device.records.rows == 3
     device._await_new_count(device.records, device.file.captured, 3)
     assert device.records.rows == 3
+
+
+def test_the_recording_after_a_restart_of_the_ioc_counts_its_own_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The IOC posts 0 while the recording from before is open, as in a pause, and not again."""
+    monkeypatch.setattr(file_stream_device, "MONITOR_TIMEOUT_S", 0.0)
+    device = Follower("NOBODY:", assets=tmp_path)
+    rows, captured = device.records, device.file.captured
+    monkeypatch.setattr(device, "_read_now", lambda _: 0)
+    rows.begin("before.h5")
+    device._on_rows(rows, 50)
+    device._on_rows(rows, 0)
+    with pytest.raises(HardwareError, match="has 50 rows"):
+        device.raise_if_silent()
+    rows.end()
+    device._fault = None  # as `stage` does
+    device._await_new_count(rows, captured, device._count_before(rows, captured))
+    rows.begin("after.h5")
+    device._on_rows(rows, 1)
+    device.raise_if_silent()
+    assert rows.rows == 1

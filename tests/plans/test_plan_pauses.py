@@ -14,18 +14,21 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import Msg, MsgGenerator, RunEngineInterrupted
 from ophyd import Signal
-from ophyd.sim import NullStatus
+from ophyd.sim import NullStatus, SynAxis
 from ophyd.status import Status
 from support.documents import Documents
 from support.fake_rows import FakeRows
 
 from plans import run_stubs
 from plans.epu.track import track_epu
+from plans.loop import stubs as loop_stubs
 from plans.panoseti import runs
 from plans.panoseti.calibration import tune_threshold
 from plans.pictures import watch_camera
 from plans.psss.spectrum import acquire_spectra
 from plans.sacla.shots import acquire_shots
+from skywright.instruments.loop.rotation_values import LastPicture, RotationValues
+from skywright.instruments.loop.sweep import Sweep
 
 
 class FakeStream(FakeRows):
@@ -191,6 +194,85 @@ class FakeWatcher(FakeDevice):
             stream.end()
 
 
+class FakeOscillation(FakeStream):
+    """Two rows for each sweep that no pause cuts off."""
+
+    def __init__(self) -> None:
+        super().__init__("oscillation")
+        self.flying, self.over = False, Status()
+
+    def kickoff(self) -> NullStatus:
+        self.flying, self.over = True, Status()
+        return NullStatus()
+
+    def complete(self) -> Status:  # type: ignore[override]
+        return self.over
+
+    def end_sweep(self) -> None:
+        self.end()
+        if not self.over.done:
+            self.over.set_finished()
+
+    def pause(self) -> None:
+        self.flying = False
+        self.end_sweep()
+
+    def resume(self) -> None:
+        pass
+
+
+class FakeCamera(FakeStream):
+    """The spindle comes to rest while pictures are collected, every other time."""
+
+    def __init__(self, oscillation: FakeOscillation) -> None:
+        super().__init__("camera")
+        self.oscillation = oscillation
+
+    def arrive(self) -> None:
+        super().arrive()
+        if self.rows % 6 == 0:
+            self.oscillation.end_sweep()
+
+
+class FakeResult(FakeDevice):
+    """The result of pictures that are newer than each move."""
+
+    values = RotationValues(last=LastPicture(time=1e12)).flat()
+
+    def trigger(self) -> NullStatus:
+        return NullStatus()
+
+    def read(self) -> dict[str, Any]:
+        return {f"fake_{key}": {"value": v, "timestamp": 0.0} for key, v in self.values.items()}
+
+    def describe(self) -> dict[str, Any]:
+        kinds = {bool: "boolean", str: "string"}
+        return {
+            f"fake_{key}": {"source": "sim", "dtype": kinds.get(type(v), "number"), "shape": []}
+            for key, v in self.values.items()
+        }
+
+
+def of_loop(steps: Callable[[loop_stubs.Instruments], MsgGenerator[Any]]) -> MsgGenerator[Any]:
+    """Run steps of the plans that center a loop, then end the pictures."""
+    phi, sample = SynAxis(name="phi"), SynAxis(name="sample")
+    oscillation = FakeOscillation()
+    goniometer = SimpleNamespace(oscillation=oscillation, phi=phi, sample=sample)
+    camera = FakeCamera(oscillation)
+    tools = loop_stubs.Instruments(camera, goniometer, FakeResult(), settle_s=0.0)
+
+    def body() -> MsgGenerator[None]:
+        yield from steps(tools)
+        yield from loop_stubs.end_pictures(tools)
+
+    return loop_stubs.recorded(tools, body, {}, [])
+
+
+def measure_twice(tools: loop_stubs.Instruments) -> MsgGenerator[None]:
+    yield from loop_stubs.measure_once(tools)
+    yield from loop_stubs.measure_once(tools)
+
+
 def _imported(path: Path) -> ModuleType:
     """Return a module that is in no package."""
     spec = spec_from_file_location(path.stem, path)
@@ -210,6 +292,7 @@ PLANS: dict[str, Callable[[], MsgGenerator[Any]]] = {
     "track_run": lambda: runs.track_run(FakeArray()),
     "observe": lambda: runs.observe(FakeArray(), 0.003),
     "track_epu": lambda: track_epu(FakeWatcher(), idle=0),
+    "measure_once": lambda: of_loop(measure_twice),
     "example": lambda: example.record_position(FakeStream("bpm"), 0.003),
 }
 
@@ -220,6 +303,8 @@ def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "COLLECT_S", 0.001)
     # As many messages on any computer: the engine cannot be suspended by the last one of a plan.
     monkeypatch.setattr(run_stubs, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    for limit in ("POLL_S", "LAST_COLLECT_S"):
+        monkeypatch.setattr(loop_stubs, limit, 0.001)
 
 
 def with_pause(plan: MsgGenerator[Any], after: int, pause: Msg) -> MsgGenerator[Any]:
@@ -248,16 +333,21 @@ def taken(RE: RunEngine, plan: MsgGenerator[Any]) -> tuple[Any, Documents, int]:
     return result.plan_result, documents, pauses
 
 
-def rows_of(documents: Documents) -> dict[str, list[int]]:
-    """Return the index of each row in the order of the sequence numbers, by data key."""
+def rows_of(documents: Documents, replaced: str = "") -> dict[str, list[int]]:
+    """Return the index of each row in the order of the sequence numbers, by data key.
+
+    Only rows of the data key `replaced` may be replaced by later ones.
+    """
     keys = {doc["uid"]: doc["data_key"] for name, doc in documents if name == "stream_resource"}
     rows: dict[str, dict[int, int]] = defaultdict(dict)
     for name, doc in documents:
         if name == "stream_datum":
             numbers, indices = (range(*doc[key].values()) for key in ("seq_nums", "indices"))
-            of_key = rows[keys[doc["stream_resource"]]]
+            key = keys[doc["stream_resource"]]
+            of_key = rows[key]
             for number, index in zip(numbers, indices, strict=True):
-                assert number not in of_key  # the catalog would keep the last one only
+                # The catalog would keep the last one only
+                assert number not in of_key or key == replaced
                 of_key[number] = index
     return {key: [index for _, index in sorted(pairs.items())] for key, pairs in rows.items()}
 
@@ -296,6 +386,43 @@ def test_a_pause_anywhere_numbers_each_row_once(
         assert rows
         assert all(row == list(range(len(row))) for row in rows.values())
         assert all(len(row) >= 5 for row in rows.values())
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_pause_repeats_a_sweep_that_is_not_reported_yet(RE: RunEngine, suspended: bool) -> None:
+    """The pictures of the repeated sweep replace those of the one that was cut off."""
+    messages, suspend_at = 0, 0
+
+    def count(msg: Msg) -> None:
+        nonlocal messages
+        messages += 1
+        if messages == suspend_at:
+            RE.request_suspend(at_once)
+
+    def plan() -> MsgGenerator[Any]:
+        return of_loop(lambda tools: loop_stubs.sweep(tools, Sweep(90.0, loop_stubs.COLLECT_S)))
+
+    async def sleep(msg: Msg) -> None:
+        pass
+
+    RE.register_command("sleep", sleep)
+    RE.msg_hook = count
+    taken(RE, plan())
+    last = messages
+    repeated = 0
+    for after in range(1, last - 1):
+        messages = 0
+        if suspended:
+            suspend_at = after
+            _, documents, _ = taken(RE, plan())
+        else:
+            _, documents, _ = taken(RE, with_pause(plan(), after, Msg("pause")))
+        rows = rows_of(documents, replaced="camera")
+        assert rows["oscillation"] == list(range(len(rows["oscillation"])))
+        camera = rows["camera"]
+        repeated += camera != list(range(len(camera)))
+        assert camera[-4:] == list(range(camera[-1] - 3, camera[-1] + 1))
+    assert repeated
 
 
 @pytest.mark.parametrize("name", [*PLANS, "tune_threshold"])

@@ -336,17 +336,24 @@ def test_a_point_says_why_shots_do_not_count(tmp_path: Path) -> None:
     assert point.count == 5
 
 
-def test_a_point_averages_the_shots_of_one_set_of_regions(tmp_path: Path) -> None:
-    path, shots = tmp_path / "shots.h5", 40
+def write_shots(path: Path, shots: int) -> None:
+    """Write a file of accepted shots; every other one is with laser."""
     with h5py.File(path, "w") as file:
         group = file.create_group("entry/shots")
-        group["tag"], group["regions_number"] = np.arange(shots), np.repeat([2, 3], shots // 2)
-        group["laser_on"] = np.arange(shots) % 2
+        group["tag"], group["laser_on"] = np.arange(shots), np.arange(shots) % 2
         group["verdict"] = np.full(shots, VERDICTS.index("accepted"))
-        group["sum_ev"] = np.full((shots, 16), np.repeat([100.0, 7.0], shots // 2)[:, None])
-        group["photons"], group["i0"] = np.ones((shots, 16)), np.ones(shots)
-        for key in ("run", "stage", "scanned"):
+        group["sum_ev"] = group["photons"] = np.ones((shots, 16))
+        group["i0"] = np.ones(shots)
+        for key in ("run", "regions_number", "stage", "scanned"):
             group[key] = np.zeros(shots)
+
+
+def test_a_point_averages_the_shots_of_one_set_of_regions(tmp_path: Path) -> None:
+    path, shots = tmp_path / "shots.h5", 40
+    write_shots(path, shots)
+    with h5py.File(path, "r+") as file:
+        file["entry/shots/regions_number"][:] = np.repeat([2, 3], shots // 2)
+        file["entry/shots/sum_ev"][:] = np.repeat([100.0, 7.0], shots // 2)[:, None]
     point = Point(0, 0, 0, -math.inf, math.inf)
     point.read(path, 0, 15, 100)
     assert (point.count, point.values()["mean_on"]) == (15, 100)
@@ -368,6 +375,65 @@ def test_the_error_of_a_point_is_positive_where_its_values_are_negative() -> Non
     assert values["effect_error"] == point.relative_error()
     point._shots = point._shots[:, 1:]
     assert point.relative_error() == math.inf  # too few without
+
+
+def absent_shots(tmp_path: Path) -> Shots:
+    """Return a device that records in ``shots.h5``, without an IOC."""
+    sacla = Shots("NOBODY:", assets=tmp_path, name="sacla")
+    sacla.rows.file = str(tmp_path / "shots.h5")
+    return sacla
+
+
+def test_shots_that_come_while_a_point_reads_others_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sacla, shots = absent_shots(tmp_path), 40
+    write_shots(tmp_path / "shots.h5", shots)
+    posted = iter((shots // 2, shots))
+
+    def read(signal: object) -> object:
+        # The last shots come within two requests: for the identity, and for the files
+        if signal in (sacla.next_identity, sacla.files):
+            sacla._on_rows(sacla.rows, next(posted, shots))
+        values = {sacla.files: '[["shots.h5", [0, 0, 0, 0]]]', sacla.regions: WHOLE}
+        return values.get(signal, 0)
+
+    monkeypatch.setattr(sacla, "_read_now", read)
+    sacla.settle_time.put(0.0)
+    sacla.silence_limit.put(0.1)
+    sacla.shots_per_point.put(shots)
+    sacla._take_point()
+    assert sacla.n_on.get() + sacla.n_off.get() == shots
+
+
+def test_a_point_ends_when_its_recording_ends_on_an_ioc_that_was_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sacla = absent_shots(tmp_path)
+
+    def read(signal: object) -> object:
+        if signal is sacla.next_identity:
+            sacla._on_rows(sacla.rows, 5)
+        if signal is sacla.files:
+            sacla.rows.end()
+        return {sacla.files: "[]", sacla.regions: WHOLE}.get(signal, 0)
+
+    monkeypatch.setattr(sacla, "_read_now", read)
+    sacla.settle_time.put(0.0)
+    sacla._take_point()
+    assert math.isnan(sacla.diff.get())
+
+
+@pytest.mark.parametrize("files", ["[]", '[["of_another_client.h5", [0, 0, 0, 0]]]'])
+def test_rows_of_an_ioc_that_was_restarted_are_not_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str
+) -> None:
+    """As after a pause: there are rows from before the restart, or of another recording."""
+    sacla = absent_shots(tmp_path)
+    sacla._on_rows(sacla.rows, 50)
+    monkeypatch.setattr(sacla, "_read_now", lambda _: files)
+    with pytest.raises(HardwareError, match=r"lost the IOC at NOBODY: .* and repeat the plan"):
+        list(sacla.rows.collect_asset_docs())
 
 
 def test_a_point_ends_when_its_recording_ends(sacla: Shots) -> None:

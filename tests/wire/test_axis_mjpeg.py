@@ -144,6 +144,14 @@ def test_too_long_a_picture_is_dropped_and_said() -> None:
     assert found[-1].data == B
 
 
+def test_blanks_before_the_first_delimiter_are_not_kept() -> None:
+    stream = MixedReplace()
+    for _ in range(100):
+        assert stream.receive(b" \r\n" * 1000) == []
+    assert len(stream._buffer) < 10_000
+    assert [each.data for each in stream.receive(part(A))] == [A]
+
+
 def test_end_in_the_middle_is_told() -> None:
     stream = MixedReplace()
     stream.receive(part(A)[:-100])

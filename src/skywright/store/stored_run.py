@@ -1,6 +1,6 @@
 """The documents of a stored run: from its journal, or made from its contents in the catalog.
 
-Those of the catalog are the documents that an analysis needs.
+From the catalog, only the documents that an analysis needs are made.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -157,7 +157,8 @@ class MixedReplace:
 
     def _learn_delimiter(self) -> bool:
         """Take the stream's first line for the delimiter if it looks like one."""
-        text = self._buffer.lstrip(b"\r\n \t")
+        # Blanks are dropped: a stream of nothing else would fill the memory.
+        text = self._buffer = self._buffer.lstrip(b"\r\n \t")
         if text[:2] != b"--"[: len(text)]:
             self._begun = True
         elif b"\n" in text or len(text) > HEAD_BYTES_MAX:

@@ -90,7 +90,10 @@ class Moments:
         return ratio, np.where(self.count > 1, error, np.nan)
 
     def line(self, x: int, y: int) -> tuple[NDArray[np.float64], ...]:
-        """Return slope, intercept and Pearson's r of y against x, (bins,) each; else NaN."""
+        """Return slope, intercept and Pearson's r of y against x, (bins,) each.
+
+        They are NaN where x does not vary; r also where y does not vary.
+        """
         xx, yy, xy = self.products[x, x], self.products[y, y], self.products[x, y]
         with np.errstate(divide="ignore", invalid="ignore"):
             slope = np.where(xx > 0, xy / xx, np.nan)
