@@ -198,7 +198,8 @@ class FileStreamDevice(GuardedDevice):
         while True:
             rows = int(self._read_now(captured))
             if stream.rows == rows or time.monotonic() > deadline:
-                stream.rows = rows  # a count that decreased, as after a restart, was not stored
+                # A count that decreased, as after a restart, was not stored
+                stream.rows = min(stream.rows, rows)
                 return rows
             pause(POLL_PERIOD_S)
 
