@@ -242,6 +242,42 @@ def test_rows_that_a_full_disk_refuses_come_when_it_has_room(
     grids.close()
 
 
+def change_micrographs(database: Database, dose: float) -> Outcome:
+    """Change all micrographs, as the watcher does."""
+    names = ("uuid", "grid_uuid", "gridsquare_uuid", "foilhole_uuid", "micrograph_id")
+    query = select(*[schema.micrograph.c[name] for name in names])
+    with database.write() as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        found = record(connection, "micrograph", [row | {"dose": dose} for row in rows])
+    return Outcome(recorded={"micrograph": found})
+
+
+def test_a_run_ends_when_a_write_has_failed(
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 cannot go on with such a file; the next run of the grid takes the rows."""
+    grids = TrackedGrids(importer.database, importer.root)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "run", tmp_path)
+    before = grids.counts()["run"]
+
+    def fail(dataset: h5py.Dataset) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(h5py.Dataset, "flush", fail)
+        grids.committed(change_micrographs(importer.database, 7.0))
+    assert "Input/output error" in grids.problem
+    grids.poll()
+    assert grids.problem == ""
+    assert grids.counts()["run"] == before
+    assert [(each.waiting, each.amends) for each in grids.grids()] == [(True, "run")]
+    grids.begin(grid.uuid, "next", tmp_path)
+    expected = {**dict.fromkeys(before, 0), "micrographs": before["micrographs"]}
+    assert grids.counts()["next"] == expected
+    grids.close()
+
+
 def test_a_grid_may_be_polled_before_its_commit_is_told(
     importer: FileImporter, tmp_path: Path
 ) -> None:

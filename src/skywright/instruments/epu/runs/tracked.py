@@ -357,9 +357,10 @@ class TrackedGrids:
     def _append_due(self) -> bool:
         """Append what has changed in open runs; return whether there was something to append.
 
-        What a full disk refuses stays due: the watcher reports a change once.
+        What a full disk refuses stays due: the watcher reports a change once. A run ends when a
+        write into one of its files has failed, so that the next run of its grid takes its rows.
         """
-        appended, problem = False, ""
+        appended, problem, failed = False, "", []
         for run in self._runs.values():
             for kind, uuids in run.due.items():
                 if not uuids:
@@ -371,9 +372,14 @@ class TrackedGrids:
                 else:
                     uuids.clear()
                     appended = True
+            if any(writer.has_failed for writer in run.writers.values()):
+                failed.append(run.uid)
         if problem and not self.problem:
             logger.error("%s", problem)
         self.problem = problem
+        for uid in failed:
+            logger.error("run %s has ended: its files take no more rows", uid)
+            self.end(uid)
         return appended
 
     def _by_grid(self, kind: str, uuids: set[str]) -> dict[str, set[str]]:
