@@ -470,6 +470,28 @@ def test_runs_that_end_without_database_leave_no_file_open(
     assert list(grids.counts()) == [run.uid for run in runs]
 
 
+def test_the_end_of_a_run_is_stored_when_the_database_is_back(
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = TrackedGrids(importer.database, importer.root)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "unread", tmp_path)
+
+    def no_connection(database: Database) -> Any:
+        raise OperationalError("x", {}, Exception("no route"))
+
+    with monkeypatch.context() as away:
+        away.setattr(Database, "write", no_connection)
+        for _ in range(2):
+            with pytest.raises(OperationalError):
+                grids.end("unread", {})
+    grids.poll()
+    assert [each.waiting for each in grids.grids()] == [True]
+    grids.begin(grid.uuid, "next", tmp_path)
+    assert grids.counts()["next"] == grids.counts()["unread"]
+    grids.close()
+
+
 def test_a_row_that_no_run_can_have_waits_for_none(importer: FileImporter, tmp_path: Path) -> None:
     query = select(schema.gridsquare.c.uuid, schema.gridsquare.c.grid_uuid).limit(1)
     with importer.database.write() as connection:

@@ -82,6 +82,29 @@ class OpenRun:
         return self.directory / f"{self.uid}_{STREAMS[kind]}.h5"
 
 
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run of which the end is not in the database yet.
+
+    Attributes
+    ----------
+    uid, grid
+        Of the run.
+    last_rows
+        Rows of each kind that count as handed over.
+    rows_left
+        Whether rows may come again in the next run.
+    ended_at
+        Time of the end.
+    """
+
+    uid: str
+    grid: str
+    last_rows: Mapping[str, int]
+    rows_left: bool
+    ended_at: datetime
+
+
 @dataclass(slots=True)
 class GridInfo:
     """A grid as a plan needs it."""
@@ -123,6 +146,7 @@ class TrackedGrids:
         self._lock = threading.RLock()
         self._runs: dict[str, OpenRun] = {}
         self._closed: deque[tuple[str, dict[str, int]]] = deque(maxlen=KEPT)
+        self._ended: deque[EndedRun] = deque()
         self._handed: dict[str, dict[str, dict[str, bytes]]] = {}
         self._waiting: set[str] = set()
         self._has_new_grids = False
@@ -352,7 +376,9 @@ class TrackedGrids:
                     elif self._has_new_rows(grid, [kind], uuids):
                         self._waiting.add(grid)
             self._polled = max([row.change for row in found], default=self._polled)
-            return self._take_changed() or bool(found)
+            has_changed = self._take_changed() or bool(found)
+            self._note_ends()  # last: a database that can only be read still gives rows
+            return has_changed
 
     def _append_due(self) -> bool:
         """Append what has changed in open runs; return whether there was something to append.
@@ -446,6 +472,7 @@ class TrackedGrids:
                 raise ConfigError(f"{grid}: no such grid")
             if any(run.grid == grid for run in self._runs.values()):
                 raise ConfigError(f"{grid}: another run takes its rows")
+            self._note_ends()
             started = time.monotonic()
             directory.mkdir(parents=True, exist_ok=True)
             run = OpenRun(uid, grid, directory, self._last_run(grid))
@@ -480,10 +507,16 @@ class TrackedGrids:
             Of the run.
         handed
             Rows of each kind that count as handed over; None is all that are in files.
+
+        Raises
+        ------
+        SQLAlchemyError
+            If the database does not take the end; `poll` and further calls try it again.
         """
         with self._lock:
             run = self._runs.pop(uid, None)
             if run is None:
+                self._note_ends()
                 return {}
             counts = {}
             rows_left = handed is not None or any(run.due.values())
@@ -495,21 +528,31 @@ class TrackedGrids:
                     rows_left = True
                 counts[STREAMS[kind]] = writer.flushed
             self._closed.append((uid, counts))
-            table, now = schema.run_rows, datetime.now(UTC)
+            last = {kind: writer.flushed for kind, writer in run.writers.items()}
+            if handed is not None:
+                last = {kind: handed.get(kind, 0) for kind in last}
+            self._ended.append(EndedRun(uid, run.grid, last, rows_left, datetime.now(UTC)))
+            self._note_ends()
+            return counts
+
+    def _note_ends(self) -> None:
+        """Store the ends of runs that the database has not taken yet."""
+        table = schema.run_rows
+        while self._ended:
+            run = self._ended[0]
             with self.database.write() as connection:
-                for kind, writer in run.writers.items():
-                    last = writer.flushed if handed is None else handed.get(kind, 0)
-                    mine = (table.c.run_uid == uid, table.c.kind == kind)
-                    set_values(connection, table, *mine, last_row=last, ended_at=now)
-            if rows_left:
+                for kind, last in run.last_rows.items():
+                    mine = (table.c.run_uid == run.uid, table.c.kind == kind)
+                    set_values(connection, table, *mine, last_row=last, ended_at=run.ended_at)
+            if run.rows_left:
                 self._handed.pop(run.grid, None)
                 if self._has_new_rows(run.grid):
                     self._waiting.add(run.grid)
-            return counts
+            self._ended.popleft()
 
     def close(self) -> None:
         """End all runs, also where the database does not answer."""
-        for uid in list(self._runs):
+        for uid in [*(run.uid for run in self._ended), *self._runs]:
             try:
                 self.end(uid)
             except SQLAlchemyError as error:
