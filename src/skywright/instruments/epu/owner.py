@@ -173,6 +173,8 @@ class EpuOwner(TreeOwner):
             return own.message
         if self.grids.problem:
             return self.grids.problem
+        if self.grids.unreadable:
+            return self.grids.unreadable
         if "." in unlisted:
             return f"{self.watcher.root}: {unlisted['.']}"
         if state.database_error:

@@ -561,3 +561,33 @@ def test_holes_that_are_not_planned_any_more_have_a_last_row(
         False
     ]
     importer.database.close()
+
+
+def test_rows_of_a_disk_that_is_mounted_late_are_not_handed_over_again(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "assets" / "day"
+    run_of(importer, mounted, "first", {})
+    mounted.parent.rename(tmp_path / "away")
+    grids = TrackedGrids(importer.database, importer.root)
+    assert [each.waiting for each in grids.grids()] == [True]
+    assert "first" in grids.unreadable
+    (tmp_path / "away").rename(mounted.parent)
+    grids.poll()
+    assert grids.unreadable == ""
+    assert [each.waiting for each in grids.grids()] == [False]
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "second", mounted)
+    assert not any(grids.counts()["second"].values())
+    grids.close()
+
+
+def test_a_run_whose_files_were_removed_is_no_trouble(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    run_of(importer, tmp_path, "removed", {})
+    for path in tmp_path.glob("removed_*.h5"):
+        path.unlink()
+    grids = TrackedGrids(importer.database, importer.root)
+    assert [each.waiting for each in grids.grids()] == [True]
+    assert grids.unreadable == ""

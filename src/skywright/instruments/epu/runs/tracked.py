@@ -1,6 +1,7 @@
 """Hands the entities of grids to runs: four files of columns for each run."""
 
 import logging
+import os
 import threading
 import time
 from collections import defaultdict, deque
@@ -148,6 +149,8 @@ class TrackedGrids:
         self._closed: deque[tuple[str, dict[str, int]]] = deque(maxlen=KEPT)
         self._ended: deque[EndedRun] = deque()
         self._handed: dict[str, dict[str, dict[str, bytes]]] = {}
+        self._unreadable: dict[str, tuple[Path, str]] = {}
+        """File of an earlier run of a grid that cannot be opened at present, and why."""
         self._waiting: set[str] = set()
         self._has_new_grids = False
         """Whether `_grids` is to be read anew."""
@@ -230,9 +233,31 @@ class TrackedGrids:
             for kind in KINDS:
                 known = found.setdefault(kind, {})
                 for path, count in self._earlier_files(grid, kind):
-                    known.update(_read_keys(path, kind, count))
+                    try:
+                        known.update(_read_keys(path, kind, count))
+                    except DataError as error:
+                        logger.warning("%s: its rows are handed over again", error)
+                        if why := _why_not_opened(path):
+                            self._unreadable[grid] = path, why
             self._handed[grid] = found
         return self._handed[grid]
+
+    @property
+    def unreadable(self) -> str:
+        """Which file of an earlier run cannot be opened, as on a disk that is not mounted; or ""."""
+        for path, why in list(self._unreadable.values()):
+            return f"rows of an earlier run would be stored again: {path}: {why}"
+        return ""
+
+    def _read_again(self) -> None:
+        """Read what earlier runs have where their files can be opened now."""
+        for grid, (path, _) in list(self._unreadable.items()):
+            if _why_not_opened(path):
+                continue
+            del self._unreadable[grid]
+            self._handed.pop(grid, None)
+            if self._run_of(grid) is None and not self._has_new_rows(grid):
+                self._waiting.discard(grid)
 
     def _rows(
         self, grid: str, kind: str, uuids: Iterable[str] | None = None
@@ -363,6 +388,7 @@ class TrackedGrids:
         table = schema.micrograph
         query = select(table.c.uuid, table.c.change).where(table.c.change > self._polled)
         with self._lock:
+            self._read_again()
             with self.database.read() as connection:
                 found = connection.execute(query).all()
             by_grid = self._by_grid("micrograph", {row.uuid for row in found})
@@ -473,6 +499,7 @@ class TrackedGrids:
             if any(run.grid == grid for run in self._runs.values()):
                 raise ConfigError(f"{grid}: another run takes its rows")
             self._note_ends()
+            self._read_again()
             started = time.monotonic()
             directory.mkdir(parents=True, exist_ok=True)
             run = OpenRun(uid, grid, directory, self._last_run(grid))
@@ -493,6 +520,7 @@ class TrackedGrids:
             run.alive = time.monotonic()
             self._runs[uid] = run
             self._waiting.discard(grid)
+            self._unreadable.pop(grid, None)  # this run has all rows
             return run
 
     def end(self, uid: str, handed: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -579,14 +607,24 @@ class TrackedGrids:
 def _read_keys(path: Path, kind: str, count: int | None) -> dict[str, bytes]:
     """Return the last state of each entity in a file's first `count` rows (None: in all).
 
-    Nothing if the file is gone.
+    Raises
+    ------
+    DataError
+        If the file is gone or cannot be read.
     """
     if count == 0:
         return {}
+    with ColumnReader(path, ROW) as reader:
+        found = {each.path: reader.read(each.path)[:count] for each in stored_columns(kind)}
+        return keys_of(kind, found)
+
+
+def _why_not_opened(path: Path) -> str:
+    """Return why a file cannot be opened; empty if it can, or if its directory lacks it."""
     try:
-        with ColumnReader(path, ROW) as reader:
-            found = {each.path: reader.read(each.path)[:count] for each in stored_columns(kind)}
-            return keys_of(kind, found)
-    except DataError as error:
-        logger.warning("%s: its rows are handed over again", error)
-        return {}
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        is_removed = isinstance(error, FileNotFoundError) and os.path.isdir(path.parent)
+        return "" if is_removed else error.strerror or str(error)
+    return ""
