@@ -503,6 +503,28 @@ def test_a_row_that_no_run_can_have_waits_for_none(importer: FileImporter, tmp_p
     assert not grids.poll()
 
 
+def test_a_row_that_is_tried_again_counts_once_as_refused(
+    importer: FileImporter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("uuid", "grid_uuid", "gridsquare_id")
+    query = select(*[schema.gridsquare.c[name] for name in names]).limit(1)
+    with importer.database.write() as connection:
+        (square,) = connection.execute(query).mappings()
+        found = record(connection, "gridsquare", [{**square, "state": 40 * "x"}])
+    grids = TrackedGrids(importer.database, importer.root)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "run", tmp_path)
+    for _ in range(3):
+        grids.committed(Outcome(recorded={"gridsquare": found}))
+    assert grids.refused == 1
+    assert ["does not fit" in record.getMessage() for record in caplog.records] == [True]
+    with importer.database.write() as connection:
+        found = record(connection, "gridsquare", [{**square, "state": 40 * "y"}])
+    grids.committed(Outcome(recorded={"gridsquare": found}))
+    assert grids.refused == 2
+    grids.close()
+
+
 def planned_holes(directory: Path, *uids: str) -> set[str]:
     """Return the holes that are planned by their last rows in some runs."""
     last: dict[str, bool] = {}

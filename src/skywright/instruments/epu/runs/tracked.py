@@ -142,6 +142,8 @@ class TrackedGrids:
         self._path_map = path_map or {}
         self.refused = 0
         """Rows whose text does not fit its column."""
+        self._refused: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        """Last refused state of each entity, by kind: it is tried again, and counted once."""
         self.problem = ""
         """Why rows of open runs are not in files yet; they are tried again at each `poll`."""
         self._lock = threading.RLock()
@@ -453,8 +455,12 @@ class TrackedGrids:
             try:
                 writer.append(identity, columns)
             except DoesNotFitError as error:
-                logger.error("%s", error)
-                self.refused += int((~error.fits).sum())
+                refused = [row for row, fits in zip(rows, error.fits, strict=True) if not fits]
+                keys, known = keys_of(kind, blocks(kind, refused)), self._refused[kind]
+                if new := keys.items() - known.items():
+                    logger.error("%s", error)
+                    self.refused += len(new)
+                    known.update(new)
                 rows = [row for row, fits in zip(rows, error.fits, strict=True) if fits]
                 columns = blocks(kind, rows)
                 if rows:
