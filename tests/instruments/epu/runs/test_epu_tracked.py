@@ -5,12 +5,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import h5py
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from support.waiting import LIMIT_S
 
 from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader, ColumnWriter
@@ -194,6 +196,24 @@ def test_a_run_that_begins_for_long_ends_no_other(
     full = False
     grids.begin("g2", "second", tmp_path)
     assert not grids.end_abandoned(15.0)
+    grids.close()
+
+
+def test_a_session_lives_that_gives_a_sign_while_a_file_is_written(
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = TrackedGrids(importer.database, importer.root)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "run", tmp_path)
+    later = time.monotonic() + 60.0
+    monkeypatch.setattr("time.monotonic", lambda: later)
+    with grids._lock:
+        sign = Thread(target=grids.alive, args=(["run", "unknown"],), daemon=True)
+        sign.start()
+        sign.join(LIMIT_S)
+        assert not grids.end_abandoned(15.0)
+    sign.join()
+    assert list(grids.counts()) == ["run"]
     grids.close()
 
 

@@ -48,6 +48,8 @@ SETTING = "run_directory:"
 """Beginning of the name of the setting with the directory of a run's files; its uid follows."""
 LEASE_S = 15.0
 """Seconds without a sign of life of a session after which its runs are over."""
+SIGN_S = 1.0
+"""Longest wait, s, of a sign of life for work on files; only its numbers of rows are left out."""
 TABLES: Mapping[str, Table] = {**schema.ENTITIES, "result": schema.micrograph}
 RESULTS = tuple(
     schema.micrograph.c[each.name]
@@ -69,13 +71,13 @@ class OpenRun:
     alive: float = field(default_factory=time.monotonic)
     """When the session last said that it follows the run."""
     visible: dict[str, int] = field(default_factory=dict)
-    """Rows of each kind that were visible then: recovery of the run finds them for certain."""
+    """Rows of each kind that were visible then, or at an earlier sign: recovery of the run finds
+    them for certain."""
     due: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Entities of each kind that have changed and are not appended yet."""
 
-    def note_alive(self) -> None:
-        """Note that the session lives."""
-        self.alive = time.monotonic()
+    def note_visible(self) -> None:
+        """Note the rows that the session can see."""
         self.visible = {kind: writer.flushed for kind, writer in self.writers.items()}
 
     def path(self, kind: str) -> Path:
@@ -469,11 +471,16 @@ class TrackedGrids:
         writer.flush()
 
     def alive(self, uids: Iterable[str]) -> None:
-        """Note that the session that follows these runs lives."""
-        with self._lock:
-            for uid in uids:
-                if uid in self._runs:
-                    self._runs[uid].note_alive()
+        """Note that the session that follows these runs lives, also while files are written."""
+        runs = [run for uid in uids if (run := self._runs.get(uid)) is not None]
+        for run in runs:
+            run.alive = time.monotonic()
+        if self._lock.acquire(timeout=SIGN_S):
+            try:
+                for run in runs:
+                    run.note_visible()
+            finally:
+                self._lock.release()
 
     def end_abandoned(self, lease: float) -> bool:
         """End the runs whose session gives no sign of life; return whether there were any.
@@ -521,8 +528,9 @@ class TrackedGrids:
                         writer.close()
                 raise
             finally:
-                for other in self._runs.values():  # signs of life wait for the lock meanwhile
-                    other.alive += time.monotonic() - started
+                now = time.monotonic()
+                for other in self._runs.values():  # signs of life may be late meanwhile
+                    other.alive = min(other.alive + now - started, now)
             run.alive = time.monotonic()
             self._runs[uid] = run
             self._waiting.discard(grid)
