@@ -1,7 +1,6 @@
 """Hands the entities of grids to runs: four files of columns for each run."""
 
 import logging
-import os
 import threading
 import time
 from collections import defaultdict, deque
@@ -248,7 +247,7 @@ class TrackedGrids:
 
     @property
     def unreadable(self) -> str:
-        """Which file of an earlier run cannot be opened, as on a disk that is not mounted; or ""."""
+        """Which file of an earlier run cannot be opened, as on a disk that is not mounted."""
         for path, why in list(self._unreadable.values()):
             return f"rows of an earlier run would be stored again: {path}: {why}"
         return ""
@@ -639,6 +638,6 @@ def _why_not_opened(path: Path) -> str:
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        is_removed = isinstance(error, FileNotFoundError) and os.path.isdir(path.parent)
+        is_removed = isinstance(error, FileNotFoundError) and path.parent.is_dir()
         return "" if is_removed else error.strerror or str(error)
     return ""
