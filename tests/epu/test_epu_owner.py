@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from support.waiting import until
 
 from iocs.epu.ioc import EpuIOC
+from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.owner import EpuOwner, OwnerOptions
 from skywright.instruments.epu.twin.visit import plan_visit
 
@@ -105,6 +106,21 @@ def test_a_database_that_fails_is_in_the_log_once(
     owner._repeat(0.0, fail, "no decision")
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["no decision: the database fails: disk I/O error"]
+
+
+def test_a_database_that_is_away_is_what_the_message_says(
+    owner: EpuOwner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.watcher.on_commit = owner.offer
+    owner.watcher.run(idle_exit=0)
+    assert owner.grids.grids()
+    owner.watcher.state.database_error = "no route"
+
+    def no_connection(database: Any) -> Any:
+        raise OperationalError("x", {}, Exception("no route"))
+
+    monkeypatch.setattr(Database, "read", no_connection)
+    assert message(owner) == ("entity database: no route", AlarmSeverity.MAJOR_ALARM)
 
 
 def test_a_missing_session_file_is_an_held_until_it_comes(

@@ -161,6 +161,8 @@ class TrackedGrids:
         """Entities of each kind that have changed, and of which no run knows yet."""
         self._removed: defaultdict[str, set[str]] = defaultdict(set)
         """Holes of each grid that were removed, and of which no run knows yet."""
+        self._last_runs: dict[str, str] = {}
+        """Uid of the last run of each grid, which `grids` tells also without the database."""
         with database.read() as connection:
             self._polled = read.last_change(connection)
         self._grids = self._read_grids()
@@ -176,8 +178,12 @@ class TrackedGrids:
             grid.c.name.label("directory_name"),
             *(acquisition.c[name] for name in names),
         ).where(grid.c.acquisition_uuid == acquisition.c.uuid, read.is_in_directory(self._root))
+        table = schema.run_rows.c
+        runs = select(table.grid_uuid, table.run_uid).order_by(table.started_at)
         with self.database.read() as connection:
-            return {row.uuid: row for row in connection.execute(query)}
+            found = {row.uuid: row for row in connection.execute(query)}
+            self._last_runs = {grid: uid for grid, uid in connection.execute(runs)}
+        return found
 
     def grids(self) -> list[GridInfo]:
         """Return the grids; `waiting` are those with rows that no run has."""
@@ -189,7 +195,7 @@ class TrackedGrids:
                     row.id or "",
                     row.data_dir or "",
                     row.uuid in self._waiting,
-                    self._last_run(row.uuid),
+                    self._last_runs.get(row.uuid, ""),
                 )
                 for row in self._grids.values()
             ]
@@ -206,12 +212,6 @@ class TrackedGrids:
                     STREAMS[kind]: writer.flushed for kind, writer in run.writers.items()
                 }
             return counts
-
-    def _last_run(self, grid: str) -> str:
-        table = schema.run_rows
-        query = select(table.c.run_uid).where(table.c.grid_uuid == grid)
-        with self.database.read() as connection:
-            return connection.execute(query.order_by(table.c.started_at.desc())).scalar() or ""
 
     def _earlier_files(self, grid: str, kind: str) -> list[tuple[Path, int | None]]:
         """Return the files of earlier runs, and how many of their rows count; None is all."""
@@ -514,7 +514,7 @@ class TrackedGrids:
             self._read_again()
             started = time.monotonic()
             directory.mkdir(parents=True, exist_ok=True)
-            run = OpenRun(uid, grid, directory, self._last_run(grid))
+            run = OpenRun(uid, grid, directory, self._last_runs.get(grid, ""))
             try:
                 for kind in KINDS:
                     run.writers[kind] = ColumnWriter(run.path(kind), file_columns(kind), IDENTITY)
@@ -532,6 +532,7 @@ class TrackedGrids:
                     other.alive = min(other.alive + now - started, now)
             run.alive = time.monotonic()
             self._runs[uid] = run
+            self._last_runs[grid] = uid
             self._waiting.discard(grid)
             self._unreadable.pop(grid, None)  # this run has all rows
             return run
