@@ -123,6 +123,16 @@ def test_a_database_that_is_away_is_what_the_message_says(
     assert message(owner) == ("entity database: no route", AlarmSeverity.MAJOR_ALARM)
 
 
+def test_an_alarm_that_stays_hides_no_other(owner: EpuOwner) -> None:
+    owner.watcher._take_unlisted({"lost+found": "Permission denied"})
+    owner.watcher.state.database_error = "no route"
+    owner.feed_failure = "the feed has stopped"
+    assert owner.alarm() == (
+        "the feed has stopped; entity database: no route; "
+        "lost+found: a directory or link that cannot be read"
+    )
+
+
 def test_a_missing_session_file_is_an_held_until_it_comes(
     owner: EpuOwner, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
