@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 POLL_S, DECIDE_S = 0.5, 2.0
 """Seconds between queries for results of processing, and between decisions."""
+SILENCE_S = 180.0
+"""Seconds without progress of the watcher after which there is an alarm; longer than a run takes to
+begin, for which the watcher waits."""
 
 Feed = Callable[[Path, threading.Event], None]
 """Writes into the directory until it is done or the event is set."""
@@ -180,6 +183,9 @@ class EpuOwner(TreeOwner):
             yield self.grids.unreadable
         if "." in unlisted:
             yield f"{self.watcher.root}: {unlisted['.']}"
+        if self.watcher.silence() > SILENCE_S:
+            where = f"{self.watcher.root} or the database does not answer"
+            yield f"nothing has been looked at for more than {SILENCE_S:g} s: {where}"
         if state.database_error:
             yield f"entity database: {state.database_error}"
         missing = self.watcher.sessions_missing
