@@ -633,3 +633,15 @@ def test_a_run_whose_files_were_removed_is_no_trouble(
     grids = TrackedGrids(importer.database, importer.root)
     assert [each.waiting for each in grids.grids()] == [True]
     assert grids.unreadable == ""
+
+
+def test_a_run_of_a_disk_that_is_gone_is_no_trouble_when_a_later_one_has_its_rows(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "assets" / "day"
+    run_of(importer, mounted, "first", {})
+    mounted.parent.rename(tmp_path / "away")
+    run_of(importer, tmp_path, "second", {})
+    grids = TrackedGrids(importer.database, importer.root)
+    assert [each.waiting for each in grids.grids()] == [False]
+    assert grids.unreadable == ""

@@ -182,7 +182,7 @@ class TrackedGrids:
         runs = select(table.grid_uuid, table.run_uid).order_by(table.started_at)
         with self.database.read() as connection:
             found = {row.uuid: row for row in connection.execute(query)}
-            self._last_runs = {grid: uid for grid, uid in connection.execute(runs)}
+            self._last_runs = {row.grid_uuid: row.run_uid for row in connection.execute(runs)}
         return found
 
     def grids(self) -> list[GridInfo]:
@@ -248,8 +248,9 @@ class TrackedGrids:
     @property
     def unreadable(self) -> str:
         """Which file of an earlier run cannot be opened, as on a disk that is not mounted."""
-        for path, why in list(self._unreadable.values()):
-            return f"rows of an earlier run would be stored again: {path}: {why}"
+        for grid, (path, why) in list(self._unreadable.items()):
+            if grid in self._waiting:  # else later runs have all its rows
+                return f"rows of an earlier run would be stored again: {path}: {why}"
         return ""
 
     def _read_again(self) -> None:
