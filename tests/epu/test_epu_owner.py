@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from sqlalchemy.exc import OperationalError
 from support.waiting import until
 
 from iocs.epu.ioc import EpuIOC
+from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.owner import EpuOwner, OwnerOptions
+from skywright.instruments.epu.scan import walk
 from skywright.instruments.epu.twin.visit import plan_visit
 
 
@@ -105,6 +108,57 @@ def test_a_database_that_fails_is_in_the_log_once(
     owner._repeat(0.0, fail, "no decision")
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["no decision: the database fails: disk I/O error"]
+
+
+def test_a_database_that_is_away_is_what_the_message_says(
+    owner: EpuOwner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.watcher.on_commit = owner.offer
+    owner.watcher.run(idle_exit=0)
+    assert owner.grids.grids()
+    owner.watcher.state.database_error = "no route"
+
+    def no_connection(database: Any) -> Any:
+        raise OperationalError("x", {}, Exception("no route"))
+
+    monkeypatch.setattr(Database, "read", no_connection)
+    assert message(owner) == ("entity database: no route", AlarmSeverity.MAJOR_ALARM)
+
+
+def test_an_alarm_that_stays_hides_no_other(owner: EpuOwner) -> None:
+    owner.watcher._take_unlisted({"lost+found": "Permission denied"})
+    owner.watcher.state.database_error = "no route"
+    owner.feed_failure = "the feed has stopped"
+    assert owner.alarm() == (
+        "the feed has stopped; entity database: no route; "
+        "lost+found: a directory or link that cannot be read"
+    )
+
+
+def test_a_directory_that_does_not_answer_is_an_alarm_and_a_long_scan_is_none(
+    owner: EpuOwner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.watcher.scan()
+    now, alarms = time.monotonic(), []
+
+    def slow(*arguments: Any, **options: Any) -> Iterator[Any]:
+        nonlocal now
+        for each in walk(*arguments, **options):
+            now += 100.0
+            alarms.append(owner.alarm())
+            yield each
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("skywright.instruments.epu.watch.changes.walk", slow)
+    owner.watcher.scan()
+    assert set(alarms) == {""}
+    now += 200.0
+    assert owner.alarm() == (
+        f"nothing has been looked at for more than 180 s: {owner.watcher.root} or the database "
+        "does not answer"
+    )
+    owner.watcher.step(0.0)
+    assert owner.alarm() == ""
 
 
 def test_a_missing_session_file_is_an_held_until_it_comes(

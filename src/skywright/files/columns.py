@@ -179,6 +179,11 @@ class ColumnWriter(Closing):
         """Number of flushed rows, which readers can see."""
         return self.appended - sum(map(len, self._pending))
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a write has failed; the file takes no more rows then."""
+        return bool(self._failure)
+
     def append(self, identity: int | ArrayLike, rows: Mapping[str, ArrayLike]) -> None:
         """Append rows; they become visible with the next `flush`.
 
@@ -313,7 +318,7 @@ class ColumnWriter(Closing):
                 self.flush()
         finally:
             datasets = (self._identities, *self._data.values())
-            close_written(self._file, datasets, has_failed=bool(self._failure))
+            close_written(self._file, datasets, has_failed=self.has_failed)
 
 
 class ColumnCaster:

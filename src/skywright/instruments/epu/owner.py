@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 POLL_S, DECIDE_S = 0.5, 2.0
 """Seconds between queries for results of processing, and between decisions."""
+SILENCE_S = 180.0
+"""Seconds without progress of the watcher after which there is an alarm; longer than a run takes to
+begin, for which the watcher waits."""
 
 Feed = Callable[[Path, threading.Event], None]
 """Writes into the directory until it is done or the event is set."""
@@ -165,31 +168,38 @@ class EpuOwner(TreeOwner):
         return time.monotonic() - self.last_row_at
 
     def alarm(self) -> str:
-        """Return what a person should look after; empty when there is nothing."""
+        """Return what a person should look after, the most urgent first; empty: nothing."""
+        return "; ".join(self._alarms())
+
+    def _alarms(self) -> Iterator[str]:
         state, own, unlisted = self.watcher.state, self.state(), self.watcher.unlisted
         if self.feed_failure:
-            return self.feed_failure
+            yield self.feed_failure
         if own.alarm:
-            return own.message
+            yield own.message
         if self.grids.problem:
-            return self.grids.problem
+            yield self.grids.problem
+        if self.grids.unreadable:
+            yield self.grids.unreadable
         if "." in unlisted:
-            return f"{self.watcher.root}: {unlisted['.']}"
+            yield f"{self.watcher.root}: {unlisted['.']}"
+        if self.watcher.silence() > SILENCE_S:
+            where = f"{self.watcher.root} or the database does not answer"
+            yield f"nothing has been looked at for more than {SILENCE_S:g} s: {where}"
         if state.database_error:
-            return f"entity database: {state.database_error}"
+            yield f"entity database: {state.database_error}"
         missing = self.watcher.sessions_missing
         if missing:
-            return f"EpuSession.dm is missing in {missing[0]}"
+            yield f"EpuSession.dm is missing in {missing[0]}"
         if unreadable := state.unreadable - len(unlisted):
-            return f"{unreadable} unreadable files"
+            yield f"{unreadable} unreadable files"
         if self.sender is not None and self.sender.problem:
-            return f"suggestions do not reach the API: {self.sender.problem}"
+            yield f"suggestions do not reach the API: {self.sender.problem}"
         if self.decider.troubles.late:
             late, limit = self.decider.troubles.late, self.options.settings.late_s
-            return f"{late} micrographs have waited more than {limit:g} s for their hole"
-        if unlisted:  # the last one: it may be so for ever
-            return f"{next(iter(unlisted))}: a directory or link that cannot be read"
-        return ""
+            yield f"{late} micrographs have waited more than {limit:g} s for their hole"
+        if closed := [path for path in unlisted if path != "."]:  # last: it may be so for ever
+            yield f"{closed[0]}: a directory or link that cannot be read"
 
     def status(self) -> dict[str, Any]:
         """Return grids and runs as the device reads them."""

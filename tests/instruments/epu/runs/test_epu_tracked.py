@@ -5,12 +5,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import h5py
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from support.waiting import LIMIT_S
 
 from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader, ColumnWriter
@@ -197,6 +199,24 @@ def test_a_run_that_begins_for_long_ends_no_other(
     grids.close()
 
 
+def test_a_session_lives_that_gives_a_sign_while_a_file_is_written(
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = TrackedGrids(importer.database, importer.root)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "run", tmp_path)
+    later = time.monotonic() + 60.0
+    monkeypatch.setattr("time.monotonic", lambda: later)
+    with grids._lock:
+        sign = Thread(target=grids.alive, args=(["run", "unknown"],), daemon=True)
+        sign.start()
+        sign.join(LIMIT_S)
+        assert not grids.end_abandoned(15.0)
+    sign.join()
+    assert list(grids.counts()) == ["run"]
+    grids.close()
+
+
 def test_rows_that_a_full_disk_refuses_come_when_it_has_room(
     importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +259,42 @@ def test_rows_that_a_full_disk_refuses_come_when_it_has_room(
     assert grids.grids()[0].waiting
     grids.begin(grid.uuid, "next", tmp_path)
     assert grids.counts()["next"] == {"squares": 0, "holes": 0, "micrographs": 1, "results": 1}
+    grids.close()
+
+
+def change_micrographs(database: Database, dose: float) -> Outcome:
+    """Change all micrographs, as the watcher does."""
+    names = ("uuid", "grid_uuid", "gridsquare_uuid", "foilhole_uuid", "micrograph_id")
+    query = select(*[schema.micrograph.c[name] for name in names])
+    with database.write() as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        found = record(connection, "micrograph", [row | {"dose": dose} for row in rows])
+    return Outcome(recorded={"micrograph": found})
+
+
+def test_a_run_ends_when_a_write_has_failed(
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 cannot go on with such a file; the next run of the grid takes the rows."""
+    grids = TrackedGrids(importer.database, importer.root)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "run", tmp_path)
+    before = grids.counts()["run"]
+
+    def fail(dataset: h5py.Dataset) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(h5py.Dataset, "flush", fail)
+        grids.committed(change_micrographs(importer.database, 7.0))
+    assert "Input/output error" in grids.problem
+    grids.poll()
+    assert grids.problem == ""
+    assert grids.counts()["run"] == before
+    assert [(each.waiting, each.amends) for each in grids.grids()] == [(True, "run")]
+    grids.begin(grid.uuid, "next", tmp_path)
+    expected = {**dict.fromkeys(before, 0), "micrographs": before["micrographs"]}
+    assert grids.counts()["next"] == expected
     grids.close()
 
 
@@ -434,6 +490,28 @@ def test_runs_that_end_without_database_leave_no_file_open(
     assert list(grids.counts()) == [run.uid for run in runs]
 
 
+def test_the_end_of_a_run_is_stored_when_the_database_is_back(
+    importer: FileImporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = TrackedGrids(importer.database, importer.root)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "unread", tmp_path)
+
+    def no_connection(database: Database) -> Any:
+        raise OperationalError("x", {}, Exception("no route"))
+
+    with monkeypatch.context() as away:
+        away.setattr(Database, "write", no_connection)
+        for _ in range(2):
+            with pytest.raises(OperationalError):
+                grids.end("unread", {})
+    grids.poll()
+    assert [each.waiting for each in grids.grids()] == [True]
+    grids.begin(grid.uuid, "next", tmp_path)
+    assert grids.counts()["next"] == grids.counts()["unread"]
+    grids.close()
+
+
 def test_a_row_that_no_run_can_have_waits_for_none(importer: FileImporter, tmp_path: Path) -> None:
     query = select(schema.gridsquare.c.uuid, schema.gridsquare.c.grid_uuid).limit(1)
     with importer.database.write() as connection:
@@ -443,6 +521,28 @@ def test_a_row_that_no_run_can_have_waits_for_none(importer: FileImporter, tmp_p
     grids = TrackedGrids(importer.database, importer.root)  # the IOC is started again
     assert [grid.waiting for grid in grids.grids()] == [False]
     assert not grids.poll()
+
+
+def test_a_row_that_is_tried_again_counts_once_as_refused(
+    importer: FileImporter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("uuid", "grid_uuid", "gridsquare_id")
+    query = select(*[schema.gridsquare.c[name] for name in names]).limit(1)
+    with importer.database.write() as connection:
+        (square,) = connection.execute(query).mappings()
+        found = record(connection, "gridsquare", [{**square, "state": 40 * "x"}])
+    grids = TrackedGrids(importer.database, importer.root)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "run", tmp_path)
+    for _ in range(3):
+        grids.committed(Outcome(recorded={"gridsquare": found}))
+    assert grids.refused == 1
+    assert ["does not fit" in record.getMessage() for record in caplog.records] == [True]
+    with importer.database.write() as connection:
+        found = record(connection, "gridsquare", [{**square, "state": 40 * "y"}])
+    grids.committed(Outcome(recorded={"gridsquare": found}))
+    assert grids.refused == 2
+    grids.close()
 
 
 def planned_holes(directory: Path, *uids: str) -> set[str]:
@@ -503,3 +603,45 @@ def test_holes_that_are_not_planned_any_more_have_a_last_row(
         False
     ]
     importer.database.close()
+
+
+def test_rows_of_a_disk_that_is_mounted_late_are_not_handed_over_again(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "assets" / "day"
+    run_of(importer, mounted, "first", {})
+    mounted.parent.rename(tmp_path / "away")
+    grids = TrackedGrids(importer.database, importer.root)
+    assert [each.waiting for each in grids.grids()] == [True]
+    assert "first" in grids.unreadable
+    (tmp_path / "away").rename(mounted.parent)
+    grids.poll()
+    assert grids.unreadable == ""
+    assert [each.waiting for each in grids.grids()] == [False]
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "second", mounted)
+    assert not any(grids.counts()["second"].values())
+    grids.close()
+
+
+def test_a_run_whose_files_were_removed_is_no_trouble(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    run_of(importer, tmp_path, "removed", {})
+    for path in tmp_path.glob("removed_*.h5"):
+        path.unlink()
+    grids = TrackedGrids(importer.database, importer.root)
+    assert [each.waiting for each in grids.grids()] == [True]
+    assert grids.unreadable == ""
+
+
+def test_a_run_of_a_disk_that_is_gone_is_no_trouble_when_a_later_one_has_its_rows(
+    importer: FileImporter, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "assets" / "day"
+    run_of(importer, mounted, "first", {})
+    mounted.parent.rename(tmp_path / "away")
+    run_of(importer, tmp_path, "second", {})
+    grids = TrackedGrids(importer.database, importer.root)
+    assert [each.waiting for each in grids.grids()] == [False]
+    assert grids.unreadable == ""

@@ -47,6 +47,8 @@ SETTING = "run_directory:"
 """Beginning of the name of the setting with the directory of a run's files; its uid follows."""
 LEASE_S = 15.0
 """Seconds without a sign of life of a session after which its runs are over."""
+SIGN_S = 1.0
+"""Longest wait, s, of a sign of life for work on files; only its numbers of rows are left out."""
 TABLES: Mapping[str, Table] = {**schema.ENTITIES, "result": schema.micrograph}
 RESULTS = tuple(
     schema.micrograph.c[each.name]
@@ -68,18 +70,41 @@ class OpenRun:
     alive: float = field(default_factory=time.monotonic)
     """When the session last said that it follows the run."""
     visible: dict[str, int] = field(default_factory=dict)
-    """Rows of each kind that were visible then: recovery of the run finds them for certain."""
+    """Rows of each kind that were visible then, or at an earlier sign: recovery of the run finds
+    them for certain."""
     due: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Entities of each kind that have changed and are not appended yet."""
 
-    def note_alive(self) -> None:
-        """Note that the session lives."""
-        self.alive = time.monotonic()
+    def note_visible(self) -> None:
+        """Note the rows that the session can see."""
         self.visible = {kind: writer.flushed for kind, writer in self.writers.items()}
 
     def path(self, kind: str) -> Path:
         """Return the file of a kind."""
         return self.directory / f"{self.uid}_{STREAMS[kind]}.h5"
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run of which the end is not in the database yet.
+
+    Attributes
+    ----------
+    uid, grid
+        Of the run.
+    last_rows
+        Rows of each kind that count as handed over.
+    rows_left
+        Whether rows may come again in the next run.
+    ended_at
+        Time of the end.
+    """
+
+    uid: str
+    grid: str
+    last_rows: Mapping[str, int]
+    rows_left: bool
+    ended_at: datetime
 
 
 @dataclass(slots=True)
@@ -118,12 +143,17 @@ class TrackedGrids:
         self._path_map = path_map or {}
         self.refused = 0
         """Rows whose text does not fit its column."""
+        self._refused: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        """Last refused state of each entity, by kind: it is tried again, and counted once."""
         self.problem = ""
         """Why rows of open runs are not in files yet; they are tried again at each `poll`."""
         self._lock = threading.RLock()
         self._runs: dict[str, OpenRun] = {}
         self._closed: deque[tuple[str, dict[str, int]]] = deque(maxlen=KEPT)
+        self._ended: deque[EndedRun] = deque()
         self._handed: dict[str, dict[str, dict[str, bytes]]] = {}
+        self._unreadable: dict[str, tuple[Path, str]] = {}
+        """File of an earlier run of a grid that cannot be opened at present, and why."""
         self._waiting: set[str] = set()
         self._has_new_grids = False
         """Whether `_grids` is to be read anew."""
@@ -131,6 +161,8 @@ class TrackedGrids:
         """Entities of each kind that have changed, and of which no run knows yet."""
         self._removed: defaultdict[str, set[str]] = defaultdict(set)
         """Holes of each grid that were removed, and of which no run knows yet."""
+        self._last_runs: dict[str, str] = {}
+        """Uid of the last run of each grid, which `grids` tells also without the database."""
         with database.read() as connection:
             self._polled = read.last_change(connection)
         self._grids = self._read_grids()
@@ -146,8 +178,12 @@ class TrackedGrids:
             grid.c.name.label("directory_name"),
             *(acquisition.c[name] for name in names),
         ).where(grid.c.acquisition_uuid == acquisition.c.uuid, read.is_in_directory(self._root))
+        table = schema.run_rows.c
+        runs = select(table.grid_uuid, table.run_uid).order_by(table.started_at)
         with self.database.read() as connection:
-            return {row.uuid: row for row in connection.execute(query)}
+            found = {row.uuid: row for row in connection.execute(query)}
+            self._last_runs = {row.grid_uuid: row.run_uid for row in connection.execute(runs)}
+        return found
 
     def grids(self) -> list[GridInfo]:
         """Return the grids; `waiting` are those with rows that no run has."""
@@ -159,7 +195,7 @@ class TrackedGrids:
                     row.id or "",
                     row.data_dir or "",
                     row.uuid in self._waiting,
-                    self._last_run(row.uuid),
+                    self._last_runs.get(row.uuid, ""),
                 )
                 for row in self._grids.values()
             ]
@@ -176,12 +212,6 @@ class TrackedGrids:
                     STREAMS[kind]: writer.flushed for kind, writer in run.writers.items()
                 }
             return counts
-
-    def _last_run(self, grid: str) -> str:
-        table = schema.run_rows
-        query = select(table.c.run_uid).where(table.c.grid_uuid == grid)
-        with self.database.read() as connection:
-            return connection.execute(query.order_by(table.c.started_at.desc())).scalar() or ""
 
     def _earlier_files(self, grid: str, kind: str) -> list[tuple[Path, int | None]]:
         """Return the files of earlier runs, and how many of their rows count; None is all."""
@@ -206,9 +236,32 @@ class TrackedGrids:
             for kind in KINDS:
                 known = found.setdefault(kind, {})
                 for path, count in self._earlier_files(grid, kind):
-                    known.update(_read_keys(path, kind, count))
+                    try:
+                        known.update(_read_keys(path, kind, count))
+                    except DataError as error:
+                        logger.warning("%s: its rows are handed over again", error)
+                        if why := _why_not_opened(path):
+                            self._unreadable[grid] = path, why
             self._handed[grid] = found
         return self._handed[grid]
+
+    @property
+    def unreadable(self) -> str:
+        """Which file of an earlier run cannot be opened, as on a disk that is not mounted."""
+        for grid, (path, why) in list(self._unreadable.items()):
+            if grid in self._waiting:  # else later runs have all its rows
+                return f"rows of an earlier run would be stored again: {path}: {why}"
+        return ""
+
+    def _read_again(self) -> None:
+        """Read what earlier runs have where their files can be opened now."""
+        for grid, (path, _) in list(self._unreadable.items()):
+            if _why_not_opened(path):
+                continue
+            del self._unreadable[grid]
+            self._handed.pop(grid, None)
+            if self._run_of(grid) is None and not self._has_new_rows(grid):
+                self._waiting.discard(grid)
 
     def _rows(
         self, grid: str, kind: str, uuids: Iterable[str] | None = None
@@ -339,6 +392,7 @@ class TrackedGrids:
         table = schema.micrograph
         query = select(table.c.uuid, table.c.change).where(table.c.change > self._polled)
         with self._lock:
+            self._read_again()
             with self.database.read() as connection:
                 found = connection.execute(query).all()
             by_grid = self._by_grid("micrograph", {row.uuid for row in found})
@@ -352,14 +406,17 @@ class TrackedGrids:
                     elif self._has_new_rows(grid, [kind], uuids):
                         self._waiting.add(grid)
             self._polled = max([row.change for row in found], default=self._polled)
-            return self._take_changed() or bool(found)
+            has_changed = self._take_changed() or bool(found)
+            self._note_ends()  # last: a database that can only be read still gives rows
+            return has_changed
 
     def _append_due(self) -> bool:
         """Append what has changed in open runs; return whether there was something to append.
 
-        What a full disk refuses stays due: the watcher reports a change once.
+        What a full disk refuses stays due: the watcher reports a change once. A run ends when a
+        write into one of its files has failed, so that the next run of its grid takes its rows.
         """
-        appended, problem = False, ""
+        appended, problem, failed = False, "", []
         for run in self._runs.values():
             for kind, uuids in run.due.items():
                 if not uuids:
@@ -371,9 +428,14 @@ class TrackedGrids:
                 else:
                     uuids.clear()
                     appended = True
+            if any(writer.has_failed for writer in run.writers.values()):
+                failed.append(run.uid)
         if problem and not self.problem:
             logger.error("%s", problem)
         self.problem = problem
+        for uid in failed:
+            logger.error("run %s has ended: its files take no more rows", uid)
+            self.end(uid)
         return appended
 
     def _by_grid(self, kind: str, uuids: set[str]) -> dict[str, set[str]]:
@@ -395,8 +457,12 @@ class TrackedGrids:
             try:
                 writer.append(identity, columns)
             except DoesNotFitError as error:
-                logger.error("%s", error)
-                self.refused += int((~error.fits).sum())
+                refused = [row for row, fits in zip(rows, error.fits, strict=True) if not fits]
+                keys, known = keys_of(kind, blocks(kind, refused)), self._refused[kind]
+                if new := keys.items() - known.items():
+                    logger.error("%s", error)
+                    self.refused += len(new)
+                    known.update(new)
                 rows = [row for row, fits in zip(rows, error.fits, strict=True) if fits]
                 columns = blocks(kind, rows)
                 if rows:
@@ -405,11 +471,16 @@ class TrackedGrids:
         writer.flush()
 
     def alive(self, uids: Iterable[str]) -> None:
-        """Note that the session that follows these runs lives."""
-        with self._lock:
-            for uid in uids:
-                if uid in self._runs:
-                    self._runs[uid].note_alive()
+        """Note that the session that follows these runs lives, also while files are written."""
+        runs = [run for uid in uids if (run := self._runs.get(uid)) is not None]
+        for run in runs:
+            run.alive = time.monotonic()
+        if self._lock.acquire(timeout=SIGN_S):
+            try:
+                for run in runs:
+                    run.note_visible()
+            finally:
+                self._lock.release()
 
     def end_abandoned(self, lease: float) -> bool:
         """End the runs whose session gives no sign of life; return whether there were any.
@@ -440,9 +511,11 @@ class TrackedGrids:
                 raise ConfigError(f"{grid}: no such grid")
             if any(run.grid == grid for run in self._runs.values()):
                 raise ConfigError(f"{grid}: another run takes its rows")
+            self._note_ends()
+            self._read_again()
             started = time.monotonic()
             directory.mkdir(parents=True, exist_ok=True)
-            run = OpenRun(uid, grid, directory, self._last_run(grid))
+            run = OpenRun(uid, grid, directory, self._last_runs.get(grid, ""))
             try:
                 for kind in KINDS:
                     run.writers[kind] = ColumnWriter(run.path(kind), file_columns(kind), IDENTITY)
@@ -455,11 +528,14 @@ class TrackedGrids:
                         writer.close()
                 raise
             finally:
-                for other in self._runs.values():  # signs of life wait for the lock meanwhile
-                    other.alive += time.monotonic() - started
+                now = time.monotonic()
+                for other in self._runs.values():  # signs of life may be late meanwhile
+                    other.alive = min(other.alive + now - started, now)
             run.alive = time.monotonic()
             self._runs[uid] = run
+            self._last_runs[grid] = uid
             self._waiting.discard(grid)
+            self._unreadable.pop(grid, None)  # this run has all rows
             return run
 
     def end(self, uid: str, handed: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -474,10 +550,16 @@ class TrackedGrids:
             Of the run.
         handed
             Rows of each kind that count as handed over; None is all that are in files.
+
+        Raises
+        ------
+        SQLAlchemyError
+            If the database does not take the end; `poll` and further calls try it again.
         """
         with self._lock:
             run = self._runs.pop(uid, None)
             if run is None:
+                self._note_ends()
                 return {}
             counts = {}
             rows_left = handed is not None or any(run.due.values())
@@ -489,21 +571,31 @@ class TrackedGrids:
                     rows_left = True
                 counts[STREAMS[kind]] = writer.flushed
             self._closed.append((uid, counts))
-            table, now = schema.run_rows, datetime.now(UTC)
+            last = {kind: writer.flushed for kind, writer in run.writers.items()}
+            if handed is not None:
+                last = {kind: handed.get(kind, 0) for kind in last}
+            self._ended.append(EndedRun(uid, run.grid, last, rows_left, datetime.now(UTC)))
+            self._note_ends()
+            return counts
+
+    def _note_ends(self) -> None:
+        """Store the ends of runs that the database has not taken yet."""
+        table = schema.run_rows
+        while self._ended:
+            run = self._ended[0]
             with self.database.write() as connection:
-                for kind, writer in run.writers.items():
-                    last = writer.flushed if handed is None else handed.get(kind, 0)
-                    mine = (table.c.run_uid == uid, table.c.kind == kind)
-                    set_values(connection, table, *mine, last_row=last, ended_at=now)
-            if rows_left:
+                for kind, last in run.last_rows.items():
+                    mine = (table.c.run_uid == run.uid, table.c.kind == kind)
+                    set_values(connection, table, *mine, last_row=last, ended_at=run.ended_at)
+            if run.rows_left:
                 self._handed.pop(run.grid, None)
                 if self._has_new_rows(run.grid):
                     self._waiting.add(run.grid)
-            return counts
+            self._ended.popleft()
 
     def close(self) -> None:
         """End all runs, also where the database does not answer."""
-        for uid in list(self._runs):
+        for uid in [*(run.uid for run in self._ended), *self._runs]:
             try:
                 self.end(uid)
             except SQLAlchemyError as error:
@@ -530,14 +622,24 @@ class TrackedGrids:
 def _read_keys(path: Path, kind: str, count: int | None) -> dict[str, bytes]:
     """Return the last state of each entity in a file's first `count` rows (None: in all).
 
-    Nothing if the file is gone.
+    Raises
+    ------
+    DataError
+        If the file is gone or cannot be read.
     """
     if count == 0:
         return {}
+    with ColumnReader(path, ROW) as reader:
+        found = {each.path: reader.read(each.path)[:count] for each in stored_columns(kind)}
+        return keys_of(kind, found)
+
+
+def _why_not_opened(path: Path) -> str:
+    """Return why a file cannot be opened; empty if it can, or if its directory lacks it."""
     try:
-        with ColumnReader(path, ROW) as reader:
-            found = {each.path: reader.read(each.path)[:count] for each in stored_columns(kind)}
-            return keys_of(kind, found)
-    except DataError as error:
-        logger.warning("%s: its rows are handed over again", error)
-        return {}
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        is_removed = isinstance(error, FileNotFoundError) and path.parent.is_dir()
+        return "" if is_removed else error.strerror or str(error)
+    return ""

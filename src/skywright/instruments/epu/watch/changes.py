@@ -10,7 +10,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -68,7 +68,10 @@ def signature_of(status: os.stat_result) -> Signature:
 
 
 def changed_files(
-    root: Path, known: Mapping[str, Signature], unlisted: dict[str, str] | None = None
+    root: Path,
+    known: Mapping[str, Signature],
+    unlisted: dict[str, str] | None = None,
+    on_entry: Callable[[], object] = lambda: None,
 ) -> Iterable[EpuFile]:
     """Yield the files of EPU below `root` whose size or time is not the known one.
 
@@ -80,9 +83,12 @@ def changed_files(
         Size and time of files that have been read, by path.
     unlisted
         Filled with the directories and links that cannot be read, and why, by path.
+    on_entry
+        Called for each file that is found, of EPU or not.
     """
     problems: list[tuple[str, str]] = []
     for path, entry in walk(root, problems, follow_links=True):
+        on_entry()
         if not path.endswith((".xml", ".dm")):
             continue
         signature = known.get(path)

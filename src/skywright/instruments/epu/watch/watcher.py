@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +150,14 @@ class Watcher:
         self.state.recorded.update(kind for kind, _ in self._importer.memory.seen)
         self._next_scan = 0.0
         self._last_change = time.monotonic()
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        self._progress_at = time.monotonic()
+
+    def silence(self) -> float:
+        """Return the seconds since anything was looked at; 0 when `run` has ended."""
+        return 0.0 if self._has_ended else time.monotonic() - self._progress_at
 
     @property
     def known(self) -> dict[str, Signature]:
@@ -177,6 +185,7 @@ class Watcher:
         if self._has_ended:
             self._load()
             self._source = open_source(self.root, self._polling)
+            self._note_progress()
             self._has_ended = False
         try:
             self.scan()
@@ -215,6 +224,7 @@ class Watcher:
 
     def step(self, timeout: float) -> bool:
         """Take up changes and record one batch; return whether there was anything new."""
+        self._note_progress()
         changes = self._source.read(timeout)
         changed = self._take(changes)
         self.state.lost_events += changes.lost
@@ -264,7 +274,8 @@ class Watcher:
                 del self.unreadable[name]
                 self.known.pop(path, None)
         unlisted: dict[str, str] = {}
-        for file in changed_files(self.root, self._importer.memory.known, unlisted):
+        known = self._importer.memory.known
+        for file in changed_files(self.root, known, unlisted, self._note_progress):
             if self.backlog.is_in_trouble(file.path) or self._is_still_closed(file.path):
                 continue
             if self._can_be_named(file):
@@ -321,7 +332,7 @@ class Watcher:
         try:
             if self._is_stale:
                 self._load()
-            outcome = self._importer.record([file for file, _ in batch])
+            outcome = self._importer.record(self._files(batch))
         except Exception as error:
             if is_away(error):
                 self._database_failed(batch, error)
@@ -367,6 +378,11 @@ class Watcher:
             self._database_failed([(failure.file, now) for failure in given_up], error)
             return True
         return bool(outcome.events)
+
+    def _files(self, batch: list[tuple[EpuFile, float]]) -> Iterator[EpuFile]:
+        for file, _ in batch:
+            self._note_progress()
+            yield file
 
     def _database_failed(self, batch: list[tuple[EpuFile, float]], error: Exception) -> None:
         """Keep the files for another try, which first reads the database anew."""
