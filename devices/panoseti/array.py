@@ -275,15 +275,21 @@ class Panoseti(GuardedDevice):
             f"frame of the run. {frames} frames were reported before"
         )
 
-    def _begin(self) -> None:
-        # A session that was killed, or a plan that was aborted in its cleanup, has not ended its
-        # tracking. What still waits for that must not take its end for a loss of the IOC.
+    def _close_leftover(self) -> None:
+        """Connect, and end a recording that was left behind: until then the IOC shows its run.
+
+        A session that was killed, or a plan that was aborted in its cleanup, has not ended its
+        tracking. What still waits for that must not take its end for a loss of the IOC.
+        """
         self._ended.set()
-        self.is_lost, self._known = False, {}
         self.connect()
+        self._put(self.plugin.capture, 0)
+
+    def _begin(self) -> None:
+        self.is_lost, self._known = False, {}
+        self._close_leftover()
         for signal in (*self._counts.values(), *self._newest):
             signal.wait_for_connection(timeout=5.0)
-        self._put(self.plugin.capture, 0)
         name = f"{self.name}-{time.time_ns()}"
         for signal, value in self.plugin.settings(self.assets, name):
             self._put(signal, value)
@@ -296,7 +302,7 @@ class Panoseti(GuardedDevice):
         self._events_path = sibling(file, "events")
 
     def _find_run(self, limit_s: float, wait_for_new: bool) -> None:
-        self.connect()
+        self._close_leftover()
         self._found_run = ""
         if wait_for_new:
             data_dir = Path(self._read_now(self.data_dir))
