@@ -507,6 +507,15 @@ def test_a_run_without_packets_has_no_frames_of_the_run_before(tmp_path):
         tracker.close()
 
 
+@pytest.mark.parametrize(("bytes_wanted", "warns"), [(8192, False), (1 << 30, True)])
+def test_a_receive_buffer_that_the_kernel_limits_is_logged_once(
+    tmp_path, monkeypatch, caplog, bytes_wanted, warns
+):
+    monkeypatch.setattr(packets, "RECEIVE_BYTES", bytes_wanted)
+    ReceivedRuns(tmp_path, "127.0.0.1", 0).close()
+    assert caplog.text.count("sysctl -w net.core.rmem_max=1073741824") == warns
+
+
 def test_a_port_that_is_taken_is_named(tmp_path):
     runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
     with pytest.raises(ConfigError, match=str(runs.address[1])):

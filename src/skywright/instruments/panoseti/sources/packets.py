@@ -170,7 +170,7 @@ class ReceivedRuns(RunTaker):
         self._groupers: dict[tuple[int, str], FrameGrouper] = {}
         self._gaps: dict[tuple[int, str], Gaps] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        _set_receive_buffer(self._socket)
         try:
             self._socket.bind((host, port))
         except OSError as error:
@@ -319,6 +319,20 @@ class PacketSource(RunDirectorySource):
             self.runs.close()
         finally:
             super().close()
+
+
+def _set_receive_buffer(receiver: socket.socket) -> None:
+    """Ask for a buffer of `RECEIVE_BYTES`; log a warning if the kernel gives a smaller one."""
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+    size = receiver.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux answers twice it
+    if size < RECEIVE_BYTES:
+        logger.warning(
+            "the buffer for packets has %d bytes, not %d: packets may be lost while the computer "
+            "is busy; raise the limit with sysctl -w net.core.rmem_max=%d",
+            size,
+            RECEIVE_BYTES,
+            RECEIVE_BYTES,
+        )
 
 
 def _board_ns(packets: NDArray[np.void]) -> NDArray[np.int64]:
