@@ -507,6 +507,19 @@ def test_a_run_without_packets_has_no_frames_of_the_run_before(tmp_path):
         tracker.close()
 
 
+def test_after_a_restart_the_newest_run_of_packets_is_found(tmp_path):
+    before = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    run = before.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(packets_of("ph256", 1)[0].tobytes(), before.address)
+        until(lambda: before.received, 60, "the packet is there")
+    before.close()
+    source = PacketSource(ReceivedRuns(tmp_path, "127.0.0.1", 0))
+    assert source.run == run
+    assert source.runs.start() == source.run != run
+    source.close()
+
+
 @pytest.mark.parametrize(("bytes_wanted", "warns"), [(8192, False), (1 << 30, True)])
 def test_a_receive_buffer_that_the_kernel_limits_is_logged_once(
     tmp_path, monkeypatch, caplog, bytes_wanted, warns

@@ -305,8 +305,8 @@ class PacketSource(RunDirectorySource):
 
     @property
     def newest(self) -> str:
-        """Name of the newest run that was taken; empty before the first one."""
-        return self.runs.run
+        """Name of the newest run; before the first one of this process, of those that are there."""
+        return self.runs.run or super().newest
 
     @property
     def lost(self) -> Mapping[str, int]:
