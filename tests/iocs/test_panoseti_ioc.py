@@ -140,6 +140,22 @@ def test_an_angle_that_is_no_number_stops_no_housekeeping(tmp_path: Path) -> Non
     group.close()
 
 
+def test_boards_show_no_housekeeping_of_the_run_before(tmp_path: Path) -> None:
+    runs = [run_directory(tmp_path, run=run) for run in "ab"]
+    for run in runs:
+        (run / file_name("img16")).write_bytes(encode_frames(made_frames("img16", 5)))
+    (runs[0] / "hk.pff").write_text('{"QUABO_4": {"TEMP1": "21.5", "Computer_UTC": "1.0"}}\n\n')
+    group = built("rundir", "--data-dir", tmp_path)
+    assert group.tracker.start_recording(tmp_path / "index.h5") == ""
+    until(lambda: group.tracker.slots.modules == [1], 60, "the module has a slot")
+    for run, seconds in zip([*runs, runs[0]], (1.0, 0.0, 1.0), strict=True):
+        group._housekeeping_due = 0.0
+        asyncio.run(group._post_housekeeping(run.name))
+        assert group.slot0.board0.seconds.value == seconds
+        assert math.isnan(group.slot0.board0.temp1.value) == (not seconds)
+    group.close()
+
+
 def test_an_idle_ioc_does_not_ask_whether_a_run_has_ended(tmp_path: Path) -> None:
     group = built("rundir", "--data-dir", run_directory(tmp_path))
 

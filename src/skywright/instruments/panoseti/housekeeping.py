@@ -181,7 +181,7 @@ class RunHousekeeping:
         self._seen: dict[tuple[int, int], float] = {}
 
     def new_states(self, run: str) -> list[BoardState]:
-        """Return the boards whose state is new since the last call.
+        """Return the boards whose state is new since the last call; of another run, all.
 
         Parameters
         ----------
@@ -193,6 +193,8 @@ class RunHousekeeping:
         DataError
             If its file cannot be read.
         """
+        if run != self._run:
+            self._seen.clear()
         if run != self._run or self._file is None:
             self._run = run
             path = run_of(self._data_dir, run).find(FILE_NAME)
