@@ -294,9 +294,11 @@ class PanosetiBase(OwnerGroup):
 
     def close(self) -> None:
         """Close files and source."""
-        if self.runs is not None:
-            self.runs.stop()
-        self.tracker.close()
+        try:
+            if self.runs is not None:
+                self.runs.stop()
+        finally:
+            self.tracker.close()
         if self.temporary is None:
             return
         # A catalog refers to files that were indexed, and packets of boards cannot be had again.

@@ -20,6 +20,7 @@ from support.waiting import until
 from devices.panoseti.array import Panoseti
 from devices.panoseti.view import PanosetiView
 from iocs.panoseti import ioc
+from skywright.errors import HardwareError
 from skywright.instruments.panoseti.clock import NS, NSEC, SEC, TAI, USEC, Flag
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -218,6 +219,21 @@ def test_a_simulated_run_that_was_indexed_stays_also_after_a_kill(
     assert (directory / KEPT).exists()
     group.close()
     assert directory.exists() == takes_run
+
+
+def test_the_indexes_are_closed_also_if_the_run_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = built("sim", "--data-dir", tmp_path)
+    assert group.recording.start_capture(tmp_path / "index.h5", 0, False) == ""
+
+    def stop() -> None:
+        raise HardwareError("the run does not end; try again")
+
+    monkeypatch.setattr(group.runs, "stop", stop)
+    with pytest.raises(HardwareError, match="does not end"):
+        group.close()
+    assert not group.recording.is_capturing
 
 
 def test_a_temporary_directory_may_be_removed_by_something_else(
