@@ -453,7 +453,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     group = make_group(args.prefix, source, args.modules)
     group.runs = runs
     if args.grpc_port is not None:
-        group.live = LiveFrames(group.tracker, args.host, args.grpc_port)
+        group.live = LiveFrames(group.tracker, args.host, args.grpc_port, modules)
     group.temporary = temporary
     return group, {**facts, "data_dir": str(data_dir)}
 

@@ -279,6 +279,22 @@ def test_a_data_directory_may_be_below_the_home_and_a_list_of_pvs_makes_none(
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+@pytest.mark.parametrize("modules", [(), (3, 1)])
+def test_live_clients_get_the_modules_of_the_ioc(tmp_path: Path, modules: tuple[int, ...]) -> None:
+    chosen = [option for module in modules for option in ("--module-id", module)]
+    group = built("rundir", "--data-dir", tmp_path, "--grpc-port", 0, *chosen)
+
+    async def served() -> tuple[int, ...]:
+        await group.live.start()
+        try:
+            return tuple(group.live._server.service.hp_io.config.module_ids)
+        finally:
+            await group.live.stop()
+
+    assert asyncio.run(served()) == tuple(sorted(modules))
+    group.close()
+
+
 def built(source: str, *options: object, lists: bool = True) -> Any:
     """Return the PVs of an IOC that does not serve; with `lists` it would list them."""
     with pytest.MonkeyPatch.context() as patch:
