@@ -425,6 +425,22 @@ def test_frames_that_cannot_be_written_are_counted_and_those_of_other_modules_co
     assert len(read_pff(next((tmp_path / "module_254" / run).glob("*ph256*")))) == 8
 
 
+def test_a_module_whose_directory_cannot_be_made_does_not_end_the_run(tmp_path, caplog):
+    (tmp_path / "module_3").touch()
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    run = runs.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for count in (1, 2):
+            for module in (3, 254):
+                for packet in packets_of("ph256", 1, module=module, seed=count):
+                    sender.sendto(packet.tobytes(), runs.address)
+            until(lambda at=count: runs.error or runs.lost.get("packet not writable") == 4 * at)
+    runs.close()
+    assert runs.error == ""
+    assert caplog.text.count("module 3, ph256: ") == 1
+    assert len(read_pff(next((tmp_path / "module_254" / run).glob("*ph256*")))) == 8
+
+
 def test_an_error_that_ends_a_run_of_packets_is_said(tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("of all things")
