@@ -90,6 +90,15 @@ def test_keys_and_values_that_no_board_sends_are_passed_over(tmp_path):
     assert [(board.module, board.quabo) for board in file.boards()] == [(2, 1)]
 
 
+def test_pieces_that_are_no_objects_are_logged_once(tmp_path, caplog):
+    path = tmp_path / "hk.pff"
+    path.write_text(100 * "GARBAGE\n\n")
+    file = HousekeepingFile(path)
+    assert not file.follow()
+    assert file.skipped == 100
+    assert caplog.text.count("is no housekeeping object") == 1
+
+
 def test_each_state_is_new_once_and_the_next_run_is_followed(tmp_path):
     piece = '{"QUABO_%d": {"Computer_UTC": "%d"}}\n\n'
     states = RunHousekeeping(tmp_path)

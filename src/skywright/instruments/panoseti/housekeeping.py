@@ -142,8 +142,9 @@ class HousekeepingFile:
                 self.newest[key] = {name: str(text) for name, text in values.items()}
                 found = True
             except (ValueError, AttributeError, RecursionError):
+                if not self.skipped:  # further ones are only counted
+                    logger.warning("%s: %r... is no housekeeping object", self.path, piece[:40])
                 self.skipped += 1
-                logger.warning("%s: %r... is no housekeeping object", self.path, piece[:40])
         return found
 
 
