@@ -24,7 +24,7 @@ from skywright.files.readers import HDF5, open_reader
 from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
 from skywright.instruments.panoseti.products import PRODUCTS
-from skywright.instruments.panoseti.rundir import is_under_way, run_of
+from skywright.instruments.panoseti.rundir import RunDirectory, is_under_way, run_of
 from skywright.instruments.panoseti.telescopes import telescopes_in, telescopes_text
 from skywright.waiting import pause
 
@@ -40,6 +40,8 @@ LAG_S = 600.0
 """Longest time by which frames may be late then, s; else the clocks of two computers differ."""
 GONE_S = 2.0
 """An IOC that does not answer for this time after an error is lost, s."""
+CONFIGS_S = 10.0
+"""The configuration of a run without frames is awaited for this time, s."""
 PASS_S = 1.0
 """Frames of all files are in the event table this long after the newest one is seen, s."""
 
@@ -275,15 +277,21 @@ class Panoseti(GuardedDevice):
             f"frame of the run. {frames} frames were reported before"
         )
 
-    def _begin(self) -> None:
-        # A session that was killed, or a plan that was aborted in its cleanup, has not ended its
-        # tracking. What still waits for that must not take its end for a loss of the IOC.
+    def _close_leftover(self) -> None:
+        """Connect, and end a recording that was left behind: until then the IOC shows its run.
+
+        A session that was killed, or a plan that was aborted in its cleanup, has not ended its
+        tracking. What still waits for that must not take its end for a loss of the IOC.
+        """
         self._ended.set()
-        self.is_lost, self._known = False, {}
         self.connect()
+        self._put(self.plugin.capture, 0)
+
+    def _begin(self) -> None:
+        self.is_lost, self._known = False, {}
+        self._close_leftover()
         for signal in (*self._counts.values(), *self._newest):
             signal.wait_for_connection(timeout=5.0)
-        self._put(self.plugin.capture, 0)
         name = f"{self.name}-{time.time_ns()}"
         for signal, value in self.plugin.settings(self.assets, name):
             self._put(signal, value)
@@ -296,7 +304,7 @@ class Panoseti(GuardedDevice):
         self._events_path = sibling(file, "events")
 
     def _find_run(self, limit_s: float, wait_for_new: bool) -> None:
-        self.connect()
+        self._close_leftover()
         self._found_run = ""
         if wait_for_new:
             data_dir = Path(self._read_now(self.data_dir))
@@ -319,8 +327,16 @@ class Panoseti(GuardedDevice):
         self._check_mounted(name, data_dir)
         self._found_run = name
         run = run_of(data_dir, name)
+        if not self._read_now(self.sim_running):  # a run of the IOC has its configuration
+            self._await_configs(run)
         self.run_metadata.put(json.dumps(run.metadata()))
         self.telescopes.put(telescopes_text(telescopes_in(run)))
+
+    def _await_configs(self, run: RunDirectory) -> None:
+        """Wait until a run has frames: its configuration is copied before they are written."""
+        deadline = time.monotonic() + CONFIGS_S
+        while not (run.has_frames() or run.markers() or time.monotonic() > deadline):
+            pause(0.1)
 
     def _check_mounted(self, run: str, data_dir: Path) -> None:
         """Raise if the files of a run are not on this machine: its configuration is among them."""

@@ -277,7 +277,8 @@ class PanosetiBase(OwnerGroup):
         self.sim.ioc = self
         self._housekeeping_due = 0.0
         self._boards: dict[tuple[int, int], BoardState] = {}
-        """Newest state of each board, by module and board."""
+        """Newest state of each board in the run `_boards_run`, by module and board."""
+        self._boards_run = ""
         self._posted: dict[Any, Any] = {}
         """Telescope of each slot and state of each of its boards, as posted."""
 
@@ -293,9 +294,11 @@ class PanosetiBase(OwnerGroup):
 
     def close(self) -> None:
         """Close files and source."""
-        if self.runs is not None:
-            self.runs.stop()
-        self.tracker.close()
+        try:
+            if self.runs is not None:
+                self.runs.stop()
+        finally:
+            self.tracker.close()
         if self.temporary is None:
             return
         # A catalog refers to files that were indexed, and packets of boards cannot be had again.
@@ -309,6 +312,7 @@ class PanosetiBase(OwnerGroup):
         # Read before the number of rows: when it is False, that number is final.
         capturing = tracker.is_recording
         rows = tracker.rows()
+        clocks = tracker.clocks
         for slot, module in enumerate(self._modules_of_slots()):
             group = getattr(self, f"slot{slot}")
             await post(group.module, module)
@@ -317,7 +321,7 @@ class PanosetiBase(OwnerGroup):
                 block = tracker.newest.get(key)
                 frames = block.frames if block is not None and len(block.frames) else None
                 await getattr(group, name).show(frames, rows[key], tracker.received.get(key))
-            await group.show_clocks([tracker.clocks.get((slot, each)) for each in range(QUABOS)])
+            await group.show_clocks([clocks.get((slot, each)) for each in range(QUABOS)])
         await post(self.event_rows, float(tracker.events.rows_readable))
         await post(self.modules_further, len(tracker.slots.further))
         most = max(rows.values(), default=0)
@@ -347,6 +351,9 @@ class PanosetiBase(OwnerGroup):
         if now < self._housekeeping_due:
             return
         self._housekeeping_due = now + HOUSEKEEPING_S
+        if run != self._boards_run:
+            self._boards_run = run
+            self._boards.clear()
         try:
             for board in await self.in_thread(self.housekeeping.new_states, run):
                 self._boards[board.module, board.quabo] = board
@@ -446,7 +453,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     group = make_group(args.prefix, source, args.modules)
     group.runs = runs
     if args.grpc_port is not None:
-        group.live = LiveFrames(group.tracker, args.host, args.grpc_port)
+        group.live = LiveFrames(group.tracker, args.host, args.grpc_port, modules)
     group.temporary = temporary
     return group, {**facts, "data_dir": str(data_dir)}
 

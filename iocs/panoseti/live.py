@@ -27,10 +27,14 @@ class LiveFrames:
         Owner of the frames.
     host, port
         Where to listen; port 0 takes a free one.
+    modules
+        Modules to serve; empty for all.
     """
 
-    def __init__(self, tracker: Tracker, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(
+        self, tracker: Tracker, host: str, port: int, modules: frozenset[int] = frozenset()
+    ) -> None:
+        self._host, self._port, self._modules = host, port, modules
         self._server: DaqDataServer | None = None
         self._tracker = tracker
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -54,7 +58,8 @@ class LiveFrames:
         config = ServerConfig(unix_domain_socket=None, acquisition_methods=methods)
         # It belongs to the loop that runs when it is made.
         server = DaqDataServer(config, self._host, self._port)
-        await server.start(HpIoConfig(data_dir=str(source.data_dir)))
+        data_dir = str(source.data_dir)
+        await server.start(HpIoConfig(data_dir=data_dir, module_ids=tuple(sorted(self._modules))))
         self._server, self._loop = server, asyncio.get_running_loop()
         if isinstance(source, ReplaySource):
             self._tracker.owner.endpoints.append(self)

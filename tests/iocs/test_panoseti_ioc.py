@@ -20,6 +20,7 @@ from support.waiting import until
 from devices.panoseti.array import Panoseti
 from devices.panoseti.view import PanosetiView
 from iocs.panoseti import ioc
+from skywright.errors import HardwareError
 from skywright.instruments.panoseti.clock import NS, NSEC, SEC, TAI, USEC, Flag
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -140,6 +141,22 @@ def test_an_angle_that_is_no_number_stops_no_housekeeping(tmp_path: Path) -> Non
     group.close()
 
 
+def test_boards_show_no_housekeeping_of_the_run_before(tmp_path: Path) -> None:
+    runs = [run_directory(tmp_path, run=run) for run in "ab"]
+    for run in runs:
+        (run / file_name("img16")).write_bytes(encode_frames(made_frames("img16", 5)))
+    (runs[0] / "hk.pff").write_text('{"QUABO_4": {"TEMP1": "21.5", "Computer_UTC": "1.0"}}\n\n')
+    group = built("rundir", "--data-dir", tmp_path)
+    assert group.tracker.start_recording(tmp_path / "index.h5") == ""
+    until(lambda: group.tracker.slots.modules == [1], 60, "the module has a slot")
+    for run, seconds in zip([*runs, runs[0]], (1.0, 0.0, 1.0), strict=True):
+        group._housekeeping_due = 0.0
+        asyncio.run(group._post_housekeeping(run.name))
+        assert group.slot0.board0.seconds.value == seconds
+        assert math.isnan(group.slot0.board0.temp1.value) == (not seconds)
+    group.close()
+
+
 def test_an_idle_ioc_does_not_ask_whether_a_run_has_ended(tmp_path: Path) -> None:
     group = built("rundir", "--data-dir", run_directory(tmp_path))
 
@@ -204,6 +221,21 @@ def test_a_simulated_run_that_was_indexed_stays_also_after_a_kill(
     assert directory.exists() == takes_run
 
 
+def test_the_indexes_are_closed_also_if_the_run_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = built("sim", "--data-dir", tmp_path)
+    assert group.recording.start_capture(tmp_path / "index.h5", 0, False) == ""
+
+    def stop() -> None:
+        raise HardwareError("the run does not end; try again")
+
+    monkeypatch.setattr(group.runs, "stop", stop)
+    with pytest.raises(HardwareError, match="does not end"):
+        group.close()
+    assert not group.recording.is_capturing
+
+
 def test_a_temporary_directory_may_be_removed_by_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +277,22 @@ def test_a_data_directory_may_be_below_the_home_and_a_list_of_pvs_makes_none(
     group.close()
     built("sim").close()
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("modules", [(), (3, 1)])
+def test_live_clients_get_the_modules_of_the_ioc(tmp_path: Path, modules: tuple[int, ...]) -> None:
+    chosen = [option for module in modules for option in ("--module-id", module)]
+    group = built("rundir", "--data-dir", tmp_path, "--grpc-port", 0, *chosen)
+
+    async def served() -> tuple[int, ...]:
+        await group.live.start()
+        try:
+            return tuple(group.live._server.service.hp_io.config.module_ids)
+        finally:
+            await group.live.stop()
+
+    assert asyncio.run(served()) == tuple(sorted(modules))
+    group.close()
 
 
 def built(source: str, *options: object, lists: bool = True) -> Any:

@@ -56,6 +56,24 @@ def test_more_than_is_read_at_a_time_is_read_in_whole_objects(tmp_path, monkeypa
     assert file.skipped == 3
 
 
+def test_of_a_night_only_the_newest_states_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(housekeeping, "NEWEST_BYTES", 500)
+    piece = '{"QUABO_%d": {"Computer_UTC": "%d"}}\n\n'
+    path = tmp_path / "hk.pff"
+    path.write_text("GARBAGE\n\n" + "".join(piece % (at % 4, at) for at in range(1000)))
+    file, parsed = HousekeepingFile(path), []
+    loads = housekeeping.json.loads
+    monkeypatch.setattr(housekeeping.json, "loads", lambda text: parsed.append(1) or loads(text))
+    assert file.follow()
+    assert {board.seconds for board in file.boards()} == {996, 997, 998, 999}
+    assert len(parsed) < 15
+    assert file.skipped == 0
+    with path.open("a") as out:
+        out.write(piece % (3, 1000))
+    assert file.follow()
+    assert max(board.seconds for board in file.boards()) == 1000
+
+
 def test_currents_are_in_amperes():
     assert {unit for name, unit in VALUES.items() if name.startswith("HVI")} == {"A"}
     assert {unit for name, unit in VALUES.items() if name.endswith("_CURR")} == {"A"}
@@ -70,6 +88,15 @@ def test_keys_and_values_that_no_board_sends_are_passed_over(tmp_path):
     assert file.follow()
     assert file.skipped == 1
     assert [(board.module, board.quabo) for board in file.boards()] == [(2, 1)]
+
+
+def test_pieces_that_are_no_objects_are_logged_once(tmp_path, caplog):
+    path = tmp_path / "hk.pff"
+    path.write_text(100 * "GARBAGE\n\n")
+    file = HousekeepingFile(path)
+    assert not file.follow()
+    assert file.skipped == 100
+    assert caplog.text.count("is no housekeeping object") == 1
 
 
 def test_each_state_is_new_once_and_the_next_run_is_followed(tmp_path):

@@ -424,6 +424,22 @@ def test_frames_that_cannot_be_written_are_counted_and_those_of_other_modules_co
     assert len(read_pff(next((tmp_path / "module_254" / run).glob("*ph256*")))) == 8
 
 
+def test_a_module_whose_directory_cannot_be_made_does_not_end_the_run(tmp_path, caplog):
+    (tmp_path / "module_3").touch()
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    run = runs.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for count in (1, 2):
+            for module in (3, 254):
+                for packet in packets_of("ph256", 1, module=module, seed=count):
+                    sender.sendto(packet.tobytes(), runs.address)
+            until(lambda at=count: runs.error or runs.lost.get("packet not writable") == 4 * at)
+    runs.close()
+    assert runs.error == ""
+    assert caplog.text.count("module 3, ph256: ") == 1
+    assert len(read_pff(next((tmp_path / "module_254" / run).glob("*ph256*")))) == 8
+
+
 def test_an_error_that_ends_a_run_of_packets_is_said(tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("of all things")
@@ -504,6 +520,28 @@ def test_a_run_without_packets_has_no_frames_of_the_run_before(tmp_path):
             assert tracker.events.rows_readable == sent
     finally:
         tracker.close()
+
+
+def test_after_a_restart_the_newest_run_of_packets_is_found(tmp_path):
+    before = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    run = before.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(packets_of("ph256", 1)[0].tobytes(), before.address)
+        until(lambda: before.received, 60, "the packet is there")
+    before.close()
+    source = PacketSource(ReceivedRuns(tmp_path, "127.0.0.1", 0))
+    assert source.run == run
+    assert source.runs.start() == source.run != run
+    source.close()
+
+
+@pytest.mark.parametrize(("bytes_wanted", "warns"), [(8192, False), (1 << 30, True)])
+def test_a_receive_buffer_that_the_kernel_limits_is_logged_once(
+    tmp_path, monkeypatch, caplog, bytes_wanted, warns
+):
+    monkeypatch.setattr(packets, "RECEIVE_BYTES", bytes_wanted)
+    ReceivedRuns(tmp_path, "127.0.0.1", 0).close()
+    assert caplog.text.count("sysctl -w net.core.rmem_max=1073741824") == warns
 
 
 def test_a_port_that_is_taken_is_named(tmp_path):

@@ -497,6 +497,24 @@ def test_a_full_disk_is_an_error_of_the_writer(tmp_path, monkeypatch):
     assert len(read_pff(writer.path)) == 1
 
 
+def test_a_file_is_closed_also_if_the_disk_is_full(tmp_path, monkeypatch):
+    frames, closed = made_frames("img16", 1), []
+    writer = PffWriter(tmp_path, frames.product, 1, START_S * NS)
+    writer.append(frames.numbers, frames.image)
+
+    def full(fd, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    close = os.close
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        patch.setattr(os, "close", lambda fd: closed.append(fd) or close(fd))
+        with pytest.raises(OSError, match="No space"):
+            writer.close()
+    assert len(closed) == 1
+    writer.close()
+
+
 def test_a_number_that_does_not_fit_is_refused():
     frames = made_frames("ph256", 2)
     frames.numbers[1, 0, TAI] = 10_000

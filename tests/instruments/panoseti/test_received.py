@@ -1,6 +1,7 @@
 """What frames tell as they come: rate, lost packets, clocks."""
 
 from functools import reduce
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.pano_files import file_name, made_frames
 
+from skywright.instruments.panoseti import tracking
 from skywright.instruments.panoseti.clock import NUM, SEC, TAI
 from skywright.instruments.panoseti.gaps import Gaps, gaps_of
 from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S
 from skywright.instruments.panoseti.pff import read_pff
 from skywright.instruments.panoseti.received import ReceivedFrames, newest_clocks
-from skywright.instruments.panoseti.sources.rundir import FrameGroup
+from skywright.instruments.panoseti.sources.rundir import FrameGroup, RunDirectorySource
 
 RUN = "data_dir/module_1/obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
 
@@ -134,3 +136,18 @@ def test_clocks_are_those_of_the_newest_packets():
     movie.numbers[0, 2, TAI] = (movie.numbers[0, 2, TAI] + 60) % 1024
     assert not movie.numbers[:, 3, SEC].any()
     assert newest_clocks(movie) == {0: True, 1: True, 2: False}
+
+
+def test_the_clock_of_a_board_that_sends_no_more_is_not_known(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(tracking, "time", SimpleNamespace(monotonic=clock))
+    tracker = tracking.Tracker(RunDirectorySource(tmp_path))
+    movie = made_frames("img16", 2)
+    tracker.offer(block(tmp_path, movie))
+    assert tracker.clocks == dict.fromkeys([(0, board) for board in range(4)], True)
+    movie.numbers[:, 2] = 0  # board 2 has lost its link
+    for _ in range(2):
+        clock.now += tracking.CLOCK_S - 1.0
+        tracker.offer(block(tmp_path, movie))
+    assert tracker.clocks == dict.fromkeys([(0, 0), (0, 1), (0, 3)], True)
+    tracker.close()

@@ -25,6 +25,8 @@ QUABO = re.compile(r"QUABO_([0-9]{1,4})")
 END = b"\n\n"
 BYTES_MAX = 1 << 20
 """Bytes that are read at a time; no object is longer."""
+NEWEST_BYTES = 4 << 20
+"""Of what is new, these last bytes are read: they hold the newest state of each board."""
 VALUES = {
     **{f"HVMON{channel}": "V" for channel in range(4)},
     **{f"HVIMON{channel}": "A" for channel in range(4)},
@@ -90,7 +92,7 @@ class HousekeepingFile:
     _done: int = 0
 
     def follow(self) -> bool:
-        """Read what is new; return whether there was an object.
+        """Read what is new, at most `NEWEST_BYTES`; return whether there was an object.
 
         Raises
         ------
@@ -100,9 +102,13 @@ class HousekeepingFile:
         found = False
         try:
             with self.path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._done:
+                size = os.fstat(file.fileno()).st_size
+                if size < self._done:
                     logger.warning("%s was truncated: it is read from its start", self.path)
                     self._done = 0
+                if size - self._done > NEWEST_BYTES:
+                    self._done = file.seek(size - NEWEST_BYTES)
+                    self._done += file.read(BYTES_MAX).find(END) + len(END)
                 while True:
                     file.seek(self._done)
                     data = file.read(BYTES_MAX)
@@ -136,8 +142,9 @@ class HousekeepingFile:
                 self.newest[key] = {name: str(text) for name, text in values.items()}
                 found = True
             except (ValueError, AttributeError, RecursionError):
+                if not self.skipped:  # further ones are only counted
+                    logger.warning("%s: %r... is no housekeeping object", self.path, piece[:40])
                 self.skipped += 1
-                logger.warning("%s: %r... is no housekeeping object", self.path, piece[:40])
         return found
 
 
@@ -175,7 +182,7 @@ class RunHousekeeping:
         self._seen: dict[tuple[int, int], float] = {}
 
     def new_states(self, run: str) -> list[BoardState]:
-        """Return the boards whose state is new since the last call.
+        """Return the boards whose state is new since the last call; of another run, all.
 
         Parameters
         ----------
@@ -187,6 +194,8 @@ class RunHousekeeping:
         DataError
             If its file cannot be read.
         """
+        if run != self._run:
+            self._seen.clear()
         if run != self._run or self._file is None:
             self._run = run
             path = run_of(self._data_dir, run).find(FILE_NAME)

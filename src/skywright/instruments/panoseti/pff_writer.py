@@ -153,11 +153,13 @@ class PffWriter:
         self._write_out(len(self._pending))
 
     def close(self) -> None:
-        """Write out the buffer and close the file; a second call does nothing."""
+        """Write out the buffer and close the file, in any case; a second call does nothing."""
         if self._fd >= 0:
-            self.flush()
-            os.close(self._fd)
-            self._fd = -1
+            try:
+                self.flush()
+            finally:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
 
     def _put(self, data: bytes) -> None:
         self._pending += data

@@ -110,6 +110,11 @@ class RunDirectory:
             found.setdefault((name.module, name.product.name), []).append(path)
         return dict(sorted(found.items()))
 
+    def has_frames(self) -> bool:
+        """Return whether one of its files of images has content."""
+        paths = (path for paths in self.files().values() for path in paths)
+        return any(map(os.path.getsize, filter(os.path.exists, paths)))
+
     def configs(self) -> dict[str, Any]:
         """Return its JSON files by name without ending; passwords are left out.
 

@@ -1,6 +1,7 @@
 """Recording the frames of a run: slots for modules, an index for each slot and product."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from skywright.instruments.panoseti.sources.rundir import FrameGroup
 
 SLOTS = 4
 """Modules that have PVs and indexes by default."""
+CLOCK_S = 60.0
+"""The state of a board's clock is known for this time after its newest packet, s."""
 QUEUE_BYTES = 16_000_000
 """Of the rows that wait for the disk, of each index."""
 QUEUE_TIMEOUT_S = 20.0
@@ -186,8 +189,8 @@ class Tracker:
         """Newest frames of each slot and product in the present, or last, recording."""
         self.received: dict[IndexKey, ReceivedFrames] = {}
         """Rate and lost packets of each slot and product that has frames."""
-        self.clocks: dict[tuple[int, int], bool] = {}
-        """Whether the clock of a board is in step with UTC, by slot and board."""
+        self._clocks: dict[tuple[int, int], tuple[bool, float]] = {}
+        """Whether a clock is in step, and when its newest packet came, s of a monotonic clock."""
         self.owner.endpoints.append(self)
 
     def offer(self, result: FrameGroup) -> None:
@@ -199,8 +202,18 @@ class Tracker:
         key = IndexKey(slot, result.frames.product.name)
         self.received.setdefault(key, ReceivedFrames()).add(result)
         for board, is_in_step in newest_clocks(result.frames).items():
-            self.clocks[slot, board] = is_in_step
+            self._clocks[slot, board] = is_in_step, time.monotonic()
         self.newest[key] = result
+
+    @property
+    def clocks(self) -> dict[tuple[int, int], bool]:
+        """Whether the clock of a board is in step with UTC, by slot and board.
+
+        A board without a packet in the last `CLOCK_S` has none: it is not known.
+        """
+        since = time.monotonic() - CLOCK_S
+        clocks = list(self._clocks.items())  # another thread adds to it
+        return {board: is_in_step for board, (is_in_step, came) in clocks if came >= since}
 
     def start_recording(self, path: Path, run: str = "") -> str:
         """Begin to index every frame of one run from its start.
@@ -224,7 +237,7 @@ class Tracker:
         self._without_slot = 0
         self.newest.clear()
         self.received.clear()
-        self.clocks.clear()
+        self._clocks.clear()
         self._is_started = False
         try:
             error = self._open_indexes(path)

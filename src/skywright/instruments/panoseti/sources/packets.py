@@ -41,6 +41,8 @@ RECEIVE_BYTES = 16 << 20
 """Buffer of the socket that is asked for: 8,000 packets a second for seconds."""
 WAITING_MAX = 20_000
 """Packets between two writes."""
+MODULE_ERRORS = (SkywrightError, PermissionError, FileExistsError, NotADirectoryError)
+"""Errors of the files of one module; others, such as a full disk, end the run."""
 
 
 def product_of_packet(data: bytes, grouped: bool) -> Product | None:
@@ -169,8 +171,10 @@ class ReceivedRuns(RunTaker):
         """Newest packet of each product and board."""
         self._groupers: dict[tuple[int, str], FrameGrouper] = {}
         self._gaps: dict[tuple[int, str], Gaps] = {}
+        self._refused: set[tuple[tuple[int, str], type[Exception]]] = set()
+        """Errors of modules and products that were logged in the run."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        _set_receive_buffer(self._socket)
         try:
             self._socket.bind((host, port))
         except OSError as error:
@@ -195,6 +199,7 @@ class ReceivedRuns(RunTaker):
         self._newest.clear()
         self._groupers.clear()
         self._gaps.clear()
+        self._refused.clear()
         self._drop_old()
         return run
 
@@ -274,9 +279,11 @@ class ReceivedRuns(RunTaker):
                 self._count_missing(key, packets)
                 grouper = self._groupers.setdefault(key, FrameGrouper(product, self._hold_s))
                 self._writer.append(grouper.add(packets, np.array(arrivals, np.int64), now_ns))
-            except SkywrightError as error:  # the other modules and products go on
+            except MODULE_ERRORS as error:  # the other modules and products go on
                 self._counters.add("packet not writable", len(packets))
-                logger.error("module %d, %s: %s", *key, error)
+                if (key, type(error)) not in self._refused:
+                    self._refused.add((key, type(error)))
+                    logger.error("module %d, %s: %s", *key, error)
 
     def _count_missing(self, key: tuple[int, str], packets: NDArray[np.void]) -> None:
         """Count the packets that are missing by the boards' counters."""
@@ -305,8 +312,8 @@ class PacketSource(RunDirectorySource):
 
     @property
     def newest(self) -> str:
-        """Name of the newest run that was taken; empty before the first one."""
-        return self.runs.run
+        """Name of the newest run; before the first one of this process, of those that are there."""
+        return self.runs.run or super().newest
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -319,6 +326,20 @@ class PacketSource(RunDirectorySource):
             self.runs.close()
         finally:
             super().close()
+
+
+def _set_receive_buffer(receiver: socket.socket) -> None:
+    """Ask for a buffer of `RECEIVE_BYTES`; log a warning if the kernel gives a smaller one."""
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+    size = receiver.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux answers twice it
+    if size < RECEIVE_BYTES:
+        logger.warning(
+            "the buffer for packets has %d bytes, not %d: packets may be lost while the computer "
+            "is busy; raise the limit with sysctl -w net.core.rmem_max=%d",
+            size,
+            RECEIVE_BYTES,
+            RECEIVE_BYTES,
+        )
 
 
 def _board_ns(packets: NDArray[np.void]) -> NDArray[np.int64]:
