@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,13 @@ class GivenRotation(RotationRun):
         return analysis(), rows
 
 
+class GivenStage(RotationStage):
+    """Begins `GivenRotation`."""
+
+    def begin_run(self, start: Mapping[str, Any]) -> GivenRotation:
+        return GivenRotation(start, self.calibrations)
+
+
 def empty_rotation() -> Batch:
     """Pictures of a full turn in which nothing is seen."""
     seen = rotation()
@@ -122,12 +130,12 @@ def empty_rotation() -> Batch:
 
 @pytest.mark.parametrize(("rows", "status"), [(rotation(), "success"), (empty_rotation(), "fail")])
 def test_a_rotation_without_a_loop_is_no_success(rows: Batch, status: str, tmp_path: Path) -> None:
-    run = GivenRotation(START, CalibrationFile(tmp_path / "none.json"))
+    stage = GivenStage(calibrations=str(tmp_path / "none.json"))
     journal = Journal(tmp_path)
     drawn: Future[dict[str, bytes]] = Future()
     drawn.set_result({})
     store = tmp_path / "assets"
-    second = SecondAnalysis("loop_rotation", run, START, journal, store, lambda _: drawn)
+    second = SecondAnalysis("loop_rotation", stage, START, journal, store, lambda _: drawn)
     second.add(rows)
     for _ in second.finish_steps("primary", {"loop_detection": "d"}):
         pass
