@@ -208,6 +208,25 @@ def test_a_receiver_that_falls_silent_is_reported_and_its_streams_go_on(
     call.cancel()
 
 
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_refused_init_does_not_make_a_silent_receiver_healthy(
+    served, stub, twin, monkeypatch, is_reported
+):
+    monkeypatch.setattr(service, "SILENCE_S", 1.0 if is_reported else 600.0)
+    health = noted_health(served)
+    init(stub, twin.device)
+    next(stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90))
+    twin.silent = True
+    if is_reported:
+        until(lambda: health == [True, False], 60, "a silent receiver")
+    monkeypatch.setattr(service, "SILENCE_S", 1.0)
+    code, _ = status(lambda: init(stub, twin.device, force=True, f9t_uid="0000000000"))
+    assert code == Code.INVALID_ARGUMENT
+    until(lambda: health == [True, False], 60, "a silent receiver")
+    twin.silent = False
+    until(lambda: health == [True, False, True], 60, "a receiver that sends again")
+
+
 def test_a_receiver_that_was_unplugged_before_anybody_listens_says_so():
     twin, failures = SimulatedF9t(period_s=0.1), []
     receiver = Receiver(twin.device, 9600)
@@ -266,9 +285,9 @@ def test_messages_of_a_receiver_that_is_closed_are_forgotten():
 
     async def take_another():
         service, first, second = UbloxService(), Receiver(), Receiver()
-        await service._listen(first, 9600)
+        service._listen(first, 9600)
         await service.stop()
-        await service._listen(second, 9600)
+        service._listen(second, 9600)
         return dict(service._newest)
 
     assert asyncio.run(take_another()) == {}
@@ -300,7 +319,7 @@ def test_a_call_that_ends_while_the_device_is_opened_leaves_it_closed(monkeypatc
 
     async def take():
         made = UbloxService()
-        await made._listen(Receiver("/dev/old", 9600), 9600)
+        made._listen(Receiver("/dev/old", 9600), 9600)
         request = pb.InitF9tRequest()
         request.f9t_config.update({"device": "/dev/new", "f9t_uid": UID})
         call = asyncio.create_task(made.init_f9t(request, None))

@@ -30,7 +30,7 @@ PULSE_ERROR = "pulseQErr"
 QUEUE = 200
 """Messages that wait for one client; further ones are dropped."""
 SILENCE_S = 10.0
-"""A receiver sends each second. One that has sent and is silent for this time is reported."""
+"""A receiver sends each second. One that is silent for this time is reported."""
 
 
 class _Capture:
@@ -96,7 +96,8 @@ class UbloxService:
         self._captures: list[_Capture] = []
         self._silence: asyncio.TimerHandle | None = None
         """Calls `_fall_silent` if no message comes."""
-        self._is_silent = False
+        self._is_read = True
+        """Whether messages come, as it was reported."""
         self._init_lock = asyncio.Lock()
 
     async def init_f9t(
@@ -132,7 +133,8 @@ class UbloxService:
                 code = status.UNAVAILABLE if receiver is None else status.INTERNAL
                 await context.abort(code, str(error))
             assert receiver is not None  # else the call was aborted
-            await self._listen(receiver, config.baud)
+            self._listen(receiver, config.baud)
+            await self._report_health(True)
         return pb.InitF9tResponse(
             init_status=pb.InitF9tResponse.SUCCESS,
             message=f"{len(registers)} registers are set and verified",
@@ -187,6 +189,9 @@ class UbloxService:
 
     def _publish(self, message: Message) -> None:
         self._expect_message(SILENCE_S)
+        if not self._is_read:
+            logger.info("the receiver sends again")
+            self._report_health(True)
         name, parsed, raw = message
         response = pb.CaptureUbloxResponse(
             type=pb.CaptureUbloxResponse.DATA, name=name, payload=raw
@@ -210,57 +215,54 @@ class UbloxService:
         self._report_health(False)
 
     def _expect_message(self, seconds: float | None) -> None:
-        """Take note of a message, and report the receiver if the next one does not come in time.
+        """Report the receiver if no message comes in time.
 
         Parameters
         ----------
         seconds
-            Longest time until the next message; None if none is expected.
+            Longest time until a message; None if none is expected.
         """
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
         if seconds is None:
-            self._is_silent = False
             return
-        if self._is_silent:
-            self._is_silent = False
-            logger.info("the receiver sends again")
-            self._report_health(True)
         loop = asyncio.get_running_loop()
         self._silence = loop.call_later(seconds, self._fall_silent)
 
     def _fall_silent(self) -> None:
         """Report the receiver; its streams stay open, for it may send again."""
-        self._is_silent = True
-        logger.warning("%s: no message for %g s", self._opened[0], SILENCE_S)
-        self._report_health(False)
+        if self._is_read:
+            logger.warning("%s: no message for %g s", self._opened[0], SILENCE_S)
+            self._report_health(False)
 
-    def _report_health(self, serving: bool) -> None:
+    def _report_health(self, serving: bool) -> asyncio.Task[None]:
+        self._is_read = serving
         self._reporting = asyncio.create_task(self._post_health(serving))
+        return self._reporting
 
     async def _post_health(self, serving: bool) -> None:
         if self.set_health is not None:
             await self.set_health(serving)
 
-    async def _listen(self, receiver: Receiver, baud: int) -> None:
+    def _listen(self, receiver: Receiver, baud: int) -> None:
         """Read a receiver's messages from now on."""
         in_loop = asyncio.get_running_loop().call_soon_threadsafe
         self._receiver, self._opened = receiver, (receiver.device, baud)
+        self._expect_message(SILENCE_S)
         receiver.listen(
             lambda message: in_loop(self._publish, message), lambda why: in_loop(self._fail, why)
         )
-        await self._post_health(True)
 
     async def _open_again(self, former: tuple[str, int]) -> None:
-        """Read the former receiver again, if it was closed."""
+        """Read the former receiver again, if it was closed; its health stays as it was."""
         if self._receiver is not None or not former[0]:
             return
         try:
-            await self._listen(await asyncio.to_thread(Receiver, *former), former[1])
+            self._listen(await asyncio.to_thread(Receiver, *former), former[1])
         except SkywrightError as error:
             logger.error("%s", error)
-            await self._post_health(False)
+            await self._report_health(False)
 
     def _end_captures(self, code: grpc.StatusCode, text: str) -> None:
         for capture in self._captures:
