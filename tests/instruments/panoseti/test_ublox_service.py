@@ -190,6 +190,36 @@ def test_a_receiver_that_is_unplugged_ends_the_streams(served, stub):
     assert health == [True, False]
 
 
+def test_a_receiver_that_is_plugged_in_again_is_configured_and_read(
+    served, stub, twin, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(service, "RETRY_S", (0.05, 0.1))
+    device, health = tmp_path / "gnss", noted_health(served)
+    first, stranger = SimulatedF9t(period_s=0.1), SimulatedF9t(uid="0011223344")
+    device.symlink_to(first.device)
+    init(stub, str(device))
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+    next(call)
+
+    def plug_in(other):
+        (tmp_path / "new").symlink_to(other.device)
+        (tmp_path / "new").rename(device)
+
+    try:
+        plug_in(stranger)
+        first.close()
+        assert status(lambda: list(call))[0] == Code.UNAVAILABLE
+        until(lambda: "has the id 0011223344" in caplog.text, 60, "another receiver")
+        assert health == [True, False]
+    finally:
+        stranger.close()
+    plug_in(twin)
+    until(lambda: health == [True, False, True], 60, "the receiver")
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+    assert {next(call).name for _ in range(4)} == {"TIM-TP", "NAV-TIMEUTC"}
+    call.cancel()
+
+
 def test_a_receiver_that_falls_silent_is_reported_and_its_streams_go_on(
     served, stub, twin, monkeypatch, caplog
 ):

@@ -21,6 +21,7 @@ from skywright.instruments.panoseti.ublox.receiver import (
     check_device,
     fields_of,
 )
+from skywright.waiting import back_off
 from skywright.wire.ubx import ublox_control_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ QUEUE = 200
 """Messages that wait for one client; further ones are dropped."""
 SILENCE_S = 10.0
 """A receiver sends each second. One that is silent for this time is reported."""
+RETRY_S = 5.0, 30.0
+"""Pauses between attempts to open a receiver that was unplugged: the first and the longest."""
 
 
 class _Capture:
@@ -90,6 +93,9 @@ class UbloxService:
         self._receiver: Receiver | None = None
         self._opened = "", 0
         """Device and baud of the receiver."""
+        self._configured: tuple[F9tConfig, dict[str, Any]] | None = None
+        """Configuration and registers of the last InitF9t that succeeded."""
+        self._retrying: asyncio.Task[None] | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._newest: dict[str, pb.CaptureUbloxResponse] = {}
         self._pulse_errors = PulseErrors()
@@ -133,6 +139,7 @@ class UbloxService:
                 code = status.UNAVAILABLE if receiver is None else status.INTERNAL
                 await context.abort(code, str(error))
             assert receiver is not None  # else the call was aborted
+            self._configured = config, registers
             self._listen(receiver, config.baud)
             await self._report_health(True)
         return pb.InitF9tResponse(
@@ -179,6 +186,10 @@ class UbloxService:
         """End all streams and close the receiver."""
         text = "the server is stopping, or InitF9t was forced"
         self._end_captures(grpc.StatusCode.CANCELLED, text)
+        retrying, self._retrying = self._retrying, None
+        if retrying is not None:
+            retrying.cancel()
+            await asyncio.wait([retrying])  # it closes what it has opened
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
@@ -213,6 +224,7 @@ class UbloxService:
         self._expect_message(None)
         self._end_captures(grpc.StatusCode.UNAVAILABLE, reason)
         self._report_health(False)
+        self._retry()
 
     def _expect_message(self, seconds: float | None) -> None:
         """Report the receiver if no message comes in time.
@@ -262,7 +274,35 @@ class UbloxService:
             self._listen(await asyncio.to_thread(Receiver, *former), former[1])
         except SkywrightError as error:
             logger.error("%s", error)
+            self._retry()
             await self._report_health(False)
+
+    def _retry(self) -> None:
+        """Let the receiver be opened and configured as before when it is there again."""
+        if self._configured is not None and self._retrying is None:
+            self._retrying = asyncio.create_task(self._open_when_back(*self._configured))
+
+    async def _open_when_back(self, config: F9tConfig, registers: dict[str, Any]) -> None:
+        trouble = ""
+        for pause_s in back_off(RETRY_S):
+            await asyncio.sleep(pause_s)
+            async with self._init_lock:
+                if self._receiver is not None:
+                    await asyncio.to_thread(self._receiver.close)
+                try:
+                    receiver = await _open_configured(config, registers)
+                except SkywrightError as error:
+                    if str(error) != trouble:
+                        logger.warning("%s; it is tried again", error)
+                    trouble = str(error)
+                    continue
+                logger.info("%s is read again", config.device)
+                self._retrying = None
+                self._newest.clear()
+                self._pulse_errors = PulseErrors()
+                self._listen(receiver, config.baud)
+                await self._report_health(True)
+                return
 
     def _end_captures(self, code: grpc.StatusCode, text: str) -> None:
         for capture in self._captures:
@@ -280,6 +320,17 @@ async def _open(config: F9tConfig) -> Receiver:
         if opening.exception() is None:
             await asyncio.to_thread(opening.result().close)
         raise
+
+
+async def _open_configured(config: F9tConfig, registers: dict[str, Any]) -> Receiver:
+    """Open and configure a receiver in other threads; if that fails, it is closed again."""
+    receiver = await _open(config)
+    try:
+        await asyncio.to_thread(configure, receiver, config, registers)
+    except BaseException:
+        await asyncio.to_thread(receiver.close)
+        raise
+    return receiver
 
 
 def _values_of(struct: Struct) -> dict[str, Any]:
