@@ -4,6 +4,7 @@ import asyncio
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -365,6 +366,31 @@ def test_a_call_that_ends_while_the_device_is_opened_leaves_it_closed(monkeypatc
         ("/dev/old", True), ("/dev/new", True), ("/dev/old", False),
     ]  # fmt: skip
     assert receiver is opened[-1]
+
+
+@pytest.mark.parametrize("step", ["check_device", "configure"])
+def test_a_capture_waits_for_an_init_that_is_under_way(stub, twin, monkeypatch, step):
+    if step == "check_device":  # the receiver is read meanwhile
+        init(stub, twin.device)
+    reached, go, work = threading.Event(), threading.Event(), getattr(service, step)
+
+    def work_later(*arguments):
+        reached.set()
+        go.wait(30)
+        work(*arguments)
+
+    monkeypatch.setattr(service, step, work_later)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(init, stub, twin.device)
+        reached.wait(30)
+        short = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=0.2)
+        assert status(lambda: next(short))[0] == Code.DEADLINE_EXCEEDED
+        call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+        first = pool.submit(next, call)
+        go.set()
+        assert answer.result(90).init_status == pb.InitF9tResponse.SUCCESS
+        assert first.result(90).type == next(call).type == pb.CaptureUbloxResponse.DATA
+    call.cancel()
 
 
 def test_capture_before_init_is_a_failed_precondition(stub):

@@ -159,6 +159,8 @@ class UbloxService:
         self, request: pb.CaptureUbloxRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.CaptureUbloxResponse]:
         """Send the newest message of each name, then every further one."""
+        async with self._init_lock:
+            pass  # an InitF9t that was under way has ended
         if self._receiver is None or self._receiver.failed:
             why = self._receiver.failed if self._receiver else "no receiver is read"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{why}; call InitF9t first")
