@@ -16,7 +16,11 @@ from support.pano_server import status
 from support.waiting import until
 
 from skywright.instruments.panoseti.ublox import service
-from skywright.instruments.panoseti.ublox.config import Position, position_registers
+from skywright.instruments.panoseti.ublox.config import (
+    Position,
+    parse_config,
+    position_registers,
+)
 from skywright.instruments.panoseti.ublox.pulses import PulseErrors
 from skywright.instruments.panoseti.ublox.receiver import Receiver
 from skywright.instruments.panoseti.ublox.service import UbloxService
@@ -322,6 +326,28 @@ def test_messages_of_a_receiver_that_is_closed_are_forgotten():
         return dict(service._newest)
 
     assert asyncio.run(take_another()) == {}
+
+
+def test_a_receiver_that_fails_while_it_is_closed_is_not_opened_again():
+    """The configuration of the next one would be replaced by the former."""
+
+    class Receiver:
+        device, failed = "/dev/ttyACM0", ""
+
+        def listen(self, listener, on_failure):
+            self.on_failure = on_failure
+
+        def close(self):
+            self.on_failure("unplugged")
+
+    async def take_another():
+        service = UbloxService()
+        service._configured = parse_config({"device": "/dev/ttyACM0", "f9t_uid": UID}), {}
+        service._listen(Receiver(), 9600)
+        await service.stop()
+        return service._retrying
+
+    assert asyncio.run(take_another()) is None
 
 
 def test_a_call_that_ends_while_the_device_is_opened_leaves_it_closed(monkeypatch):

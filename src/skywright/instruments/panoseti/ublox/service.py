@@ -226,7 +226,8 @@ class UbloxService:
         self._expect_message(None)
         self._end_captures(grpc.StatusCode.UNAVAILABLE, reason)
         self._report_health(False)
-        self._retry()
+        if self._receiver is not None:  # else it is being closed
+            self._retry()
 
     def _expect_message(self, seconds: float | None) -> None:
         """Report the receiver if no message comes in time.
