@@ -264,6 +264,59 @@ def test_files_that_a_killed_simulation_has_left_are_removed_by_the_next_one(tmp
     assert not list(tmp_path.glob("*panoseti-sim*"))
 
 
+def simulation_in(directory, **filesystem):
+    """Return the configuration of a server that simulates in a directory of the configuration."""
+    settings = {"sim_data_dir": str(directory), **filesystem}
+    return {"simulate_daq_cfg": {"filesystem_cfg": settings}}
+
+
+@pytest.mark.parametrize("template", ["module_{module_id}", "", "module_224/run"])
+def test_a_simulation_leaves_the_files_of_an_acquisition_alone(tmp_path, template):
+    data_dir = tmp_path / "data"
+    path = run_directory(data_dir, 224) / file_name("img16", 224)
+    append(path, made_frames("img16", 1), 0, 1)
+    if template.endswith("run"):
+        path = path.parent.rename(data_dir / template) / path.name
+    config = simulation_in(data_dir, sim_run_dir_template=template)
+    with served_here(tmp_path, config=config) as server:
+        answer = server.init(simulate_daq=True)
+        assert not answer.success
+        assert f"{data_dir / template.format(module_id=224)} is kept" in answer.error_message
+        assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [],
+        ["sim.dp_img16.module_224.seqno_3.pff"],
+        ["read_status_2", "sim.dp_ph256.module_224.seqno_3.pff"],
+        ["module_224.daq-active", "start_2024-07-25T04_34_46Z.dp_img16.module_224.pff"],
+    ],
+)
+def test_a_simulation_replaces_what_a_killed_one_has_left(tmp_path, left):
+    run = tmp_path / "data" / "module_224" / "obs_SIMULATE"
+    run.mkdir(parents=True)
+    for name in left:
+        (run / name).touch()
+    with served_here(tmp_path, config=simulation_in(tmp_path / "data")) as server:
+        assert server.init(simulate_daq=True).success
+        server.images(2)
+        assert (run / "module_224.daq-active").exists()
+        assert not any((run / name).exists() for name in left if name.endswith(".pff"))
+        assert all(name.startswith("module_224") or not (run / name).exists() for name in left[1:])
+    assert not run.exists()
+
+
+def test_a_run_that_begins_in_the_directory_of_a_simulation_is_kept(tmp_path, caplog):
+    config = simulation_in(tmp_path / "data", sim_run_dir_template="module_{module_id}")
+    with served_here(tmp_path, config=config) as server:
+        assert server.init(simulate_daq=True).success
+        run = run_directory(tmp_path / "data", 224)
+    assert run.exists()
+    assert f"{run.parent} is kept" in caplog.text
+
+
 def test_a_stream_that_is_not_read_is_ended_too(server, data_dir, caplog):
     path = run_directory(data_dir, 1) / file_name("img16", 1)
     options = [("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0)]

@@ -4,6 +4,7 @@ import asyncio
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -15,7 +16,11 @@ from support.pano_server import status
 from support.waiting import until
 
 from skywright.instruments.panoseti.ublox import service
-from skywright.instruments.panoseti.ublox.config import Position, position_registers
+from skywright.instruments.panoseti.ublox.config import (
+    Position,
+    parse_config,
+    position_registers,
+)
 from skywright.instruments.panoseti.ublox.pulses import PulseErrors
 from skywright.instruments.panoseti.ublox.receiver import Receiver
 from skywright.instruments.panoseti.ublox.service import UbloxService
@@ -190,6 +195,36 @@ def test_a_receiver_that_is_unplugged_ends_the_streams(served, stub):
     assert health == [True, False]
 
 
+def test_a_receiver_that_is_plugged_in_again_is_configured_and_read(
+    served, stub, twin, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(service, "RETRY_S", (0.05, 0.1))
+    device, health = tmp_path / "gnss", noted_health(served)
+    first, stranger = SimulatedF9t(period_s=0.1), SimulatedF9t(uid="0011223344")
+    device.symlink_to(first.device)
+    init(stub, str(device))
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+    next(call)
+
+    def plug_in(other):
+        (tmp_path / "new").symlink_to(other.device)
+        (tmp_path / "new").rename(device)
+
+    try:
+        plug_in(stranger)
+        first.close()
+        assert status(lambda: list(call))[0] == Code.UNAVAILABLE
+        until(lambda: "has the id 0011223344" in caplog.text, 60, "another receiver")
+        assert health == [True, False]
+    finally:
+        stranger.close()
+    plug_in(twin)
+    until(lambda: health == [True, False, True], 60, "the receiver")
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+    assert {next(call).name for _ in range(4)} == {"TIM-TP", "NAV-TIMEUTC"}
+    call.cancel()
+
+
 def test_a_receiver_that_falls_silent_is_reported_and_its_streams_go_on(
     served, stub, twin, monkeypatch, caplog
 ):
@@ -206,6 +241,25 @@ def test_a_receiver_that_falls_silent_is_reported_and_its_streams_go_on(
     until(lambda: health[-1:] == [True], 60, "a receiver that sends again")
     assert next(call).type == pb.CaptureUbloxResponse.DATA
     call.cancel()
+
+
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_refused_init_does_not_make_a_silent_receiver_healthy(
+    served, stub, twin, monkeypatch, is_reported
+):
+    monkeypatch.setattr(service, "SILENCE_S", 1.0 if is_reported else 600.0)
+    health = noted_health(served)
+    init(stub, twin.device)
+    next(stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90))
+    twin.silent = True
+    if is_reported:
+        until(lambda: health == [True, False], 60, "a silent receiver")
+    monkeypatch.setattr(service, "SILENCE_S", 1.0)
+    code, _ = status(lambda: init(stub, twin.device, force=True, f9t_uid="0000000000"))
+    assert code == Code.INVALID_ARGUMENT
+    until(lambda: health == [True, False], 60, "a silent receiver")
+    twin.silent = False
+    until(lambda: health == [True, False, True], 60, "a receiver that sends again")
 
 
 def test_a_receiver_that_was_unplugged_before_anybody_listens_says_so():
@@ -266,12 +320,34 @@ def test_messages_of_a_receiver_that_is_closed_are_forgotten():
 
     async def take_another():
         service, first, second = UbloxService(), Receiver(), Receiver()
-        await service._listen(first, 9600)
+        service._listen(first, 9600)
         await service.stop()
-        await service._listen(second, 9600)
+        service._listen(second, 9600)
         return dict(service._newest)
 
     assert asyncio.run(take_another()) == {}
+
+
+def test_a_receiver_that_fails_while_it_is_closed_is_not_opened_again():
+    """The configuration of the next one would be replaced by the former."""
+
+    class Receiver:
+        device, failed = "/dev/ttyACM0", ""
+
+        def listen(self, listener, on_failure):
+            self.on_failure = on_failure
+
+        def close(self):
+            self.on_failure("unplugged")
+
+    async def take_another():
+        service = UbloxService()
+        service._configured = parse_config({"device": "/dev/ttyACM0", "f9t_uid": UID}), {}
+        service._listen(Receiver(), 9600)
+        await service.stop()
+        return service._retrying
+
+    assert asyncio.run(take_another()) is None
 
 
 def test_a_call_that_ends_while_the_device_is_opened_leaves_it_closed(monkeypatch):
@@ -300,7 +376,7 @@ def test_a_call_that_ends_while_the_device_is_opened_leaves_it_closed(monkeypatc
 
     async def take():
         made = UbloxService()
-        await made._listen(Receiver("/dev/old", 9600), 9600)
+        made._listen(Receiver("/dev/old", 9600), 9600)
         request = pb.InitF9tRequest()
         request.f9t_config.update({"device": "/dev/new", "f9t_uid": UID})
         call = asyncio.create_task(made.init_f9t(request, None))
@@ -316,6 +392,31 @@ def test_a_call_that_ends_while_the_device_is_opened_leaves_it_closed(monkeypatc
         ("/dev/old", True), ("/dev/new", True), ("/dev/old", False),
     ]  # fmt: skip
     assert receiver is opened[-1]
+
+
+@pytest.mark.parametrize("step", ["check_device", "configure"])
+def test_a_capture_waits_for_an_init_that_is_under_way(stub, twin, monkeypatch, step):
+    if step == "check_device":  # the receiver is read meanwhile
+        init(stub, twin.device)
+    reached, go, work = threading.Event(), threading.Event(), getattr(service, step)
+
+    def work_later(*arguments):
+        reached.set()
+        go.wait(30)
+        work(*arguments)
+
+    monkeypatch.setattr(service, step, work_later)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(init, stub, twin.device)
+        reached.wait(30)
+        short = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=0.2)
+        assert status(lambda: next(short))[0] == Code.DEADLINE_EXCEEDED
+        call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+        first = pool.submit(next, call)
+        go.set()
+        assert answer.result(90).init_status == pb.InitF9tResponse.SUCCESS
+        assert first.result(90).type == next(call).type == pb.CaptureUbloxResponse.DATA
+    call.cancel()
 
 
 def test_capture_before_init_is_a_failed_precondition(stub):

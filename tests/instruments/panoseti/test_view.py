@@ -5,11 +5,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from support.pano_files import file_name, made_frames, run_directory
 from support.pano_server import served_here
 from typer.testing import CliRunner
@@ -18,12 +20,12 @@ from skywright.cli import app
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.grpc_serving import GrpcServer
-from skywright.instruments.panoseti.live import client
+from skywright.instruments.panoseti.live import client, views
 from skywright.instruments.panoseti.live.client import ping, services, stream
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.live.show import show
 from skywright.instruments.panoseti.live.slots import Slots
-from skywright.instruments.panoseti.live.views import Preview, Speed, View
+from skywright.instruments.panoseti.live.views import MaxPixels, Preview, Speed, View
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.wire.daqdata import SERVICE
 from skywright.wire.daqdata import daq_data_pb2 as pb
@@ -305,6 +307,25 @@ def test_a_stream_that_ends_while_a_picture_is_drawn(tmp_path, monkeypatch):
     asyncio.run(show({"held": view}, png=tmp_path, period_s=0.001))
     assert view.most == 1
     assert [path.name for path in tmp_path.iterdir()] == ["held.png"]
+
+
+def test_a_window_of_largest_pixels_that_is_over_is_drawn_empty(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(views, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    view = MaxPixels()
+    view.update(SimpleNamespace(movie=False, module=1, image=np.arange(4)))
+
+    def filled():
+        figure = Figure()
+        view.draw(figure)
+        return [bool(panel.patches) for panel in figure.axes]
+
+    now[0] = 10.0
+    assert filled() == [True, True, True]
+    now[0] = 10.5
+    assert filled() == [False, True, True]
+    now[0] = 700.0
+    assert filled() == [False, False, False]
 
 
 def test_speed_counts_images(server):

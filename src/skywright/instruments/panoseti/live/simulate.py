@@ -5,9 +5,10 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ PERIOD_S = 0.1
 MADE_FRAMES = 100
 LONGEST_ARCHIVE = 4096
 """Frames of an archived file that are replayed."""
+FILE_PREFIX = "sim.dp_"
+"""Names of simulated files begin with it, those of an acquisition never do."""
 
 
 def simulated_frames(settings: Simulation) -> list[Frames]:
@@ -191,11 +194,16 @@ async def _files(server: ServerConfig, publisher: Publisher, strategy: Strategy)
     by_pipe = settings.simulation_mode == "filesystem_pipe"
     pipe = server.read_status_pipe_name if by_pipe else ""
     template = settings.filesystem_cfg.sim_run_dir_template
+    marker = settings.filesystem_cfg.daq_active_file
+    markers = {module: marker.format(module_id=module) for module in settings.sim_module_ids}
+    remove = partial(
+        _remove_simulation, markers=markers.values(), pipe=server.read_status_pipe_name
+    )
     made: dict[int, Path] = {}
 
     async def put(frame: Frames, number: int) -> None:
         directory, product = made[frame.module], frame.product.name
-        name = f"sim.dp_{product}.module_{frame.module}.seqno_{{}}.pff"
+        name = f"{FILE_PREFIX}{product}.module_{frame.module}.seqno_{{}}.pff"
         seqno = number // strategy.frames_per_pff
         with (directory / name.format(seqno)).open("ab", buffering=0) as out:
             out.write(encode_frames(frame))
@@ -210,13 +218,12 @@ async def _files(server: ServerConfig, publisher: Publisher, strategy: Strategy)
 
     try:
         with nullcontext(Path(named)) if named else scratch("panoseti-sim") as root:
-            for module in settings.sim_module_ids:
+            for module, name in markers.items():
                 directory = root / template.format(module_id=module)
-                shutil.rmtree(directory, ignore_errors=True)  # files of the last simulation
+                remove(directory)  # the last one, if it was killed
                 directory.mkdir(parents=True)
                 made[module] = directory
-                marker = settings.filesystem_cfg.daq_active_file.format(module_id=module)
-                (directory / marker).touch()
+                (directory / name).touch()
                 if pipe:
                     os.mkfifo(directory / pipe)
             async with _running(FileFollower(root, publisher, PERIOD_S / 10, pipe).run()) as failed:
@@ -225,7 +232,43 @@ async def _files(server: ServerConfig, publisher: Publisher, strategy: Strategy)
         raise ConfigError(f"simulate_daq_cfg: {error}") from error
     finally:
         for directory in made.values():
-            shutil.rmtree(directory, ignore_errors=True)
+            try:
+                remove(directory)
+            except (ConfigError, OSError) as error:
+                logger.warning("%s", error)
+
+
+def _remove_simulation(directory: Path, markers: Collection[str], pipe: str) -> None:
+    """Remove the directory of a simulation, if there is one.
+
+    Parameters
+    ----------
+    directory
+        It has a marker. One whose simulation was killed may have only some of the files.
+    markers
+        Names of the empty files that mark such directories.
+    pipe
+        Name of the pipe that it may have.
+
+    Raises
+    ------
+    ConfigError
+        If it is the directory of something else; nothing is removed then.
+    OSError
+        If it cannot be removed.
+    """
+    if not directory.exists():
+        return
+    paths = list(directory.iterdir())
+    is_marked = any(path.name in markers for path in paths)
+    for path in paths:
+        is_simulated = is_marked or path.name == pipe or path.name.startswith(FILE_PREFIX)
+        if path.is_dir() or not is_simulated:
+            raise ConfigError(
+                f"simulate_daq_cfg.filesystem_cfg: {directory} is kept, because {path.name} in it "
+                "is not of a simulation; choose another sim_data_dir or sim_run_dir_template"
+            )
+    shutil.rmtree(directory)
 
 
 @asynccontextmanager

@@ -118,7 +118,10 @@ class MaxPixels(View):
         """Draw one panel for each window, one curve for each module."""
         figure.set_size_inches(4 * len(WINDOWS_S), 3.5)
         panels = figure.subplots(1, len(WINDOWS_S), squeeze=False)[0]
-        for panel, length, values in zip(panels, WINDOWS_S, self._values, strict=True):
+        now = time.monotonic()
+        windows = zip(panels, WINDOWS_S, self._since, self._values, strict=True)
+        for panel, length, since, found in windows:
+            values = found if now - since <= length else {}
             for module, largest in sorted(values.items()):
                 label = f"module {module}: {len(largest)}"
                 panel.hist(largest, bins=BINS, density=True, histtype="step", label=label)

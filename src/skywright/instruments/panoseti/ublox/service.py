@@ -21,6 +21,7 @@ from skywright.instruments.panoseti.ublox.receiver import (
     check_device,
     fields_of,
 )
+from skywright.waiting import back_off
 from skywright.wire.ubx import ublox_control_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,9 @@ PULSE_ERROR = "pulseQErr"
 QUEUE = 200
 """Messages that wait for one client; further ones are dropped."""
 SILENCE_S = 10.0
-"""A receiver sends each second. One that has sent and is silent for this time is reported."""
+"""A receiver sends each second. One that is silent for this time is reported."""
+RETRY_S = 5.0, 30.0
+"""Pauses between attempts to open a receiver that was unplugged: the first and the longest."""
 
 
 class _Capture:
@@ -90,13 +93,17 @@ class UbloxService:
         self._receiver: Receiver | None = None
         self._opened = "", 0
         """Device and baud of the receiver."""
+        self._configured: tuple[F9tConfig, dict[str, Any]] | None = None
+        """Configuration and registers of the last InitF9t that succeeded."""
+        self._retrying: asyncio.Task[None] | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._newest: dict[str, pb.CaptureUbloxResponse] = {}
         self._pulse_errors = PulseErrors()
         self._captures: list[_Capture] = []
         self._silence: asyncio.TimerHandle | None = None
         """Calls `_fall_silent` if no message comes."""
-        self._is_silent = False
+        self._is_read = True
+        """Whether messages come, as it was reported."""
         self._init_lock = asyncio.Lock()
 
     async def init_f9t(
@@ -132,7 +139,9 @@ class UbloxService:
                 code = status.UNAVAILABLE if receiver is None else status.INTERNAL
                 await context.abort(code, str(error))
             assert receiver is not None  # else the call was aborted
-            await self._listen(receiver, config.baud)
+            self._configured = config, registers
+            self._listen(receiver, config.baud)
+            await self._report_health(True)
         return pb.InitF9tResponse(
             init_status=pb.InitF9tResponse.SUCCESS,
             message=f"{len(registers)} registers are set and verified",
@@ -150,6 +159,8 @@ class UbloxService:
         self, request: pb.CaptureUbloxRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.CaptureUbloxResponse]:
         """Send the newest message of each name, then every further one."""
+        async with self._init_lock:
+            pass  # an InitF9t that was under way has ended
         if self._receiver is None or self._receiver.failed:
             why = self._receiver.failed if self._receiver else "no receiver is read"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{why}; call InitF9t first")
@@ -177,6 +188,10 @@ class UbloxService:
         """End all streams and close the receiver."""
         text = "the server is stopping, or InitF9t was forced"
         self._end_captures(grpc.StatusCode.CANCELLED, text)
+        retrying, self._retrying = self._retrying, None
+        if retrying is not None:
+            retrying.cancel()
+            await asyncio.wait([retrying])  # it closes what it has opened
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
@@ -187,6 +202,9 @@ class UbloxService:
 
     def _publish(self, message: Message) -> None:
         self._expect_message(SILENCE_S)
+        if not self._is_read:
+            logger.info("the receiver sends again")
+            self._report_health(True)
         name, parsed, raw = message
         response = pb.CaptureUbloxResponse(
             type=pb.CaptureUbloxResponse.DATA, name=name, payload=raw
@@ -208,59 +226,86 @@ class UbloxService:
         self._expect_message(None)
         self._end_captures(grpc.StatusCode.UNAVAILABLE, reason)
         self._report_health(False)
+        if self._receiver is not None:  # else it is being closed
+            self._retry()
 
     def _expect_message(self, seconds: float | None) -> None:
-        """Take note of a message, and report the receiver if the next one does not come in time.
+        """Report the receiver if no message comes in time.
 
         Parameters
         ----------
         seconds
-            Longest time until the next message; None if none is expected.
+            Longest time until a message; None if none is expected.
         """
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
         if seconds is None:
-            self._is_silent = False
             return
-        if self._is_silent:
-            self._is_silent = False
-            logger.info("the receiver sends again")
-            self._report_health(True)
         loop = asyncio.get_running_loop()
         self._silence = loop.call_later(seconds, self._fall_silent)
 
     def _fall_silent(self) -> None:
         """Report the receiver; its streams stay open, for it may send again."""
-        self._is_silent = True
-        logger.warning("%s: no message for %g s", self._opened[0], SILENCE_S)
-        self._report_health(False)
+        if self._is_read:
+            logger.warning("%s: no message for %g s", self._opened[0], SILENCE_S)
+            self._report_health(False)
 
-    def _report_health(self, serving: bool) -> None:
+    def _report_health(self, serving: bool) -> asyncio.Task[None]:
+        self._is_read = serving
         self._reporting = asyncio.create_task(self._post_health(serving))
+        return self._reporting
 
     async def _post_health(self, serving: bool) -> None:
         if self.set_health is not None:
             await self.set_health(serving)
 
-    async def _listen(self, receiver: Receiver, baud: int) -> None:
+    def _listen(self, receiver: Receiver, baud: int) -> None:
         """Read a receiver's messages from now on."""
         in_loop = asyncio.get_running_loop().call_soon_threadsafe
         self._receiver, self._opened = receiver, (receiver.device, baud)
+        self._expect_message(SILENCE_S)
         receiver.listen(
             lambda message: in_loop(self._publish, message), lambda why: in_loop(self._fail, why)
         )
-        await self._post_health(True)
 
     async def _open_again(self, former: tuple[str, int]) -> None:
-        """Read the former receiver again, if it was closed."""
+        """Read the former receiver again, if it was closed; its health stays as it was."""
         if self._receiver is not None or not former[0]:
             return
         try:
-            await self._listen(await asyncio.to_thread(Receiver, *former), former[1])
+            self._listen(await asyncio.to_thread(Receiver, *former), former[1])
         except SkywrightError as error:
             logger.error("%s", error)
-            await self._post_health(False)
+            self._retry()
+            await self._report_health(False)
+
+    def _retry(self) -> None:
+        """Let the receiver be opened and configured as before when it is there again."""
+        if self._configured is not None and self._retrying is None:
+            self._retrying = asyncio.create_task(self._open_when_back(*self._configured))
+
+    async def _open_when_back(self, config: F9tConfig, registers: dict[str, Any]) -> None:
+        trouble = ""
+        for pause_s in back_off(RETRY_S):
+            await asyncio.sleep(pause_s)
+            async with self._init_lock:
+                if self._receiver is not None:
+                    await asyncio.to_thread(self._receiver.close)
+                try:
+                    receiver = await _open_configured(config, registers)
+                except SkywrightError as error:
+                    if str(error) != trouble:
+                        logger.warning("%s; it is tried again", error)
+                    trouble = str(error)
+                    continue
+                logger.info("%s is read again", config.device)
+                self._retrying = None
+                self._newest.clear()
+                self._pulse_errors = PulseErrors()
+                self._listen(receiver, config.baud)
+                await self._report_health(True)
+                return
 
     def _end_captures(self, code: grpc.StatusCode, text: str) -> None:
         for capture in self._captures:
@@ -278,6 +323,17 @@ async def _open(config: F9tConfig) -> Receiver:
         if opening.exception() is None:
             await asyncio.to_thread(opening.result().close)
         raise
+
+
+async def _open_configured(config: F9tConfig, registers: dict[str, Any]) -> Receiver:
+    """Open and configure a receiver in other threads; if that fails, it is closed again."""
+    receiver = await _open(config)
+    try:
+        await asyncio.to_thread(configure, receiver, config, registers)
+    except BaseException:
+        await asyncio.to_thread(receiver.close)
+        raise
+    return receiver
 
 
 def _values_of(struct: Struct) -> dict[str, Any]:
