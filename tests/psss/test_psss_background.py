@@ -1,5 +1,6 @@
 """The mean of pictures as a background, from pulses and from a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,15 +21,16 @@ class FedProcessor:
 
     is_started = True
 
-    def __init__(self, *images: Any) -> None:
-        pulses = [make_pulse(30 + number, image) for number, image in enumerate(images)]
-        self._results = [SimpleNamespace(pulse=pulse) for pulse in pulses]
+    def __init__(self, *images: Any, queued: Sequence[Any] = ()) -> None:
+        self._queued = [make_pulse(20 + number, image) for number, image in enumerate(queued)]
+        self._next = enumerate(images, 30)
 
     def subscribe(self, depth: int) -> "FedProcessor":
         return self
 
     def get(self, timeout_s: float) -> Any:
-        return self._results.pop(0)
+        pulse = self._queued.pop(0) if self._queued else make_pulse(*next(self._next))
+        return SimpleNamespace(pulse=pulse)
 
     def close(self) -> None:
         pass
@@ -46,6 +48,15 @@ def test_a_background_is_the_mean_of_pictures_of_one_size() -> None:
     assert found.pixels.shape == found.info.shape == (3, 4)
     assert (found.pixels == 65_001).all()
     assert (found.info.pulses, found.info.first_pulse_id, found.info.last_pulse_id) == (3, 32, 35)
+
+
+def test_pulses_that_came_before_a_recording_are_not_in_its_background() -> None:
+    """They wait for their processing, and may have been exposed before the shutter was closed."""
+    light, dark = np.full((3, 4), 500, np.uint16), np.full((3, 4), 2, np.uint16)
+    processor = FedProcessor(dark, dark, queued=[light] * 5)
+    found = record(processor, 2, "dark", 60.0)  # type: ignore[arg-type]
+    assert (found.pixels == 2).all()
+    assert (found.info.first_pulse_id, found.info.last_pulse_id) == (30, 31)
 
 
 def test_a_background_of_a_file_keeps_the_fractions_of_a_mean(tmp_path: Path) -> None:

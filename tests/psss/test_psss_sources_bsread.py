@@ -58,6 +58,15 @@ def test_pulses_come_with_picture_time_and_message(wire):
     assert source.lost == {}
 
 
+def test_a_pulse_has_the_time_when_it_came_into_the_queue(wire):
+    sender, source = wire
+    begun_s = time.monotonic()
+    assert sender.send(frames(5))
+    until(lambda: source._receiver.queued_bytes)
+    came_s = time.monotonic()
+    assert begun_s < source.next(LIMIT_S).received_s <= came_s
+
+
 def test_a_pulses_energy_comes_from_a_channel_of_the_stream(wire):
     sender, source = wire
     source.energy_channel = "P:energy"

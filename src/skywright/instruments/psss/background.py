@@ -211,7 +211,8 @@ def record(
 ) -> Background:
     """Return the mean of the next pictures, before any processing.
 
-    If pulses come faster than they are added, some are left out; their processing goes on.
+    Pulses that came before the call, and wait to be processed, are left out: the light may have been
+    on. If pulses come faster than they are added, some are left out; their processing goes on.
 
     Parameters
     ----------
@@ -241,8 +242,9 @@ def record(
     if not 1 <= pulses <= PULSES_MAX:
         raise ConfigError(f"pulses: {pulses} is outside 1..{PULSES_MAX}")
     check_name(name)
+    begun_s = time.monotonic()
+    deadline = begun_s + limit_s
     feed = processor.subscribe(depth=4)
-    deadline = time.monotonic() + limit_s
     total: NDArray[np.float64] | None = None
     pulse_ids: list[int] = []
     try:
@@ -254,7 +256,7 @@ def record(
                     why = "before it was stopped; start the processing first"
                 raise HardwareError(f"only {len(pulse_ids)} of {pulses} pictures came {why}")
             result = feed.get(FETCH_S)
-            if result is None or result.pulse.image is None:
+            if result is None or result.pulse.image is None or result.pulse.received_s < begun_s:
                 continue
             image = result.pulse.image
             if total is None or total.shape != image.shape:  # the first, or the size has changed

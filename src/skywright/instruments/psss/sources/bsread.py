@@ -124,7 +124,7 @@ class BsreadSource(PolledSource[Pulse]):
                 )
                 trouble = str(error)
                 continue
-            if (pulse := self._pulse(message)) is not None:
+            if (pulse := self._pulse(message, receiver.received_s)) is not None:
                 return pulse
         return None
 
@@ -159,7 +159,7 @@ class BsreadSource(PolledSource[Pulse]):
             return
         last.close()
 
-    def _pulse(self, message: Message) -> Pulse | None:
+    def _pulse(self, message: Message, received_s: float) -> Pulse | None:
         channel = message.channels.get(self.channel)
         if not self._gaps.take(message.pulse_id, None if channel is None else channel.modulo):
             self.report(f"{self.address}: pulse {message.pulse_id} came twice")
@@ -181,6 +181,7 @@ class BsreadSource(PolledSource[Pulse]):
             message,
             energy_uj=self._energy(message),
             has_unusable_picture=bool(why),
+            received_s=received_s,
         )
 
     def _energy(self, message: Message) -> float | None:
