@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from support.bsread_old import OldSender, frames_of
 from support.waiting import until
 
 from skywright.instruments.psss.sender import main
+from skywright.instruments.psss.sources import bsread as psss_bsread
 from skywright.instruments.psss.sources.bsread import BsreadSource
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings
 from skywright.processes.ports import free_port
@@ -155,6 +157,24 @@ def test_every_lost_pulse_is_counted_under_one_cause(wire, caplog):
         until(lambda: sender.send(frames(number)))  # noqa: B023
         assert source.next(LIMIT_S).pulse_id == number
     assert source.lost["gap"] == 4
+
+
+def test_messages_that_cannot_be_decoded_are_logged_once_a_minute(monkeypatch, caplog):
+    """Good pulses may come between them, so that each `next` meets one."""
+    now_s = 0.0
+
+    sent = itertools.chain.from_iterable(
+        (frames(number)[1:], [b"rubbish"], frames(number)) for number in itertools.count()
+    )
+    source = BsreadSource("tcp://nowhere:1", CHANNEL)
+    source._receiver = SimpleNamespace(receive=lambda _: next(sent), received_s=0.0)
+    monkeypatch.setattr(psss_bsread.time, "monotonic", lambda: now_s)
+    for now_s in (0.0, 1.0, 59.0, 60.0):
+        assert source.next(LIMIT_S) is not None
+    assert [record.getMessage().rpartition(" (")[2] for record in caplog.records] == [
+        *("headless: 1 so far)", "garbage: 1 so far)"),
+        *("headless: 4 so far)", "garbage: 4 so far)"),
+    ]
 
 
 def test_the_log_has_the_number_of_pulses_that_a_stop_drops(wire, caplog):
