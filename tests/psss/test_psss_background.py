@@ -101,6 +101,24 @@ def test_a_damaged_file_of_a_background_is_named(tmp_path: Path) -> None:
     assert history.list() == []
 
 
+def test_a_file_of_the_history_is_read_once_after_each_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = History(tmp_path)
+    path = tmp_path / history.keep(uploaded("dark", np.ones((3, 4)))).file
+    good = path.read_bytes()
+    path.write_bytes(good[:-200])
+    for _ in range(3):
+        assert history.list() == []
+    assert [f"{path.name}: cannot be read" in text for text in caplog.messages] == [True]
+    path.write_bytes(good)
+    assert [info.shape for info in history.list()] == [(3, 4)]
+    other = tmp_path / history.keep(uploaded("other", np.ones((5, 6)))).file
+    assert len(history.list()) == 2
+    other.replace(path)
+    assert [(info.name, info.file) for info in history.list()] == [("other", path.name)]
+
+
 def test_a_name_that_cannot_be_kept_is_refused_before_pulses_are_taken() -> None:
     with pytest.raises(ConfigError, match="control characters"):
         record(FedProcessor(), 1, "dark\n", 60.0)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Backgrounds that are recorded from pulses or read from a file, and the history of their use."""
 
+import contextlib
 import io
 import logging
 import os
@@ -90,7 +91,8 @@ class History:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = threading.Lock()
-        self._known: dict[str, BackgroundInfo] = {}
+        self._known: dict[str, tuple[tuple[int, ...], BackgroundInfo | None]] = {}
+        """State and description of each file, by name; None: it cannot be read."""
 
     def keep(self, background: Background) -> BackgroundInfo:
         """Write a background to the history; one that is already there gets a new date.
@@ -115,23 +117,32 @@ class History:
             with self._lock:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 _write(path, background)
-                self._known[path.name] = info
         except Exception as error:  # the background stays in use, whatever fails here
             raise HardwareError(f"{path}: the background cannot be kept ({error})") from error
         return info
 
     def list(self) -> list[BackgroundInfo]:
         """Return the backgrounds in the history, newest first, without unreadable files."""
-        found = []
-        for path in self.directory.glob("*.h5"):
-            if path.name not in self._known:
-                try:
-                    self._known[path.name] = _read_info(path)
-                except DataError as error:
-                    logger.warning("%s", error)
-                    continue
-            found.append(self._known[path.name])
+        infos = map(self._info, self.directory.glob("*.h5"))
+        found = [info for info in infos if info is not None]
         return sorted(found, key=lambda info: info.date, reverse=True)
+
+    def _info(self, path: Path) -> BackgroundInfo | None:
+        """Return the description of a file, as it is now; None: it cannot be read."""
+        state: tuple[int, ...] = ()
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            state = stat.st_ino, stat.st_mtime_ns, stat.st_size
+        known_state, info = self._known.get(path.name, (None, None))
+        if info is None or known_state != state:
+            try:
+                info = _read_info(path)
+            except DataError as error:  # read again at each call, because the fault may pass
+                info = None
+                level = logging.DEBUG if known_state == state else logging.WARNING
+                logger.log(level, "%s", error)
+            self._known[path.name] = state, info
+        return info
 
     def load(self, name: str, digest: str = "") -> Background:
         """Return the newest background of a name.
@@ -211,8 +222,8 @@ def record(
 ) -> Background:
     """Return the mean of the next pictures, before any processing.
 
-    Pulses that came before the call, and wait to be processed, are left out: the light may have been
-    on. If pulses come faster than they are added, some are left out; their processing goes on.
+    Pulses that came before the call, and wait to be processed, are left out: the light may have
+    been on. If pulses come faster than they are added, some are left out; their processing goes on.
 
     Parameters
     ----------
