@@ -161,15 +161,13 @@ def test_every_lost_pulse_is_counted_under_one_cause(wire, caplog):
 
 def test_messages_that_cannot_be_decoded_are_logged_once_a_minute(monkeypatch, caplog):
     """Good pulses may come between them, so that each `next` meets one."""
-    now_s = 0.0
-
     sent = itertools.chain.from_iterable(
         (frames(number)[1:], [b"rubbish"], frames(number)) for number in itertools.count()
     )
     source = BsreadSource("tcp://nowhere:1", CHANNEL)
     source._receiver = SimpleNamespace(receive=lambda _: next(sent), received_s=0.0)
-    monkeypatch.setattr(psss_bsread.time, "monotonic", lambda: now_s)
     for now_s in (0.0, 1.0, 59.0, 60.0):
+        monkeypatch.setattr(psss_bsread.time, "monotonic", lambda now_s=now_s: now_s)
         assert source.next(LIMIT_S) is not None
     assert [record.getMessage().rpartition(" (")[2] for record in caplog.records] == [
         *("headless: 1 so far)", "garbage: 1 so far)"),

@@ -12,7 +12,6 @@ from skywright.acquire.acquisition import OwnerState
 from skywright.instruments.psss.processing import Settings, Spectrum
 from skywright.instruments.psss.pulse import Pulse
 
-
 IMAGE_CAUSE = "image "
 """Beginning of the causes for which messages of the separate stream of pictures were not sent."""
 

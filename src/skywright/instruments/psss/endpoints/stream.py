@@ -115,7 +115,9 @@ class StreamEndpoint:
     def unsent(self) -> Mapping[str, int]:
         """Return the numbers of messages that were not sent, by cause."""
         images = {} if self._images is None else self._images.drops
-        return self._sender.drops | {f"{IMAGE_CAUSE}{cause}": count for cause, count in images.items()}
+        return self._sender.drops | {
+            f"{IMAGE_CAUSE}{cause}": count for cause, count in images.items()
+        }
 
     def delays(self) -> dict[str, float]:
         """Return the time from the start of a pulse's processing until its result is sent, ms.
