@@ -86,7 +86,9 @@ def test_a_background_that_is_not_restored_is_kept_until_a_client_changes_it(
         assert (settings.background_name, settings.roi) == ("dark", (3, 9))
     kept.rename(away)
     with running() as parameters:
-        parameters.merge({"background": ""})
+        with full_disk():
+            parameters.merge({"background": ""})
+            until(lambda: "autosave" in parameters.processor.notes)
         until(lambda: json.loads(saved.read_bytes())["background"] == "")
     away.rename(kept)
     with running() as parameters:

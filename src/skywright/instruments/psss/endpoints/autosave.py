@@ -77,8 +77,8 @@ class Autosave:
             is_changed = BACKGROUND not in self._processor.notes  # a change removes the message
             number, settings = self._processor.applied
             if self._unrestored and is_changed:
-                self._unrestored = {}
-            elif number == self._saved:
+                self._unrestored, self._saved = {}, -1  # written until that succeeds
+            if number == self._saved:
                 continue
             values: dict[str, Any] = {name: getattr(settings, name) for name in SETTINGS}
             values[BACKGROUND] = settings.background_name
