@@ -118,6 +118,8 @@ class Psss(RecordingDevice):
             ("settings_number",),
         )
         self._wanted = self._until_row = 0
+        self._point = 0
+        """Number of the newest trigger."""
         self._size, self._size_checked = (0, 0), False
         self._follow(self.pulses, self.spectra_file.captured)
         self._follow(self.pictures, self.pictures_file.captured)
@@ -200,11 +202,18 @@ class Psss(RecordingDevice):
     def trigger(self) -> DeviceStatus:
         """Take `pulses_per_point` pulses; done when they are in the file and summed up.
 
-        Called again before the first has ended, as after resume, it takes further pulses.
+        Called again before the first has ended, as after resume, it takes further pulses; then only
+        these are summed up.
         """
-        return self.in_background(self._take_point)
+        self._point += 1
+        number = self._point
 
-    def _take_point(self) -> None:
+        def take_point() -> None:
+            self._take_point(number)
+
+        return self.in_background(take_point)
+
+    def _take_point(self, number: int) -> None:
         self._check_staged()
         self._put(self.acquire, 0)  # an acquisition that a pause has cut off may still run
         pulses, recording = int(self.pulses_per_point.get()), self.pulses.file
@@ -218,6 +227,8 @@ class Psss(RecordingDevice):
         except DataError as error:
             text = f"{self.name}: the file of the IOC cannot be read here: {error}"
             raise HardwareError(text) from error
+        if number != self._point:  # a trigger after a pause sums up its own pulses
+            return
         for name, value in point.items():
             getattr(self, name).put(value)
 

@@ -112,7 +112,8 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(pvs.pulses, float(state.items))  # a year at 100 Hz is more than 2^31
     await post(pvs.processed, float(processed))
     await post(pvs.sent, float(sent))
-    await post(pvs.unsent, float(sum(state.unsent.values())))
+    await post(pvs.unsent, float(state.unsent_results))
+    await post(pvs.unsent_images, float(state.unsent_images))
     for total, causes, counts in (
         (pvs.lost, pvs.lost_causes, state.lost),
         (pvs.failures, pvs.failure_causes, state.failures),

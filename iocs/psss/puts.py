@@ -249,7 +249,7 @@ def put_counts(state: ProcessorState, statistics: ServiceStatistics) -> dict[str
         "pulses": state.items,
         "processed": processed,
         "sent": sent,
-        "unsent": sum(state.unsent.values()),
+        "unsent": state.unsent_results,
         "lost": sum(state.lost.values()),
         "failures": sum(state.failures.values()),
         "rate": round(statistics.rate_hz, 2),

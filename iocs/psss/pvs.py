@@ -178,6 +178,7 @@ class Spectra(PVGroup):
     """Pulses processed since the last start of the processing."""
     sent = readback(0.0, precision=0, name="N_SENT")
     unsent = readback(0.0, precision=0, name="N_UNSENT")
+    unsent_images = readback(0.0, precision=0, name="N_UNSENT_IMAGES")
     lost = readback(0, name="N_LOST")
     lost_causes = readback("{}", ChannelType.CHAR, max_length=2048, name="LOST_CAUSES")
     failures = readback(0, name="N_FAILURES")

@@ -20,6 +20,7 @@ from support.pausing import is_event, pause_once
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 from support.waiting import until
 
+from devices.psss import spectrometer
 from devices.psss.settings import EnergyAxis, Roi, axis_of
 from devices.psss.spectrometer import Psss
 from plans.psss.spectrum import acquire_spectra, scan_spectra, take_background
@@ -289,6 +290,31 @@ def test_pause_in_a_point_takes_it_again(RE: Any, psss: Psss, documents: Documen
     (stop,) = of(documents, "stop")
     assert (stop["exit_status"], stop["num_events"]["primary"]) == ("success", 4)
     assembled(documents, "pulses")
+
+
+def test_a_point_that_is_taken_again_keeps_its_own_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of the trigger before a pause ends with pulses from before and after it."""
+    device = Psss("NO:IOC:", assets=tmp_path, name="psss")
+    works: list[Any] = []
+    for name in ("_check_staged", "_put", "_start"):
+        monkeypatch.setattr(device, name, lambda *_: None)
+    monkeypatch.setattr(device, "in_background", works.append)
+    monkeypatch.setattr(device, "fetch", lambda _: len(works))
+
+    def resume(_: Any) -> None:
+        if len(works) == 1:
+            device.trigger()
+            works[1]()
+
+    monkeypatch.setattr(device, "_wait", resume)
+    monkeypatch.setattr(
+        spectrometer, "summarize_point", lambda file, first, stop: {"first_row": first}
+    )
+    device.trigger()
+    works[0]()
+    assert device.first_row.get() == 2
 
 
 def test_abort_leaves_it_stopped_and_settings_as_they_were(

@@ -227,6 +227,20 @@ def test_the_password_of_a_receiver_is_not_logged(caplog: pytest.LogCaptureFixtu
     assert "secret" not in caplog.text
 
 
+def test_each_trigger_logs_its_first_upload_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    pictures: NewestQueue[SourceFrame] = NewestQueue(axis_upload.WAITING)
+    camera: Any = SimpleNamespace(subscribe=lambda depth, runs_source: pictures)
+    with scripted(lambda visit: visit.say(b"HTTP/1.1 403 No\r\n\r\n")) as receiver:
+        uploader = axis_upload.Uploader(camera, receiver.url)
+        for _ in range(2):
+            for number in range(3):
+                pictures.offer(SourceFrame(number, float(number), b"\xff\xd8"))
+            uploader.trigger(True)
+            uploader.trigger(False)
+            assert uploader.counts == {"refused": 3, "dropped": 0}
+    assert caplog.messages == [f"upload to {uploader.url} refused: 403"] * 2
+
+
 def test_a_receiver_that_answers_drop_by_drop_does_not_keep_the_trigger_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

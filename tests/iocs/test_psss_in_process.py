@@ -98,6 +98,12 @@ def test_a_put_of_acquire_is_not_taken_back_by_an_older_state(
     assert ioc.cam.acquire.readback.raw_value == 1
 
 
+def test_unsent_results_and_pictures_have_counts_of_their_own(ioc: PsssIOC) -> None:
+    ioc.processor.unsent_counts = lambda: {"no_reader": 2, "image no_reader": 700}
+    asyncio.run(post_counts(ioc, ioc.processor.state()))
+    assert (ioc.spectra.unsent.value, ioc.spectra.unsent_images.value) == (2, 700)
+
+
 def test_axis_averages_and_spectra_have_units() -> None:
     pvs = Spectra(prefix="TEST:")
     in_ev = (pvs.spectrum_x, pvs.center, pvs.average_center, pvs.average_fwhm)

@@ -20,7 +20,7 @@ from support.waiting import until
 
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import DTYPES
-from iocs.psss.puts import PUT_PERIOD_S, Puts, TextOrCode, _as_its_type
+from iocs.psss.puts import PUT_PERIOD_S, Puts, TextOrCode, _as_its_type, put_counts
 from skywright.errors import DataError
 from skywright.instruments.psss.averages import AverageEndpoint
 from skywright.instruments.psss.processor import Processor
@@ -55,6 +55,11 @@ def processor(source: ScriptedSource) -> Iterator[Processor]:
 
 def names(prefix: str) -> dict[str, str]:
     return {name: f"{prefix}{suffix}" for name, suffix in PUT_NAMES.items()}
+
+
+def test_pictures_of_their_own_stream_are_no_unsent_results(processor: Processor) -> None:
+    processor.unsent_counts = lambda: {"no_reader": 2, "image no_reader": 700}
+    assert put_counts(processor.state(), processor.statistics)["unsent"] == 2
 
 
 def test_what_is_put_has_the_names_of_what_is_hosted() -> None:

@@ -1,5 +1,6 @@
 """The mean of pictures as a background, from pulses and from a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,15 +21,16 @@ class FedProcessor:
 
     is_started = True
 
-    def __init__(self, *images: Any) -> None:
-        pulses = [make_pulse(30 + number, image) for number, image in enumerate(images)]
-        self._results = [SimpleNamespace(pulse=pulse) for pulse in pulses]
+    def __init__(self, *images: Any, queued: Sequence[Any] = ()) -> None:
+        self._queued = [make_pulse(20 + number, image) for number, image in enumerate(queued)]
+        self._next = enumerate(images, 30)
 
     def subscribe(self, depth: int) -> "FedProcessor":
         return self
 
     def get(self, timeout_s: float) -> Any:
-        return self._results.pop(0)
+        pulse = self._queued.pop(0) if self._queued else make_pulse(*next(self._next))
+        return SimpleNamespace(pulse=pulse)
 
     def close(self) -> None:
         pass
@@ -46,6 +48,15 @@ def test_a_background_is_the_mean_of_pictures_of_one_size() -> None:
     assert found.pixels.shape == found.info.shape == (3, 4)
     assert (found.pixels == 65_001).all()
     assert (found.info.pulses, found.info.first_pulse_id, found.info.last_pulse_id) == (3, 32, 35)
+
+
+def test_pulses_that_came_before_a_recording_are_not_in_its_background() -> None:
+    """They wait for their processing, and may have been exposed before the shutter was closed."""
+    light, dark = np.full((3, 4), 500, np.uint16), np.full((3, 4), 2, np.uint16)
+    processor = FedProcessor(dark, dark, queued=[light] * 5)
+    found = record(processor, 2, "dark", 60.0)  # type: ignore[arg-type]
+    assert (found.pixels == 2).all()
+    assert (found.info.first_pulse_id, found.info.last_pulse_id) == (30, 31)
 
 
 def test_a_background_of_a_file_keeps_the_fractions_of_a_mean(tmp_path: Path) -> None:
@@ -88,6 +99,24 @@ def test_a_damaged_file_of_a_background_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{path.name}: cannot be read"):
         history.load("dark", digest_of("dark", picture))
     assert history.list() == []
+
+
+def test_a_file_of_the_history_is_read_once_after_each_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = History(tmp_path)
+    path = tmp_path / history.keep(uploaded("dark", np.ones((3, 4)))).file
+    good = path.read_bytes()
+    path.write_bytes(good[:-200])
+    for _ in range(3):
+        assert history.list() == []
+    assert [f"{path.name}: cannot be read" in text for text in caplog.messages] == [True]
+    path.write_bytes(good)
+    assert [info.shape for info in history.list()] == [(3, 4)]
+    other = tmp_path / history.keep(uploaded("other", np.ones((5, 6)))).file
+    assert len(history.list()) == 2
+    other.replace(path)
+    assert [(info.name, info.file) for info in history.list()] == [("other", path.name)]
 
 
 def test_a_name_that_cannot_be_kept_is_refused_before_pulses_are_taken() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from support.bsread_old import OldSender, frames_of
 from support.waiting import until
 
 from skywright.instruments.psss.sender import main
+from skywright.instruments.psss.sources import bsread as psss_bsread
 from skywright.instruments.psss.sources.bsread import BsreadSource
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings
 from skywright.processes.ports import free_port
@@ -56,6 +58,15 @@ def test_pulses_come_with_picture_time_and_message(wire):
         )
     assert source.next(0.0) is None
     assert source.lost == {}
+
+
+def test_a_pulse_has_the_time_when_it_came_into_the_queue(wire):
+    sender, source = wire
+    begun_s = time.monotonic()
+    assert sender.send(frames(5))
+    until(lambda: source._receiver.queued_bytes)
+    came_s = time.monotonic()
+    assert begun_s < source.next(LIMIT_S).received_s <= came_s
 
 
 def test_a_pulses_energy_comes_from_a_channel_of_the_stream(wire):
@@ -146,6 +157,22 @@ def test_every_lost_pulse_is_counted_under_one_cause(wire, caplog):
         until(lambda: sender.send(frames(number)))  # noqa: B023
         assert source.next(LIMIT_S).pulse_id == number
     assert source.lost["gap"] == 4
+
+
+def test_messages_that_cannot_be_decoded_are_logged_once_a_minute(monkeypatch, caplog):
+    """Good pulses may come between them, so that each `next` meets one."""
+    sent = itertools.chain.from_iterable(
+        (frames(number)[1:], [b"rubbish"], frames(number)) for number in itertools.count()
+    )
+    source = BsreadSource("tcp://nowhere:1", CHANNEL)
+    source._receiver = SimpleNamespace(receive=lambda _: next(sent), received_s=0.0)
+    for now_s in (0.0, 1.0, 59.0, 60.0):
+        monkeypatch.setattr(psss_bsread.time, "monotonic", lambda now_s=now_s: now_s)
+        assert source.next(LIMIT_S) is not None
+    assert [record.getMessage().rpartition(" (")[2] for record in caplog.records] == [
+        *("headless: 1 so far)", "garbage: 1 so far)"),
+        *("headless: 4 so far)", "garbage: 4 so far)"),
+    ]
 
 
 def test_the_log_has_the_number_of_pulses_that_a_stop_drops(wire, caplog):

@@ -1,5 +1,8 @@
 """Settings that survive a restart, when that is wanted."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,10 @@ from support.limits import full_disk
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource, running_service
 from support.waiting import until
 
-from skywright.instruments.psss.background import uploaded
+from skywright.instruments.psss.background import History, uploaded
 from skywright.instruments.psss.endpoints import autosave as psss_autosave
+from skywright.instruments.psss.endpoints.parameters import Parameters
+from skywright.instruments.psss.processor import Processor
 
 AXIS = np.linspace(9000, 8990, COLUMNS)
 
@@ -50,6 +55,44 @@ def test_the_background_that_was_in_use_is_restored_and_no_other_of_its_name(
         service.processor.change(background=measured + 1, background_name="dark")  # not kept
     with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
         assert service.processor.settings.background is None
+
+
+def test_a_background_that_is_not_restored_is_kept_until_a_client_changes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory may only be absent for a while, as one of another computer."""
+    monkeypatch.setattr(psss_autosave, "CHECK_PERIOD_S", 0.02)
+    saved, away, history = tmp_path / "settings.json", tmp_path / "away", History(tmp_path)
+    kept = tmp_path / history.keep(dark := uploaded("dark", PICTURE)).file
+
+    @contextmanager
+    def running() -> Iterator[Parameters]:
+        processor = Processor(ScriptedSource())
+        parameters = Parameters(processor, History(tmp_path))
+        autosave = psss_autosave.Autosave(saved, processor, parameters)
+        yield parameters
+        autosave.close()
+        processor.close()
+
+    with running() as parameters:
+        parameters.use(dark)
+    kept.rename(away)
+    with running() as parameters:
+        assert "not restored" in parameters.processor.notes["background"]
+        parameters.merge({"roi": (3, 9)})
+    away.rename(kept)
+    with running() as parameters:
+        settings = parameters.processor.settings
+        assert (settings.background_name, settings.roi) == ("dark", (3, 9))
+    kept.rename(away)
+    with running() as parameters:
+        with full_disk():
+            parameters.merge({"background": ""})
+            until(lambda: "autosave" in parameters.processor.notes)
+        until(lambda: json.loads(saved.read_bytes())["background"] == "")
+    away.rename(kept)
+    with running() as parameters:
+        assert parameters.processor.settings.background is None
 
 
 def test_what_could_not_be_saved_is_said_and_tried_again(

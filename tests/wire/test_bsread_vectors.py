@@ -430,6 +430,17 @@ def test_unknown_compressions_are_refused_before_anything_is_sent():
         Encoder(header_compression="zip")
 
 
+def test_a_header_without_hash_is_parsed_and_logged_once(caplog):
+    decoder = Decoder()
+    for header in (b"{}", b"{}", b'{"channels": [{}]}', b'{"channels": [{}]}'):
+        assert decoder.decode(message([], data_header=header, hash=None)).channels == {}
+    assert [record.getMessage().partition("bsread: ")[2] for record in caplog.records] == [
+        "pulse 7: a data header without channels",
+        "channel 0 of the data header has no name",
+        "pulse 7: a data header without channels",
+    ]
+
+
 @pytest.mark.parametrize("more", [{}, {"hash": None}])
 def test_a_message_of_a_header_that_never_came(more):
     decoder = Decoder()

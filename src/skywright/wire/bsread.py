@@ -153,10 +153,15 @@ class Message:
 
 
 class Decoder:
-    """Messages from frames; parses a data header only when its hash is a new one."""
+    """Messages from frames; parses a data header only when its hash is a new one.
+
+    One without a hash is parsed when its bytes are not those of the last one.
+    """
 
     def __init__(self) -> None:
         self._data_headers: OrderedDict[str, Mapping[str, Channel]] = OrderedDict()
+        self._without_hash: tuple[Any, Mapping[str, Channel]] = None, {}
+        """The last data header without a hash: its compression and bytes, and its channels."""
 
     def decode(self, frames: Sequence[Any]) -> Message:
         """Return the message that multipart frames hold.
@@ -202,6 +207,9 @@ class Decoder:
                 f"bsread: pulse {pulse_id}: no data header, and no earlier message had one with "
                 "its hash"
             )
+        content = None if hash_ else (compression, bytes(frames[1]))
+        if content is not None and content == self._without_hash[0]:
+            return self._without_hash[1]
         channels = _parse_data_header(frames[1], compression)
         if not channels:
             logger.warning("bsread: pulse %d: a data header without channels", pulse_id)
@@ -209,6 +217,8 @@ class Decoder:
             self._data_headers[hash_] = channels
             if len(self._data_headers) > HEADERS_KEPT:
                 self._data_headers.popitem(last=False)
+        else:
+            self._without_hash = content, channels
         return channels
 
 

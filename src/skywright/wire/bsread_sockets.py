@@ -91,9 +91,11 @@ class Receiver:
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._limit = queue_bytes
-        self._queue: deque[tuple[list[zmq.Frame], int]] = deque()
+        self._queue: deque[tuple[list[zmq.Frame], int, float]] = deque()
         self.queued_bytes = 0
         """Number of bytes that wait for `receive`."""
+        self.received_s = 0.0
+        """Value of the monotonic clock when the last message that `receive` returned came."""
         self._changed = threading.Condition()
         self._closing = False
         self._context = zmq.Context()
@@ -122,7 +124,7 @@ class Receiver:
             self._changed.wait_for(lambda: self._queue or self._closing, max(timeout_s, 0.0))
             if self._closing or not self._queue:
                 return None
-            frames, size = self._queue.popleft()
+            frames, size, self.received_s = self._queue.popleft()
             was_full = self.queued_bytes >= self._limit
             self.queued_bytes -= size
             if was_full:
@@ -162,7 +164,7 @@ class Receiver:
                 continue
             size = sum(map(len, frames))
             with self._changed:
-                self._queue.append((frames, size))
+                self._queue.append((frames, size, time.monotonic()))
                 self.queued_bytes += size
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self.queued_bytes < self._limit or self._closing)

@@ -1,5 +1,6 @@
 """Backgrounds that are recorded from pulses or read from a file, and the history of their use."""
 
+import contextlib
 import io
 import logging
 import os
@@ -90,7 +91,8 @@ class History:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = threading.Lock()
-        self._known: dict[str, BackgroundInfo] = {}
+        self._known: dict[str, tuple[tuple[int, ...], BackgroundInfo | None]] = {}
+        """State and description of each file, by name; None: it cannot be read."""
 
     def keep(self, background: Background) -> BackgroundInfo:
         """Write a background to the history; one that is already there gets a new date.
@@ -115,23 +117,32 @@ class History:
             with self._lock:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 _write(path, background)
-                self._known[path.name] = info
         except Exception as error:  # the background stays in use, whatever fails here
             raise HardwareError(f"{path}: the background cannot be kept ({error})") from error
         return info
 
     def list(self) -> list[BackgroundInfo]:
         """Return the backgrounds in the history, newest first, without unreadable files."""
-        found = []
-        for path in self.directory.glob("*.h5"):
-            if path.name not in self._known:
-                try:
-                    self._known[path.name] = _read_info(path)
-                except DataError as error:
-                    logger.warning("%s", error)
-                    continue
-            found.append(self._known[path.name])
+        infos = map(self._info, self.directory.glob("*.h5"))
+        found = [info for info in infos if info is not None]
         return sorted(found, key=lambda info: info.date, reverse=True)
+
+    def _info(self, path: Path) -> BackgroundInfo | None:
+        """Return the description of a file, as it is now; None: it cannot be read."""
+        state: tuple[int, ...] = ()
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            state = stat.st_ino, stat.st_mtime_ns, stat.st_size
+        known_state, info = self._known.get(path.name, (None, None))
+        if info is None or known_state != state:
+            try:
+                info = _read_info(path)
+            except DataError as error:  # read again at each call, because the fault may pass
+                info = None
+                level = logging.DEBUG if known_state == state else logging.WARNING
+                logger.log(level, "%s", error)
+            self._known[path.name] = state, info
+        return info
 
     def load(self, name: str, digest: str = "") -> Background:
         """Return the newest background of a name.
@@ -211,7 +222,8 @@ def record(
 ) -> Background:
     """Return the mean of the next pictures, before any processing.
 
-    If pulses come faster than they are added, some are left out; their processing goes on.
+    Pulses that came before the call, and wait to be processed, are left out: the light may have
+    been on. If pulses come faster than they are added, some are left out; their processing goes on.
 
     Parameters
     ----------
@@ -241,8 +253,9 @@ def record(
     if not 1 <= pulses <= PULSES_MAX:
         raise ConfigError(f"pulses: {pulses} is outside 1..{PULSES_MAX}")
     check_name(name)
+    begun_s = time.monotonic()
+    deadline = begun_s + limit_s
     feed = processor.subscribe(depth=4)
-    deadline = time.monotonic() + limit_s
     total: NDArray[np.float64] | None = None
     pulse_ids: list[int] = []
     try:
@@ -254,7 +267,7 @@ def record(
                     why = "before it was stopped; start the processing first"
                 raise HardwareError(f"only {len(pulse_ids)} of {pulses} pictures came {why}")
             result = feed.get(FETCH_S)
-            if result is None or result.pulse.image is None:
+            if result is None or result.pulse.image is None or result.pulse.received_s < begun_s:
                 continue
             image = result.pulse.image
             if total is None or total.shape != image.shape:  # the first, or the size has changed

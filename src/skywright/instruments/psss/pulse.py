@@ -1,6 +1,7 @@
 """One pulse of the machine, as its source delivers it."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -30,6 +31,9 @@ class Pulse:
         Pulse energy that a monitor of the machine measured, uJ; None if there is no value.
     has_unusable_picture
         True if a picture came which cannot be used; the source has reported why.
+    received_s
+        Value of the monotonic clock when the pulse came into this process; it may have waited in a
+        queue since.
     """
 
     pulse_id: int
@@ -39,3 +43,4 @@ class Pulse:
     truth: Any = None
     energy_uj: float | None = None
     has_unusable_picture: bool = False
+    received_s: float = field(default_factory=time.monotonic, compare=False)

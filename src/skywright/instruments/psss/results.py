@@ -12,6 +12,9 @@ from skywright.acquire.acquisition import OwnerState
 from skywright.instruments.psss.processing import Settings, Spectrum
 from skywright.instruments.psss.pulse import Pulse
 
+IMAGE_CAUSE = "image "
+"""Beginning of the causes for which messages of the separate stream of pictures were not sent."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
@@ -66,7 +69,7 @@ class ProcessorState(OwnerState[Result]):
         Settings with which the next pulse will be processed.
     unsent
         Number of messages that the output could not send, by cause, since the start of the process.
-        A pulse has two if pictures have a stream of their own.
+        A pulse has two if pictures have a stream of their own; see `IMAGE_CAUSE`.
     """
 
     shape: tuple[int, int] = (0, 0)
@@ -74,6 +77,16 @@ class ProcessorState(OwnerState[Result]):
     settings: Settings = field(default_factory=Settings)
     settings_number: int = 0
     unsent: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unsent_results(self) -> int:
+        """Number of results that could not be sent."""
+        return sum(self.unsent.values()) - self.unsent_images
+
+    @property
+    def unsent_images(self) -> int:
+        """Number of messages of the separate stream of pictures that could not be sent."""
+        return sum(n for cause, n in self.unsent.items() if cause.startswith(IMAGE_CAUSE))
 
 
 def picture_of(result: Result) -> NDArray[Any] | None:

@@ -44,7 +44,8 @@ class Uploader:
         self.url = without_login(given)
         self._login = (given.username, given.password or "") if given.username else None
         self.counts: Counter[str] = Counter()
-        """Pictures ``sent``, ``refused`` by the receiver, ``failed`` (not reached), ``dropped``."""
+        """Pictures since the last opening of the trigger, by outcome: ``sent``, ``refused`` by the
+        receiver, ``failed`` (not reached), ``dropped``."""
         self._camera = camera
         self._lock, self._counting = threading.Lock(), threading.Lock()
         self._closed = threading.Event()
@@ -60,6 +61,7 @@ class Uploader:
             if opened and self._pictures is None:
                 self._pictures = pictures = self._camera.subscribe(WAITING, runs_source=True)
                 self._closed = closed = threading.Event()
+                self.counts = Counter()
                 self._threads = [
                     threading.Thread(
                         target=self._send_all, args=(pictures, closed), name="upload", daemon=True
@@ -119,6 +121,6 @@ class Uploader:
     def _count(self, outcome: str, why: str) -> None:
         with self._counting:
             self.counts[outcome] += 1
-            first = self.counts[outcome] == 1
-        if first and outcome != "sent":  # the first says it for all
-            logger.error("upload to %s %s: %s", self.url, outcome, why)
+            # The first one of a trigger says it for all
+            if self.counts[outcome] == 1 and outcome != "sent":
+                logger.error("upload to %s %s: %s", self.url, outcome, why)

@@ -33,6 +33,9 @@ class Autosave:
     def __init__(self, path: Path, processor: Processor, parameters: Parameters) -> None:
         self._path = path
         self._processor = processor
+        self._unrestored: dict[str, str] = {}
+        """Name and digest of a background that is not restored. They are written again until a
+        client sets or clears the background, so that a later start can still restore it."""
         self._restore(parameters)
         self._saved = processor.applied[0]
         self._over = threading.Event()
@@ -64,17 +67,23 @@ class Autosave:
                     parameters.merge({name: kept[name]})
             except SkywrightError as error:
                 self._processor.note(name, f"{name} is not restored: {error}")
+                if name == BACKGROUND:
+                    self._unrestored = {key: kept[key] for key in (name, DIGEST) if key in kept}
 
     def _work(self) -> None:
         over = False
         while not over:
             over = self._over.wait(CHECK_PERIOD_S)
+            is_changed = BACKGROUND not in self._processor.notes  # a change removes the message
             number, settings = self._processor.applied
+            if self._unrestored and is_changed:
+                self._unrestored, self._saved = {}, -1  # written until that succeeds
             if number == self._saved:
                 continue
             values: dict[str, Any] = {name: getattr(settings, name) for name in SETTINGS}
             values[BACKGROUND] = settings.background_name
             values[DIGEST] = settings.background_digest
+            values |= self._unrestored
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(self._path) as new:

@@ -54,7 +54,7 @@ class _Pulses(Collector):
         yield CounterMetricFamily(PREFIX + "pulses", "pulses taken", value=float(state.items))
         for name, text in (
             ("lost", "pulses lost, by cause"),
-            ("unsent", "results that could not be sent, by cause"),
+            ("unsent", "results and separate pictures that could not be sent, by cause"),
             ("failures", "what else failed, by cause"),
         ):
             family = CounterMetricFamily(PREFIX + name, text, labels=["cause"])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from skywright.instruments.psss.results import Result
+from skywright.instruments.psss.results import IMAGE_CAUSE, Result
 from skywright.instruments.psss.service_statistics import ServiceStatistics
 from skywright.wire.bsread_encoder import ChannelValue, Encoder, RawChannel
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender, tcp_address
@@ -115,7 +115,9 @@ class StreamEndpoint:
     def unsent(self) -> Mapping[str, int]:
         """Return the numbers of messages that were not sent, by cause."""
         images = {} if self._images is None else self._images.drops
-        return self._sender.drops | {f"image {cause}": count for cause, count in images.items()}
+        return self._sender.drops | {
+            f"{IMAGE_CAUSE}{cause}": count for cause, count in images.items()
+        }
 
     def delays(self) -> dict[str, float]:
         """Return the time from the start of a pulse's processing until its result is sent, ms.

@@ -1,6 +1,7 @@
 """Pulses of a bsread stream."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +25,10 @@ from skywright.wire.bsread import (
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver
 
 logger = logging.getLogger(__name__)
+
+LOG_PERIOD_S = 60.0
+"""Shortest time between two warnings about lost messages of one cause: they may come at the rate of
+the machine, for days."""
 
 
 class BsreadSource(PolledSource[Pulse]):
@@ -85,6 +90,8 @@ class BsreadSource(PolledSource[Pulse]):
         self._decoder = Decoder()
         self._gaps = PulseGaps(step)
         self._lost = Counters()
+        self._logged_s: dict[str, float] = {}
+        """Value of the monotonic clock at the last warning about lost messages, by cause."""
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -118,13 +125,10 @@ class BsreadSource(PolledSource[Pulse]):
                 cause = "headless" if isinstance(error, HeadlessError) else "garbage"
                 self._lost.add(cause)
                 self._gaps.undecodable()
-                # Log a row of them once: they may come at the rate of the machine
-                logger.log(
-                    logging.DEBUG if trouble else logging.WARNING, "%s: %s", self.address, error
-                )
+                self._log_lost(cause, error)
                 trouble = str(error)
                 continue
-            if (pulse := self._pulse(message)) is not None:
+            if (pulse := self._pulse(message, receiver.received_s)) is not None:
                 return pulse
         return None
 
@@ -140,6 +144,15 @@ class BsreadSource(PolledSource[Pulse]):
             logger.info(
                 "%s: stopped; %d messages that were received are dropped", self.address, dropped
             )
+
+    def _log_lost(self, cause: str, error: DataError) -> None:
+        now = time.monotonic()
+        is_due = now - self._logged_s.get(cause, -math.inf) >= LOG_PERIOD_S
+        if is_due:
+            self._logged_s[cause] = now
+        total = self._lost.as_dict()[cause]
+        level = logging.WARNING if is_due else logging.DEBUG
+        logger.log(level, "%s: %s (%s: %d so far)", self.address, error, cause, total)
 
     def _obey(self, control: ControlMessage) -> None:
         logger.info("%s: %s %s", self.address, *control)
@@ -159,7 +172,7 @@ class BsreadSource(PolledSource[Pulse]):
             return
         last.close()
 
-    def _pulse(self, message: Message) -> Pulse | None:
+    def _pulse(self, message: Message, received_s: float) -> Pulse | None:
         channel = message.channels.get(self.channel)
         if not self._gaps.take(message.pulse_id, None if channel is None else channel.modulo):
             self.report(f"{self.address}: pulse {message.pulse_id} came twice")
@@ -181,6 +194,7 @@ class BsreadSource(PolledSource[Pulse]):
             message,
             energy_uj=self._energy(message),
             has_unusable_picture=bool(why),
+            received_s=received_s,
         )
 
     def _energy(self, message: Message) -> float | None:
