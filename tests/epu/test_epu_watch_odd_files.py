@@ -313,6 +313,26 @@ def test_bomb_is_reported_at_once(root, database):
     assert "document type" in issue["text"]
 
 
+def test_a_file_that_was_given_up_is_reported_after_a_restart_too(root, database):
+    """Until it can be read, or is removed."""
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    broken = sorted(root.rglob("Metadata/*.dm"))[:2]
+    content = broken[0].read_bytes()
+    for path in broken:
+        path.write_bytes(b"<a/>")
+    first = Watcher(root, database)
+    first.run(idle_exit=0)
+    again = Watcher(root, database)
+    again.run(idle_exit=0)
+    assert again.unreadable == first.unreadable != {}
+    assert again.state.unreadable == 2
+    broken[0].write_bytes(content)
+    broken[1].unlink()
+    last = Watcher(root, database)
+    last.run(idle_exit=0)
+    assert (last.unreadable, last.state.unreadable) == ({}, 0)
+
+
 def test_broken_files_of_every_kind_give_the_document_of_parse_dir(root, database):
     run_steps(in_order(root, small_visit(6), random.Random(6)), 0)
     not_imaged = {path.stem for path in root.rglob("Metadata/*.dm")}
