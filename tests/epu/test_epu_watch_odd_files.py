@@ -15,12 +15,12 @@ from arrivals import in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
 from sqlalchemy.exc import DataError
 from typer.testing import CliRunner
-from watching import Following, check, recorded
+from watching import Following, check, recorded, refuse_watches
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, is_disk_full
 from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.cli_watch import default_database
-from skywright.instruments.epu.watch.changes import InotifySource, changed_files
+from skywright.instruments.epu.watch.changes import InotifySource, changed_files, open_source
 from skywright.instruments.epu.watch.database_document import database_chunks
 from skywright.instruments.epu.watch.watcher import Watcher
 
@@ -268,6 +268,20 @@ def test_a_root_that_is_made_anew_is_followed_by_events(root, database, tmp_path
     following.wait_for(following.caught_up)
     following.stop()
     check(database, root, following.events, 5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_too_many_directories_for_the_kernel_are_no_full_disk(root, monkeypatch, caplog):
+    refuse_watches(monkeypatch, "Data")
+    source = InotifySource(root)
+    (root / "Data").mkdir()
+    with pytest.raises(OSError, match="max_user_watches") as caught:
+        source.read(5.0)
+    source.close()
+    assert not is_disk_full(caught.value)
+    open_source(root).close()
+    assert "max_user_watches" in caplog.text
+    assert "No space left" not in caplog.text
 
 
 def test_a_directory_that_fails_later_is_tried_again_as_soon_as_the_first_one(root, database):
