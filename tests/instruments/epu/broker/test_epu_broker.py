@@ -18,11 +18,13 @@ import aio_pika
 import httpx
 import pika
 import pytest
+from aio_pika.exceptions import AMQPError
 from epu_session import MOTION, session
 from sqlalchemy import Connection, event, func, select
 from support import forked
 from support.waiting import until
 
+from skywright import waiting as waiting_module
 from skywright.errors import ConfigError
 from skywright.instruments.epu.broker import connection as connection_module
 from skywright.instruments.epu.broker import consumer as consumer_module
@@ -416,6 +418,44 @@ def test_a_connection_that_is_lost_before_its_channel_is_made_again(
         monkeypatch.setattr(module, "connected", connected)
     asyncio.run(both())
     assert not [each for each in caplog.records if each.exc_info]
+
+
+def test_a_broker_that_always_refuses_is_asked_less_and_less_often(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be connected to, and refuses the queue, as one that is there with other arguments."""
+    waits: list[float] = []
+    states: list[bool] = []
+
+    class Refusing:
+        async def channel(self, **options: Any) -> None:
+            states.append(publisher.connected)
+            raise AMQPError("PRECONDITION_FAILED")
+
+    @contextlib.asynccontextmanager
+    async def connected(settings: BrokerSettings) -> AsyncIterator[Refusing]:
+        yield Refusing()
+
+    def back_off(limits_s: tuple[float, float]) -> Iterator[float]:
+        for pause_s in waiting_module.back_off(limits_s):
+            waits.append(pause_s)
+            yield 0.0
+
+    async def be_refused() -> None:
+        writer = Writer(store)
+        task = asyncio.create_task(publisher.run(writer))
+        while len(waits) < 4 and not task.done():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        writer.close()
+
+    monkeypatch.setattr(publisher_module, "connected", connected)
+    monkeypatch.setattr(publisher_module, "back_off", back_off)
+    publisher = Publisher(store, BrokerSettings("amqp://127.0.0.1:9/"))
+    asyncio.run(be_refused())
+    assert waits[:4] == [0.2, 0.4, 0.8, 1.6]
+    assert not any(states)
 
 
 def test_a_consumer_ends_at_whatever_step_of_connecting_it_is_told_to(store: Database) -> None:
