@@ -140,6 +140,31 @@ def test_a_publisher_that_dies_before_it_forgets_doubles_nothing(
     assert [body["grid_uuid"] for _, body in taken(settings)] == [str(n) for n in range(130)]
 
 
+def test_receipts_come_by_a_named_exchange_too(
+    store: Database, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the outbox is published to an exchange of a name, as RABBITMQ_EXCHANGE has it."""
+    named = replace(settings, exchange=f"{settings.queue}.exchange")
+    died = threading.Event()
+
+    def die(*_arguments: Any, **_values: Any) -> None:
+        died.set()
+        raise OSError("this process is dead")
+
+    announce(store, range(100))
+    try:
+        with monkeypatch.context() as patch, publishing(store, named):
+            patch.setattr(publisher_module, "_forget", die)
+            assert died.wait(LIMIT_S)
+        announce(store, range(100, 130))
+        with publishing(store, named):
+            until(lambda: waiting(store) == 0)
+        assert [body["grid_uuid"] for _, body in taken(named)] == [str(n) for n in range(130)]
+    finally:
+        with pika.BlockingConnection(pika.URLParameters(settings.url)) as connection:
+            connection.channel().exchange_delete(named.exchange)
+
+
 def test_of_two_publishers_one_publishes_and_the_other_takes_over(
     store: Database, settings: BrokerSettings
 ) -> None:

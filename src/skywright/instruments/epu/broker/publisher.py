@@ -116,7 +116,7 @@ class Publisher:
         channel = await open_channel(connection, publisher_confirms=True, on_return_raises=True)
         _, exchange = await declare(channel, self._settings)
         name = f"{self._settings.queue}.receipts.{self._identity}"
-        receipts = _Receipts(name, self._settings.keep_receipts)
+        receipts = _Receipts(name, self._settings)
         is_ours = await receipts.take(connection)
         self.connected, self.details = True, self._settings.place
         while not is_ours:
@@ -177,9 +177,9 @@ class Publisher:
 class _Receipts:
     """The queue of receipts, and what has come from it."""
 
-    def __init__(self, name: str, keep: int) -> None:
+    def __init__(self, name: str, settings: BrokerSettings) -> None:
         self.name = name
-        self._keep = keep
+        self._settings = settings
         self.taken: list[str] = []
         self.broker_lived = False
         self._messages: dict[str, AbstractIncomingMessage] = {}
@@ -190,8 +190,10 @@ class _Receipts:
     async def take(self, connection: Any) -> bool:
         """Become the one consumer and read what is there; False where another one is."""
         channel = await open_channel(connection)
-        arguments: dict[str, Any] = {"x-expires": 1000 * self._keep}
+        arguments: dict[str, Any] = {"x-expires": 1000 * self._settings.keep_receipts}
         queue = await channel.declare_queue(self.name, durable=True, arguments=arguments)
+        if self._settings.exchange:  # the broker looks for the queue of the header there
+            await queue.bind(self._settings.exchange, routing_key=self.name)
         try:
             await queue.consume(self._receive, exclusive=True)
         except ChannelClosed:
