@@ -20,6 +20,7 @@ from support import forked
 from support.limits import full_disk
 from support.waiting import until
 from typer.testing import CliRunner
+from watching import refuse_watches
 
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.epu.cli import app
@@ -407,6 +408,21 @@ def test_a_stale_file_handle_does_not_end_the_recorder(root, tmp_path, monkeypat
         is_over = True
     replay(out, tmp_path / "target", BURST)
     assert contents(tmp_path / "target") == {"a.xml": b"<changed/>", "b.xml": b"<b/>"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_too_many_directories_for_the_kernel_end_no_recording(root, tmp_path, monkeypatch):
+    refuse_watches(monkeypatch, "new")
+    out = tmp_path / "r.tar.gz"
+    lines = out.with_name(out.name + ".partial") / "events.jsonl"
+    recording = Recording(root, out)
+    with recording:
+        (root / "new").mkdir()
+        (root / "new" / "a.xml").write_text("<first/>")
+        until(lambda: "<first/>" in lines.read_text() or not recording.thread.is_alive())
+        assert recording.thread.is_alive()
+    replay(out, tmp_path / "target", BURST)
+    assert contents(tmp_path / "target") == contents(root)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")

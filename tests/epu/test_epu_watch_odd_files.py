@@ -15,12 +15,12 @@ from arrivals import in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
 from sqlalchemy.exc import DataError
 from typer.testing import CliRunner
-from watching import Following, check, recorded
+from watching import Following, check, recorded, refuse_watches
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, is_disk_full
 from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.cli_watch import default_database
-from skywright.instruments.epu.watch.changes import InotifySource, changed_files
+from skywright.instruments.epu.watch.changes import InotifySource, changed_files, open_source
 from skywright.instruments.epu.watch.database_document import database_chunks
 from skywright.instruments.epu.watch.watcher import Watcher
 
@@ -270,6 +270,20 @@ def test_a_root_that_is_made_anew_is_followed_by_events(root, database, tmp_path
     check(database, root, following.events, 5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_too_many_directories_for_the_kernel_are_no_full_disk(root, monkeypatch, caplog):
+    refuse_watches(monkeypatch, "Data")
+    source = InotifySource(root)
+    (root / "Data").mkdir()
+    with pytest.raises(OSError, match="max_user_watches") as caught:
+        source.read(5.0)
+    source.close()
+    assert not is_disk_full(caught.value)
+    open_source(root).close()
+    assert "max_user_watches" in caplog.text
+    assert "No space left" not in caplog.text
+
+
 def test_a_directory_that_fails_later_is_tried_again_as_soon_as_the_first_one(root, database):
     watcher = Watcher(root, database, rescan=0)
     pauses = [watcher._take_unlisted({"lost+found": "denied"}) for _ in range(4)]
@@ -311,6 +325,26 @@ def test_bomb_is_reported_at_once(root, database):
     Watcher(root, database).run(idle_exit=0)
     (issue,) = recorded(database, root)["issues"]
     assert "document type" in issue["text"]
+
+
+def test_a_file_that_was_given_up_is_reported_after_a_restart_too(root, database):
+    """Until it can be read, or is removed."""
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    broken = sorted(root.rglob("Metadata/*.dm"))[:2]
+    content = broken[0].read_bytes()
+    for path in broken:
+        path.write_bytes(b"<a/>")
+    first = Watcher(root, database)
+    first.run(idle_exit=0)
+    again = Watcher(root, database)
+    again.run(idle_exit=0)
+    assert again.unreadable == first.unreadable != {}
+    assert again.state.unreadable == 2
+    broken[0].write_bytes(content)
+    broken[1].unlink()
+    last = Watcher(root, database)
+    last.run(idle_exit=0)
+    assert (last.unreadable, last.state.unreadable) == ({}, 0)
 
 
 def test_broken_files_of_every_kind_give_the_document_of_parse_dir(root, database):

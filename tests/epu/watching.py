@@ -1,6 +1,8 @@
 """A watcher that runs beside a test, and what it has recorded."""
 
+import errno
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -19,6 +21,20 @@ LIMIT_S = 120.0
 def recorded(database: Database, root: Path) -> dict:
     with database.read() as connection:
         return json.loads("".join(database_chunks(connection, root.resolve())))
+
+
+def refuse_watches(monkeypatch, name: str) -> None:
+    """Let the kernel's limit of watches be reached by each directory `name`."""
+    from inotify_simple import INotify
+
+    add_watch = INotify.add_watch
+
+    def add(self, path, mask):
+        if Path(path).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return add_watch(self, path, mask)
+
+    monkeypatch.setattr(INotify, "add_watch", add)
 
 
 class Following:

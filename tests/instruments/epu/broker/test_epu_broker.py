@@ -18,11 +18,13 @@ import aio_pika
 import httpx
 import pika
 import pytest
+from aio_pika.exceptions import AMQPError
 from epu_session import MOTION, session
 from sqlalchemy import Connection, event, func, select
 from support import forked
 from support.waiting import until
 
+from skywright import waiting as waiting_module
 from skywright.errors import ConfigError
 from skywright.instruments.epu.broker import connection as connection_module
 from skywright.instruments.epu.broker import consumer as consumer_module
@@ -136,6 +138,31 @@ def test_a_publisher_that_dies_before_it_forgets_doubles_nothing(
     with publishing(store, settings):
         until(lambda: waiting(store) == 0)
     assert [body["grid_uuid"] for _, body in taken(settings)] == [str(n) for n in range(130)]
+
+
+def test_receipts_come_by_a_named_exchange_too(
+    store: Database, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the outbox is published to an exchange of a name, as RABBITMQ_EXCHANGE has it."""
+    named = replace(settings, exchange=f"{settings.queue}.exchange")
+    died = threading.Event()
+
+    def die(*_arguments: Any, **_values: Any) -> None:
+        died.set()
+        raise OSError("this process is dead")
+
+    announce(store, range(100))
+    try:
+        with monkeypatch.context() as patch, publishing(store, named):
+            patch.setattr(publisher_module, "_forget", die)
+            assert died.wait(LIMIT_S)
+        announce(store, range(100, 130))
+        with publishing(store, named):
+            until(lambda: waiting(store) == 0)
+        assert [body["grid_uuid"] for _, body in taken(named)] == [str(n) for n in range(130)]
+    finally:
+        with pika.BlockingConnection(pika.URLParameters(settings.url)) as connection:
+            connection.channel().exchange_delete(named.exchange)
 
 
 def test_of_two_publishers_one_publishes_and_the_other_takes_over(
@@ -416,6 +443,44 @@ def test_a_connection_that_is_lost_before_its_channel_is_made_again(
         monkeypatch.setattr(module, "connected", connected)
     asyncio.run(both())
     assert not [each for each in caplog.records if each.exc_info]
+
+
+def test_a_broker_that_always_refuses_is_asked_less_and_less_often(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be connected to, and refuses the queue, as one that is there with other arguments."""
+    waits: list[float] = []
+    states: list[bool] = []
+
+    class Refusing:
+        async def channel(self, **options: Any) -> None:
+            states.append(publisher.connected)
+            raise AMQPError("PRECONDITION_FAILED")
+
+    @contextlib.asynccontextmanager
+    async def connected(settings: BrokerSettings) -> AsyncIterator[Refusing]:
+        yield Refusing()
+
+    def back_off(limits_s: tuple[float, float]) -> Iterator[float]:
+        for pause_s in waiting_module.back_off(limits_s):
+            waits.append(pause_s)
+            yield 0.0
+
+    async def be_refused() -> None:
+        writer = Writer(store)
+        task = asyncio.create_task(publisher.run(writer))
+        while len(waits) < 4 and not task.done():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        writer.close()
+
+    monkeypatch.setattr(publisher_module, "connected", connected)
+    monkeypatch.setattr(publisher_module, "back_off", back_off)
+    publisher = Publisher(store, BrokerSettings("amqp://127.0.0.1:9/"))
+    asyncio.run(be_refused())
+    assert waits[:4] == [0.2, 0.4, 0.8, 1.6]
+    assert not any(states)
 
 
 def test_a_consumer_ends_at_whatever_step_of_connecting_it_is_told_to(store: Database) -> None:

@@ -362,9 +362,41 @@ def test_what_was_sent_for_another_grid_is_sent_again(double: SimpleNamespace) -
     assert kinds == 2 * ["reorder_gridsquares", "skip_gridsquares", "reorder_foilholes"]
 
 
+@pytest.mark.parametrize("grids", [("last",), ("first", "last")])
+def test_squares_that_were_skipped_before_a_restart_or_on_another_grid_are_skipped_no_more(
+    double: SimpleNamespace, grids: tuple[str, ...]
+) -> None:
+    """The service keeps its list until another one comes; an empty one replaces it too."""
+    sender = InstructionSender(ApiClient(ApiSettings(double.url)), "s")
+    for number, grid in enumerate(grids, 1):
+        skipped = () if grid == "last" else ("7",)
+        sender.send(grid, Suggestion(("5", "7"), skipped, "go to 5"))
+        until(lambda sent=2 * number: len(double.orders) == sent)
+    sender.send("last", Suggestion(("7",), (), "go to 7"))  # an empty list is sent once
+    until(lambda: len(double.orders) == 2 * len(grids) + 1)
+    sender.close()
+    found = [
+        (body["instruction_type"].rpartition(".")[2], body["payload"]["gridsquare_ids"])
+        for _, body in double.orders[-3:]
+    ]
+    assert found == [
+        ("reorder_gridsquares", ["5", "7"]),
+        ("skip_gridsquares", []),
+        ("reorder_gridsquares", ["7"]),
+    ]
+
+
+def test_no_order_is_sent_before_there_is_a_square_to_take(double: SimpleNamespace) -> None:
+    sender = InstructionSender(ApiClient(ApiSettings(double.url)), "s")
+    sender.send("grid", Suggestion((), reason="no planned hole is left"))
+    until(lambda: len(double.orders) == 1)
+    sender.close()
+    assert double.orders[0][1]["instruction_type"].endswith(".skip_gridsquares")
+
+
 def test_a_suggestion_to_a_session_that_is_missing_is_sent_less_and_less_often() -> None:
     waits: list[float] = []
-    answers = iter([*6 * [404], 200])
+    answers = iter([*6 * [404], 200, 200])
     client: Any = SimpleNamespace(
         request=lambda *_: httpx.Response(next(answers)), close=lambda: None
     )

@@ -81,6 +81,7 @@ class Publisher:
         self._identity = ""
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._delays = back_off(RETRY_S)
         self.connected = False
         self.details = "not connected yet"
 
@@ -92,14 +93,11 @@ class Publisher:
     async def run(self, writer: Writer) -> None:
         """Publish until cancelled; connect again whenever the connection is lost."""
         self._loop = asyncio.get_running_loop()
-        delays = back_off(RETRY_S)
         while True:
             try:
                 if not self._identity:
                     self._identity = await asyncio.to_thread(self._database.identity)
                 async with connected(self._settings) as connection:
-                    self.connected, self.details = True, self._settings.place
-                    delays = back_off(RETRY_S)
                     await self._publish(connection, writer)
             except SQLAlchemyError as error:
                 self.details = f"messages wait, the database fails: {reason_of(error)}"
@@ -112,15 +110,18 @@ class Publisher:
                 log.exception("publishing")
             finally:
                 self.connected = False
-            await asyncio.sleep(next(delays))
+            await asyncio.sleep(next(self._delays))
 
     async def _publish(self, connection: Any, writer: Writer) -> None:
         channel = await open_channel(connection, publisher_confirms=True, on_return_raises=True)
         _, exchange = await declare(channel, self._settings)
         name = f"{self._settings.queue}.receipts.{self._identity}"
-        receipts = _Receipts(name, self._settings.keep_receipts)
-        while not await receipts.take(connection):
+        receipts = _Receipts(name, self._settings)
+        is_ours = await receipts.take(connection)
+        self.connected, self.details = True, self._settings.place
+        while not is_ours:
             await asyncio.sleep(1.0)  # another server publishes; it may end
+            is_ours = await receipts.take(connection)
         if receipts.broker_lived:
             await writer.do(partial(_forget, numbers=self._numbers(receipts.taken)))
         await receipts.drop(receipts.taken)
@@ -129,6 +130,7 @@ class Publisher:
             self._wake.clear()
             rows = await asyncio.to_thread(self._waiting)
             if not rows:
+                self._delays = back_off(RETRY_S)
                 await self._idle(channel)
                 continue
             messages = [self._message(row, receipts.name) for row in rows]
@@ -142,6 +144,7 @@ class Publisher:
             numbers = [row["id"] for row in rows]
             await writer.do(partial(_forget, numbers=numbers))
             await receipts.drop([str(message.message_id) for message in messages])
+            self._delays = back_off(RETRY_S)
 
     async def _idle(self, channel: AbstractChannel) -> None:
         """Wait for messages, and notice a connection that is lost meanwhile."""
@@ -174,9 +177,9 @@ class Publisher:
 class _Receipts:
     """The queue of receipts, and what has come from it."""
 
-    def __init__(self, name: str, keep: int) -> None:
+    def __init__(self, name: str, settings: BrokerSettings) -> None:
         self.name = name
-        self._keep = keep
+        self._settings = settings
         self.taken: list[str] = []
         self.broker_lived = False
         self._messages: dict[str, AbstractIncomingMessage] = {}
@@ -187,8 +190,10 @@ class _Receipts:
     async def take(self, connection: Any) -> bool:
         """Become the one consumer and read what is there; False where another one is."""
         channel = await open_channel(connection)
-        arguments: dict[str, Any] = {"x-expires": 1000 * self._keep}
+        arguments: dict[str, Any] = {"x-expires": 1000 * self._settings.keep_receipts}
         queue = await channel.declare_queue(self.name, durable=True, arguments=arguments)
+        if self._settings.exchange:  # the broker looks for the queue of the header there
+            await queue.bind(self._settings.exchange, routing_key=self.name)
         try:
             await queue.consume(self._receive, exclusive=True)
         except ChannelClosed:

@@ -78,7 +78,8 @@ class InstructionSender:
         # The order changes a little with each result; what counts is which square is next, and
         # which of its holes.
         squares, skipped = suggestion.squares, suggestion.skipped
-        self._instruct("reorder_gridsquares", squares[:1], suggestion, gridsquare_ids=squares)
+        if squares or "reorder_gridsquares" in self._last:
+            self._instruct("reorder_gridsquares", squares[:1], suggestion, gridsquare_ids=squares)
         self._instruct(
             "skip_gridsquares", tuple(sorted(skipped)), suggestion, gridsquare_ids=skipped
         )
@@ -104,7 +105,7 @@ class InstructionSender:
 
     def _instruct(self, kind: str, key: Any, suggestion: Suggestion, **payload: Any) -> None:
         """Send an instruction if its key is not that of the last one of its kind."""
-        if self._last.get(kind, ()) == key:
+        if self._last.get(kind) == key:
             return
         body = {
             "instruction_type": PREFIX + kind,

@@ -21,7 +21,7 @@ from skywright.instruments.epu.recording.archive import (
     printable,
     safe_path,
 )
-from skywright.instruments.epu.watch.inotify import InotifyTree
+from skywright.instruments.epu.watch.inotify import InotifyTree, TooManyDirectoriesError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ TEXT = frozenset({".xml", ".dm", ".json", ".txt", ".log", ".csv", ".star", ".cfg
 BINARY = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".mrc", ".mrcs", ".eer", ".gain"})
 SETTLE_S = 0.03
 """A file that is open and growing is compared this long after its first change."""
+POLLED = "no file events (%s): the directory is polled"
 
 
 @dataclass(slots=True)
@@ -279,21 +280,23 @@ def record_directory(
     root = root.resolve()
     writer = RecordingWriter(path, root)
     recorder = DirectoryRecorder(root, writer, options)
+    source = None
     try:
         source = InotifyTree(
             root, removals=True
         )  # before the first comparison, so that nothing falls between
     except (ImportError, OSError) as error:
-        logger.warning("no file events (%s): the directory is polled", error)
-        recorder.record_start()
-        ready(writer.count)
-        while not stopped.wait(0.05):
-            recorder.record_differences()
-    else:
-        recorder.record_start()
-        ready(writer.count)
-        _follow(recorder, source, stopped)
+        logger.warning(POLLED, error)
+    recorder.record_start()
+    ready(writer.count)
+    if source is not None:
+        try:
+            _follow(recorder, source, stopped)
+        except TooManyDirectoriesError as error:
+            logger.warning(POLLED, error)
         source.close()
+    while not stopped.wait(0.05):  # without events
+        recorder.record_differences()
     recorder.record_differences()
     writer.close()
     return writer.count

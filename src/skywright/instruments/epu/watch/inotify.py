@@ -17,6 +17,16 @@ WATCH_AGAIN_S = 1.0
 """Pause between two tries to watch directories that could not be listed."""
 
 
+class TooManyDirectoriesError(OSError):
+    """The kernel refuses a watch of another directory. It is no full disk, whose errno it has."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there are more directories than fs.inotify.max_user_watches allows; raise that limit "
+            "with sysctl"
+        )
+
+
 class InotifyTree:
     """Events of all paths below a root, in order, with a watch on every directory.
 
@@ -32,8 +42,10 @@ class InotifyTree:
 
     Raises
     ------
+    TooManyDirectoriesError
+        If the kernel refuses to watch more directories; `read` raises it too.
     OSError
-        If there are too many directories.
+        If the kernel gives no events.
     """
 
     def __init__(
@@ -87,8 +99,8 @@ class InotifyTree:
                 self.failed.discard(directory)
                 continue  # removed in the meantime
             except OSError as error:
-                if error.errno == errno.ENOSPC:  # above ``fs.inotify.max_user_watches``
-                    raise
+                if error.errno == errno.ENOSPC:
+                    raise TooManyDirectoriesError from error
                 if directory not in self.failed:
                     logger.warning("%s: %s", path, error.strerror)
                 self.failed.add(directory)

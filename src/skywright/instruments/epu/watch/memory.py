@@ -43,6 +43,8 @@ class Memory:
         Path of the atlas, by the grid's uuid.
     locations
         Planned holes of a square as they are recorded, by the square's uuid.
+    unreadable
+        Why a file could not be read when the database was loaded, by path.
     """
 
     root: Path
@@ -57,6 +59,7 @@ class Memory:
     atlases: dict[str, dict[str, AtlasSquare]] = field(default_factory=dict)
     linked: dict[str, str] = field(default_factory=dict)
     locations: dict[str, dict[str, HoleLocation]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
     def sessions_missing(self) -> list[str]:
@@ -126,13 +129,15 @@ def load_memory(root: Path, connection: Connection) -> Memory:
     file = schema.source_file.c
     columns = (file.path, file.kind, file.entity_uuid, file.digest, file.size, file.mtime_ns)
     here = file.root == str(root)
-    query = select(*columns).where(here)
-    for path, kind, entity, digest, size, mtime in connection.execute(query):
+    query = select(*columns, file.problem).where(here)
+    for path, kind, entity, digest, size, mtime, problem in connection.execute(query):
         memory.known[path] = (size, mtime)
         if entity is not None:
             memory.seen.add((kind, entity))
         if digest is not None:
             memory.digests[path] = digest
+        elif problem is not None:
+            memory.unreadable[path] = problem
     roots = connection.execute(select(file.root).distinct()).scalars().all()
     before = [each for each in roots if _was_moved(Path(each), root, connection)]
     same = file.root.in_([str(root), *before])

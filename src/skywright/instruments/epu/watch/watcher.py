@@ -130,8 +130,6 @@ class Watcher:
         self.database = database
         self.state = WatchState()
         self.backlog = Backlog()
-        self.unreadable: dict[str, str] = {}
-        """Why a file cannot be read, by its path."""
         self.unlisted: dict[str, str] = {}
         """Why a directory could not be listed by the last scan, by its path."""
         self._list_again_s = LIST_AGAIN_S
@@ -146,6 +144,8 @@ class Watcher:
         self._source_lock = threading.Lock()
         """Held while the source is woken or closed: a closed pipe's number may be another file."""
         self._load()
+        self.unreadable = dict(self._importer.memory.unreadable)
+        """Why a file cannot be read, by its path."""
         self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
         self.state.recorded.update(kind for kind, _ in self._importer.memory.seen)
         self._next_scan = 0.0
