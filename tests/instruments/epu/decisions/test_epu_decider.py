@@ -225,6 +225,37 @@ def test_the_present_square_is_that_of_the_newest_micrograph(
     assert decider.suggestion["squares"][:2] == ("9", "10")
 
 
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=3)])
+@pytest.mark.parametrize("wrong", [timedelta(days=1), timedelta(days=365 * 3900)])
+def test_a_micrograph_that_is_dated_in_the_future_is_not_the_newest(
+    tmp_path: Path, wrong: timedelta, ahead: timedelta
+) -> None:
+    """The clock of the microscope's machine was wrong for a while; it may be ahead by hours."""
+    database = open_database(tmp_path / "epu.sqlite", durable=False)
+    now = datetime.now(UTC)
+    future, present = now + wrong, now + ahead
+    rows = [("old", "1", future + wrong), ("new", "1", future), ("new", "3", present)]
+    rows.append(("new", "2", present - timedelta(seconds=9)))  # read later than it was taken
+    with database.write() as connection:
+        record(connection, "acquisition", [{"uuid": "a"}])
+        for grid in ("old", "new"):
+            record(connection, "grid", [{"uuid": grid, "acquisition_uuid": "a", "name": grid}])
+        for grid, square, date in rows:
+            own = {"grid_uuid": grid, "gridsquare_id": square}
+            uuid = f"{grid}{square}"
+            record(connection, "gridsquare", [{"uuid": uuid, **own}])
+            own |= {"gridsquare_uuid": uuid, "foilhole_id": "5"}
+            record(connection, "foilhole", [{"uuid": uuid, **own}])
+            own |= {"foilhole_uuid": uuid, "micrograph_id": uuid, "acquisition_datetime": date}
+            record(connection, "micrograph", [{"uuid": uuid, **own}])
+    decider = Decider(database, tmp_path, EpuOrder())
+    decider.step()
+    assert decider.suggestion["grid"] == "new"
+    assert decider.overview["current"] == "3"
+    assert [each[0] for each in decider.overview["newest"]] == ["new3", "new2", "new1"]
+    database.close()
+
+
 def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database, tmp_path: Path) -> None:
     hole, file = schema.foilhole, schema.source_file
     with recorded.write() as connection:

@@ -23,6 +23,8 @@ from skywright.instruments.epu.decisions.quality import GridQuality
 
 MODEL = "skywright_quality"
 """Name of the prediction model in the entity database."""
+CLOCK = timedelta(minutes=10)
+"""A micrograph may be dated later than now, or than the last one read, by this much."""
 CHANGE = 0.005
 """A prediction is stored again when it has changed by this much."""
 ROWS_MAX = 5000
@@ -213,17 +215,40 @@ def troubles(connection: Connection, root: Path, late_s: float) -> Troubles:
     )
 
 
-def _newest_first(query: Any) -> Any:
-    """Return a query of micrographs in the order of acquisition; that of reading is any order."""
+def _latest_time(connection: Connection) -> datetime:
+    """Return the time after which no micrograph can have been taken.
+
+    The clock of the microscope's machine may be ahead. That of the micrograph that was read last
+    counts, so that a single wrong time is not the newest for longer than until the next one.
+    """
     table = schema.micrograph.c
-    return query.order_by(table.acquisition_datetime.desc().nulls_last(), table.number.desc())
+    last = select(table.acquisition_datetime).order_by(table.number.desc()).limit(1)
+    now = datetime.now(UTC)
+    latest = max(now, connection.execute(last).scalar() or now)
+    return min(latest, datetime.max.replace(tzinfo=UTC) - CLOCK) + CLOCK
+
+
+def _newest_first(connection: Connection, grid: str, *columns: Any) -> Any:
+    """Return a query of a grid's micrographs in the order of acquisition.
+
+    The order of reading is any order; it counts for those without a time, or with a wrong one.
+    """
+    table = schema.micrograph.c
+    latest, of_grid = _latest_time(connection), table.grid_uuid == grid
+    taken: Any = table.acquisition_datetime
+    last = connection.execute(select(func.max(taken)).where(of_grid)).scalar()
+    if last is not None and last > latest:  # only then: no index has this order
+        taken = case((taken <= latest, taken))
+    query = select(*columns).where(of_grid)
+    return query.order_by(taken.desc().nulls_last(), table.number.desc())
 
 
 def _current_grid(connection: Connection, root: Path) -> str | None:
     grid, table = schema.grid.c, schema.micrograph.c
+    is_possible = table.acquisition_datetime <= _latest_time(connection)
     last = [  # found in an index, for each grid
-        select(func.max(column)).where(table.grid_uuid == grid.uuid).scalar_subquery()
-        for column in (table.acquisition_datetime, table.number)
+        select(func.max(column)).where(table.grid_uuid == grid.uuid, *where).scalar_subquery()
+        for column, where in ((table.acquisition_datetime, [is_possible]), (table.number, []))
     ]
     own = select(grid.uuid).where(read.is_in_directory(root))
     grids = own.order_by(*[each.desc().nulls_last() for each in last])
@@ -247,8 +272,8 @@ def _left(connection: Connection, grid: str) -> Left:
         left.setdefault(square or "", []).append(name)
         if value is not None:
             predicted[square or "", name] = value
-    newest = select(table.c.gridsquare_id).where(table.c.grid_uuid == grid)
-    current = connection.execute(_newest_first(newest).limit(1)).scalar() or ""
+    newest = _newest_first(connection, grid, table.c.gridsquare_id)
+    current = connection.execute(newest.limit(1)).scalar() or ""
     return Left({square: tuple(holes) for square, holes in left.items()}, current, predicted)
 
 
@@ -283,8 +308,8 @@ def overview(connection: Connection, grid: str, quality: GridQuality) -> dict[st
     for each in squares:
         states[each.state or "unknown"] = states.get(each.state or "unknown", 0) + 1
     names = ("micrograph_id", "gridsquare_id", "foilhole_id", "ctf_max_resolution_estimate")
-    shown = select(*(table.c[each] for each in (*names, "gridsquare_uuid"))).where(taken)
-    newest = connection.execute(_newest_first(shown).limit(NEWEST)).all()
+    shown = (table.c[each] for each in (*names, "gridsquare_uuid"))
+    newest = connection.execute(_newest_first(connection, grid, *shown).limit(NEWEST)).all()
     current, present = (newest[0].gridsquare_id, newest[0].gridsquare_uuid) if newest else ("", "")
     holes = connection.execute(
         select(hole.c.foilhole_id, hole.c.x_location, hole.c.y_location, of_hole).where(
