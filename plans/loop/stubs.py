@@ -221,11 +221,16 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
 
 
 def read_result(tools: Instruments) -> MsgGenerator[RotationValues]:
-    """Wait for the analysis of all pictures so far, record its result, and return it."""
+    """Wait for the analysis of all pictures so far, record its result, and return it.
+
+    A failed analysis raises its own error, so only that of a motor is a `FailedStatus`.
+    """
     gonio, result = tools.goniometer, tools.result
     stem = f"{result.name}_"
     devices = [result, gonio.phi, gonio.sample]
-    reading = yield from trigger_and_read(devices, stem + FLAT_NAMES[0], DECISION)
+    reading = yield from with_device_errors(
+        trigger_and_read(devices, stem + FLAT_NAMES[0], DECISION)
+    )
     return RotationValues.of(
         {key.removeprefix(stem): reading[key]["value"] for key in reading if key.startswith(stem)}
     )
