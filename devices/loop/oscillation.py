@@ -178,6 +178,11 @@ class OscillationFlyer(OneStream, Device):
     def resume(self) -> None:
         """Do nothing: the plan makes the sweep anew."""
 
+    def _raise_if_stopped(self) -> None:
+        """Raise `HardwareError` if the sweep was stopped, also if it has not begun yet."""
+        if self._stop_requested:
+            raise HardwareError(f"{self.name}: somebody stopped the sweep")
+
     def _refused(self, why: str) -> TaskStatus:
         status = TaskStatus(self)
         status.set_exception(HardwareError(f"{self.name}: {why}"))
@@ -281,7 +286,10 @@ class Oscillation(OscillationFlyer):
     def carry_out(self, sweep: Sweep) -> SweepTrace:
         """Let the controller make a sweep; keep its trace also when it fails."""
         ended = threading.Event()
+        self._raise_if_stopped()
         self.go.set(1).add_callback(lambda _: ended.set())
+        if self._stop_requested:  # since the check above; its 0 may have come before the 1
+            self.go.put(0, wait=False)
         limit = SLOWNESS * sweep.time_s + MARGIN_S
         try:
             self.spindle.await_motion(ended.wait, limit, "during an oscillation")
@@ -313,6 +321,7 @@ class Oscillation(OscillationFlyer):
 
     def stop(self, *, success: bool = False) -> None:
         """End the sweep under way; the spindle slows down, the window closes."""
+        self._stop_requested = True
         if self.connected:
             self.go.put(0, wait=False)
 
@@ -368,8 +377,7 @@ class MotorOscillation(OscillationFlyer):
 
     def _move(self, angle: float) -> None:
         """Move the spindle; fail if the sweep is stopped, also if that was before the move."""
-        if self._stop_requested:
-            raise HardwareError(f"{self.name}: somebody stopped the sweep")
+        self._raise_if_stopped()
         status = self.spindle.move(angle, wait=False)
         if self._stop_requested:  # since the check above; `move` forgets an earlier stop
             self.spindle.stop()

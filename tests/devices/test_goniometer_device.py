@@ -746,6 +746,42 @@ def test_a_stopped_sweep_ends_at_once_and_keeps_its_trace(
         assert oscillation.get_index() == oscillation.last.time.size  # it is in the file
 
 
+def test_a_stop_before_the_controller_is_told_to_sweep_is_not_lost(
+    gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oscillation: Any = gonio.oscillation
+    carry_out = oscillation.carry_out
+
+    def stop_first(sweep: Sweep) -> Any:
+        oscillation.stop()
+        return carry_out(sweep)
+
+    monkeypatch.setattr(oscillation, "carry_out", stop_first)
+    with staged(oscillation):
+        oscillation.prepare(Sweep(60.0, 0.6)).wait(LIMIT_S)
+        oscillation.kickoff()
+        assert "somebody stopped the sweep" in reason(oscillation.complete())
+    assert gonio.phi.position == 0.0
+
+
+def test_a_stop_while_the_controller_is_told_to_sweep_is_not_lost(
+    gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oscillation: Any = gonio.oscillation
+    begin = oscillation.go.set
+
+    def stop_first(value: int) -> Any:
+        oscillation.stop()
+        return begin(value)
+
+    monkeypatch.setattr(oscillation.go, "set", stop_first)
+    with staged(oscillation):
+        oscillation.prepare(Sweep(360.0, 6.0)).wait(LIMIT_S)
+        oscillation.kickoff()
+        assert "Aborted" in reason(oscillation.complete())
+    assert gonio.phi.position < 350.0
+
+
 def test_a_stuck_spindle_fails_the_sweep_in_time(
     gonio: MotorGoniometer, ioc: IocProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
