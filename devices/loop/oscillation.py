@@ -94,6 +94,9 @@ class OscillationFlyer(OneStream, Device):
         motor: Motor = self.parent.phi
         return motor
 
+    def check_value(self, sweep: Sweep) -> None:
+        """Raise `HardwareError` if a sweep, run-up included, is beyond the limits of phi."""
+
     def carry_out(self, sweep: Sweep) -> SweepTrace:
         """Make a sweep; set `_started` when the spindle is told to move. Blocks."""
         raise NotImplementedError
@@ -283,6 +286,16 @@ class Oscillation(OscillationFlyer):
         for signal, value in settings:
             signal.set(value, timeout=PUT_S).wait(PUT_S + 1.0)
 
+    def check_value(self, sweep: Sweep) -> None:
+        """Raise `HardwareError` if a sweep, run-up included, is beyond the limits of phi."""
+        spindle, rate = self.spindle, sweep.rate_deg_s
+        start = spindle.position if sweep.start_deg is None else sweep.start_deg
+        # The controller accelerates as in a move: in ACCL seconds to VELO
+        ramp = abs(rate) * float(spindle.acceleration.get()) / float(spindle.velocity.get())
+        lead = rate * (0.5 * ramp + RUN_UP_S) if sweep.run_up else 0.0
+        for angle in (start - lead, start + sweep.delta_deg + lead):
+            spindle.check_value(angle)
+
     def carry_out(self, sweep: Sweep) -> SweepTrace:
         """Let the controller make a sweep; keep its trace also when it fails."""
         ended = threading.Event()
@@ -333,10 +346,14 @@ class MotorOscillation(OscillationFlyer):
     window is where the angle is between start and end.
     """
 
-    def _accept(self, sweep: Sweep) -> None:
+    def check_value(self, sweep: Sweep) -> None:
+        """Raise `HardwareError` if a sweep, run-up included, is beyond the limits of phi."""
         start, lead = self._places(sweep)
         for angle in (start - lead, start + sweep.delta_deg + lead):
             self.spindle.check_value(angle)
+
+    def _accept(self, sweep: Sweep) -> None:
+        self.check_value(sweep)
 
     def _places(self, sweep: Sweep) -> tuple[float, float]:
         """Return the start and the signed way of the run-up, deg."""

@@ -729,6 +729,13 @@ def test_a_sweep_that_the_controller_does_not_take_is_refused(gonio: Goniometer)
         status.wait(LIMIT_S)
 
 
+def test_a_sweep_whose_run_down_is_beyond_the_limits_is_found_before(gonio: Goniometer) -> None:
+    limit = gonio.phi.limits[1]
+    gonio.oscillation.check_value(Sweep(180.0, 3.0, start_deg=limit - 187.0))
+    with pytest.raises(HardwareError, match="is beyond its limits"):
+        gonio.oscillation.check_value(Sweep(180.0, 3.0, start_deg=limit - 185.0))
+
+
 def test_a_stopped_sweep_ends_at_once_and_keeps_its_trace(
     gonio: MotorGoniometer, ioc: IocProcess
 ) -> None:
