@@ -94,6 +94,9 @@ class OscillationFlyer(OneStream, Device):
         motor: Motor = self.parent.phi
         return motor
 
+    def check_value(self, sweep: Sweep) -> None:
+        """Raise `HardwareError` if a sweep, run-up included, is beyond the limits of phi."""
+
     def carry_out(self, sweep: Sweep) -> SweepTrace:
         """Make a sweep; set `_started` when the spindle is told to move. Blocks."""
         raise NotImplementedError
@@ -177,6 +180,11 @@ class OscillationFlyer(OneStream, Device):
 
     def resume(self) -> None:
         """Do nothing: the plan makes the sweep anew."""
+
+    def _raise_if_stopped(self) -> None:
+        """Raise `HardwareError` if the sweep was stopped, also if it has not begun yet."""
+        if self._stop_requested:
+            raise HardwareError(f"{self.name}: somebody stopped the sweep")
 
     def _refused(self, why: str) -> TaskStatus:
         status = TaskStatus(self)
@@ -278,10 +286,23 @@ class Oscillation(OscillationFlyer):
         for signal, value in settings:
             signal.set(value, timeout=PUT_S).wait(PUT_S + 1.0)
 
+    def check_value(self, sweep: Sweep) -> None:
+        """Raise `HardwareError` if a sweep, run-up included, is beyond the limits of phi."""
+        spindle, rate = self.spindle, sweep.rate_deg_s
+        start = spindle.position if sweep.start_deg is None else sweep.start_deg
+        # The controller accelerates as in a move: in ACCL seconds to VELO
+        ramp = abs(rate) * float(spindle.acceleration.get()) / float(spindle.velocity.get())
+        lead = rate * (0.5 * ramp + RUN_UP_S) if sweep.run_up else 0.0
+        for angle in (start - lead, start + sweep.delta_deg + lead):
+            spindle.check_value(angle)
+
     def carry_out(self, sweep: Sweep) -> SweepTrace:
         """Let the controller make a sweep; keep its trace also when it fails."""
         ended = threading.Event()
+        self._raise_if_stopped()
         self.go.set(1).add_callback(lambda _: ended.set())
+        if self._stop_requested:  # since the check above; its 0 may have come before the 1
+            self.go.put(0, wait=False)
         limit = SLOWNESS * sweep.time_s + MARGIN_S
         try:
             self.spindle.await_motion(ended.wait, limit, "during an oscillation")
@@ -313,6 +334,7 @@ class Oscillation(OscillationFlyer):
 
     def stop(self, *, success: bool = False) -> None:
         """End the sweep under way; the spindle slows down, the window closes."""
+        self._stop_requested = True
         if self.connected:
             self.go.put(0, wait=False)
 
@@ -324,10 +346,14 @@ class MotorOscillation(OscillationFlyer):
     window is where the angle is between start and end.
     """
 
-    def _accept(self, sweep: Sweep) -> None:
+    def check_value(self, sweep: Sweep) -> None:
+        """Raise `HardwareError` if a sweep, run-up included, is beyond the limits of phi."""
         start, lead = self._places(sweep)
         for angle in (start - lead, start + sweep.delta_deg + lead):
             self.spindle.check_value(angle)
+
+    def _accept(self, sweep: Sweep) -> None:
+        self.check_value(sweep)
 
     def _places(self, sweep: Sweep) -> tuple[float, float]:
         """Return the start and the signed way of the run-up, deg."""
@@ -368,8 +394,7 @@ class MotorOscillation(OscillationFlyer):
 
     def _move(self, angle: float) -> None:
         """Move the spindle; fail if the sweep is stopped, also if that was before the move."""
-        if self._stop_requested:
-            raise HardwareError(f"{self.name}: somebody stopped the sweep")
+        self._raise_if_stopped()
         status = self.spindle.move(angle, wait=False)
         if self._stop_requested:  # since the check above; `move` forgets an earlier stop
             self.spindle.stop()

@@ -155,6 +155,8 @@ class GoniometerIOC(PVGroup):
         self.gonio = Goniometer(carriage, MotorsClock(epoch=time.time()), SWITCH_MM)
         self.speed = speed
         self.oscillating = False
+        self._abort_requested = False
+        """Whether `abort` was called in this oscillation."""
         self._over = asyncio.Event()
 
     @property
@@ -232,6 +234,7 @@ class GoniometerIOC(PVGroup):
     async def abort(self) -> None:
         """End the oscillation under way; returns when the spindle rests."""
         if self.oscillating:
+            self._abort_requested = True  # the spindle may not have begun to move
             await self.phi.stop()
             await self._over.wait()
 
@@ -239,6 +242,16 @@ class GoniometerIOC(PVGroup):
         """Make the oscillation that the settings say; returns when all is over."""
         if self.oscillating:
             raise ValueError("an oscillation is under way; put 0 to Go, or wait")
+        self.oscillating, self._abort_requested = True, False
+        self._over.clear()
+        try:
+            await self._oscillate()
+        finally:
+            self.oscillating = False
+            await post(self.osc.go.readback, 0)
+            self._over.set()
+
+    async def _oscillate(self) -> None:
         osc, motor = self.osc, self.phi
         for stamp in (osc.motor_start, osc.window_start, osc.window_end, osc.motor_end):
             await post(stamp, math.nan)
@@ -247,10 +260,9 @@ class GoniometerIOC(PVGroup):
         except (HardwareError, ConfigError) as error:
             self.gonio.oscillation = None
             await self._post_trace()  # or that of the last one would be taken for this one's
-            await self._say(FAILED, str(error))
+            await self._say(ABORTED if self._abort_requested else FAILED, str(error))
             return
-        self.oscillating, self.gonio.oscillation = True, plan
-        self._over.clear()
+        self.gonio.oscillation = plan
         motor.move_refusal = "an oscillation is under way; wait, or put 0 to Osc:Go"
         await post_pair(osc.go, 1)
         trace = asyncio.create_task(self._post_trace_along())
@@ -259,14 +271,14 @@ class GoniometerIOC(PVGroup):
             await self._carry_out(plan)
         finally:
             trace.cancel()
-            motor.move_refusal, self.oscillating = "", False
+            motor.move_refusal = ""
             await self._open(False, self.gonio.clock.stamp(time.time()))
             await self._post_trace()
-            await post(osc.go.readback, 0)
-            self._over.set()
 
     def _start(self) -> Oscillation:
         osc, motor = self.osc, self.phi
+        if self._abort_requested:
+            raise HardwareError("oscillation: it was aborted before the spindle moved")
         if motor.silent:
             raise HardwareError("oscillation: the controller of the spindle does not answer")
         if motor.get("SPMG") not in (MOVE, GO):

@@ -12,7 +12,7 @@ from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator
 from pydantic import ValidationError
 
-from plans.checks import finite, finite_numbers, flag
+from plans.checks import check_limits, finite, finite_numbers, flag
 from plans.loop import stubs
 from plans.loop.settings import Centering, CenteringSettings
 from plans.run_stubs import step_log
@@ -274,7 +274,8 @@ settle_s, zoom
     Raises
     ------
     ConfigError
-        If a parameter makes no sense or the camera is not calibrated; before anything moves.
+        If a parameter makes no sense, the camera is not calibrated, or the limits of phi leave no
+        room for the sweeps in either direction; before anything moves.
     TypeError
         If a device cannot do its part; before anything moves.
     SampleError
@@ -304,6 +305,10 @@ settle_s, zoom
     yield from stubs.check_mounting("center_loop", goniometer)
     if hasattr(result, "calibration"):
         result.calibration.check_value(settings.zoom)
+    if not stepped:
+        here = yield from stubs.position(tools.goniometer.phi)
+        first = stubs.fitting("center_loop", tools, _turn(settings, 1), here)
+        stubs.fitting("center_loop", tools, _turn(settings, 2), here + first.delta_deg)
     course = _Course(settings)
     identity = str(uuid.uuid4())
     for number in range(1, settings.max_passes + 1):
@@ -315,7 +320,7 @@ settle_s, zoom
         def body(number: int = number) -> MsgGenerator[bool]:
             return (yield from _one_pass(tools, course, number))
 
-        turn = None if stepped else _turn(settings, number)
+        turn = None if stepped else (yield from _directed(tools, settings, number))
         try:
             over = yield from stubs.recorded(tools, body, _md, course.uids, turn)
         except NotCenteredError as error:
@@ -411,14 +416,23 @@ def _turn(settings: CenteringSettings, number: int) -> Sweep:
     return Sweep(part * settings.delta_deg, abs(part) * settings.time_s)
 
 
+def _directed(
+    tools: stubs.Instruments, settings: CenteringSettings, number: int
+) -> MsgGenerator[Sweep]:
+    """Return the turn of a pass from where the spindle is, in a direction that phi allows."""
+    here = yield from stubs.position(tools.goniometer.phi)
+    return stubs.fitting("center_loop", tools, _turn(settings, number), here)
+
+
 def _rotate(
     tools: stubs.Instruments, settings: CenteringSettings, number: int
 ) -> MsgGenerator[None]:
-    """Take the pictures of a pass; every other one turns back."""
-    turn = _turn(settings, number)
+    """Take the pictures of a pass; every other one turns back, if phi can."""
     if settings.method == "sweep":
+        turn = yield from _directed(tools, settings, number)
         yield from stubs.sweep(tools, turn)
         return
+    turn = _turn(settings, number)
     here = yield from stubs.position(tools.goniometer.phi)
     if settings.method == "two_angles":
         # The verifying pass looks from other sides than the one that it verifies.
@@ -481,13 +495,24 @@ def _turn_until_seen(tools: stubs.Instruments) -> MsgGenerator[RotationValues | 
     """Turn in steps of 90 deg until something is seen; return what, or None."""
     step_log.info("nothing is seen; turning the spindle to look from the other sides")
     for _ in range(3):
-        yield from bps.mvr(tools.goniometer.phi, 90.0)
+        yield from _turn_a_quarter(tools)
         found = yield from stubs.measure_once(tools)
         check_light(found)
         if not _is_blank(found):
             return found
-    yield from bps.mvr(tools.goniometer.phi, 90.0)
+    yield from _turn_a_quarter(tools)
     return None
+
+
+def _turn_a_quarter(tools: stubs.Instruments) -> MsgGenerator[None]:
+    """Turn by 90 deg, or where a limit of phi is in the way by 270 deg back: to the same view."""
+    phi = tools.goniometer.phi
+    target = (yield from stubs.position(phi)) + 90.0
+    try:
+        check_limits("center_loop", phi, target)
+    except ConfigError:
+        target -= 360.0
+    yield from bps.mv(phi, target)
 
 
 def _move(

@@ -14,10 +14,18 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
-from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
+from bluesky.protocols import (
+    Checkable,
+    Collectable,
+    Flyable,
+    Movable,
+    Preparable,
+    Readable,
+    Triggerable,
+)
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
-from plans.checks import Needs, check_devices, described
+from plans.checks import Needs, check_devices, check_limits, described
 from plans.run_stubs import (
     PRIMARY,
     Body,
@@ -225,11 +233,16 @@ def measure_once(tools: Instruments) -> MsgGenerator[RotationValues]:
 
 
 def read_result(tools: Instruments) -> MsgGenerator[RotationValues]:
-    """Wait for the analysis of all pictures so far, record its result, and return it."""
+    """Wait for the analysis of all pictures so far, record its result, and return it.
+
+    A failed analysis raises its own error, so only that of a motor is a `FailedStatus`.
+    """
     gonio, result = tools.goniometer, tools.result
     stem = f"{result.name}_"
     devices = [result, gonio.phi, gonio.sample]
-    reading = yield from trigger_and_read(devices, stem + FLAT_NAMES[0], DECISION)
+    reading = yield from with_device_errors(
+        trigger_and_read(devices, stem + FLAT_NAMES[0], DECISION)
+    )
     return RotationValues.of(
         {key.removeprefix(stem): reading[key]["value"] for key in reading if key.startswith(stem)}
     )
@@ -271,6 +284,31 @@ def _with_start(tools: Instruments, turn: Sweep) -> MsgGenerator[Sweep]:
     if turn.start_deg is not None:
         return turn
     return replace(turn, start_deg=(yield from position(tools.goniometer.phi)))
+
+
+def fitting(plan: str, tools: Instruments, turn: Sweep, start_deg: float) -> Sweep:
+    """Return a sweep from an angle, in the other direction if the limits of phi want that.
+
+    Raises
+    ------
+    ConfigError
+        If they allow neither direction; it says what is in the way of the first one.
+    """
+    flyer, refusals = tools.goniometer.oscillation, []
+    for way in (turn, replace(turn, delta_deg=-turn.delta_deg)):
+        try:
+            check_limits(plan, tools.goniometer.phi, start_deg, start_deg + way.delta_deg)
+            if isinstance(flyer, Checkable):
+                flyer.check_value(replace(way, start_deg=start_deg))
+        except (ConfigError, HardwareError) as error:
+            refusals.append(error)
+        else:
+            return way
+    why = str(refusals[0]).removeprefix(f"{plan}: ")
+    raise ConfigError(
+        f"{plan}: phi at {start_deg:g} deg can turn by {abs(turn.delta_deg):g} deg in neither "
+        f"direction: {why}; move phi, or take a smaller delta_deg"
+    ) from refusals[0]
 
 
 def _come_to_rest(tools: Instruments) -> MsgGenerator[None]:

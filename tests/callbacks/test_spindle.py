@@ -1,17 +1,20 @@
 """A run's documents followed to the angle of the spindle at each picture."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from event_model import compose_run, compose_stream_resource, pack_event_page
+from support.seen_rotation import CALIBRATION, TIP
 
 from devices.loop.oscillation import COLUMNS, ROW
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnWriter
+from skywright.instruments.loop.geometry import observe
 from skywright.instruments.loop.spindle import TURNS, RunSpindle, turns_both_ways
-from skywright.instruments.loop.timing import Trace
+from skywright.instruments.loop.timing import Trace, fit_delay
 
 STREAM = {"source": "TEST", "shape": [], "dtype": "number", "external": "STREAM:"}
 IMAGE = {"source": "TEST", "shape": [48, 64], "dtype": "array", "external": "STREAM:"}
@@ -39,25 +42,34 @@ def tell(
 
 
 def read_spindle(
-    path: Path, times: np.ndarray, angles: np.ndarray, announced: int | None = None
+    path: Path,
+    times: np.ndarray,
+    angles: np.ndarray,
+    announced: int | None = None,
+    sweep: Any = 0,
+    keys: Collection[str] = tuple(COLUMNS),
 ) -> RunSpindle:
-    """A run with readings of the spindle in a file, and four pictures in another stream."""
+    """A run with readings of the spindle in a file, and four pictures in another stream.
+
+    `keys` are the columns that the run has told of.
+    """
     count = len(times)
     with ColumnWriter(path, list(COLUMNS.values()), ROW) as writer:
-        values = {"time": times, "angle": angles, "open": np.ones(count), "sweep": np.zeros(count)}
+        values = {"time": times, "angle": angles, "open": np.ones(count)}
+        values["sweep"] = np.broadcast_to(sweep, (count,))
         rows: dict[str, Any] = {COLUMNS[key].path: value for key, value in values.items()}
         writer.append(np.arange(count), rows)
     run = compose_run()
     turn = RunSpindle(run.start_doc)
-    keys = {f"osc_{key}": STREAM for key in COLUMNS}
-    trace = run.compose_descriptor(name="oscillation", data_keys=keys).descriptor_doc
+    told = {f"osc_{key}": STREAM for key in keys}
+    trace = run.compose_descriptor(name="oscillation", data_keys=told).descriptor_doc
     pictures = run.compose_descriptor(name="primary", data_keys={"axis_image": IMAGE})
     turn("descriptor", trace)
     turn("descriptor", pictures.descriptor_doc)
     tell(turn, "axis_image", path.with_name("axis.h5"), "/data", "p", (0, 4, 1))
     last = announced or count
-    for key, column in COLUMNS.items():
-        tell(turn, f"osc_{key}", path, column.path, trace["uid"], (0, 2, 1), (2, last, 3))
+    for key in keys:
+        tell(turn, f"osc_{key}", path, COLUMNS[key].path, trace["uid"], (0, 2, 1), (2, last, 3))
     return turn
 
 
@@ -167,3 +179,65 @@ def test_pictures_of_the_sample_elsewhere_have_no_angle() -> None:
 def test_a_delay_needs_both_senses(ends: list[float], both: bool) -> None:
     trace = Trace(np.arange(float(len(ends))), np.array(ends))
     assert turns_both_ways(trace) is both
+
+
+LEAD_DEG, REST_S = 6.0, 60.0
+"""Way of the run-down after a sweep, from which the spindle goes back; rest between two sweeps."""
+SPEED = 60.0
+"""deg/s."""
+
+
+def two_sweeps(path: Path, *columns: str) -> RunSpindle:
+    """From -6 to 186 deg, a rest at 180 deg, then from 186 to -6 deg; 60 deg/s, read at 20 Hz."""
+    there = np.arange(-LEAD_DEG, 180.1 + LEAD_DEG, SPEED / 20)
+    times = 1e9 + np.arange(len(there)) / 20
+    return read_spindle(
+        path,
+        np.concatenate([times, times + times[-1] - times[0] + REST_S]),
+        np.concatenate([there, there[::-1]]),
+        sweep=np.repeat([0, 1], len(there)),
+        keys=columns or tuple(COLUMNS),
+    )
+
+
+def test_pictures_between_two_sweeps_have_no_angle(tmp_path: Path) -> None:
+    times = 1e9 + np.array([1.0, 3.2, 30.0, REST_S + 3.2, REST_S + 4.2])
+    new = two_sweeps(tmp_path / "new.h5")
+    old = two_sweeps(tmp_path / "old.h5", "time", "angle", "open")
+    end = 180.0 + LEAD_DEG
+    for turn, rest in ((new, np.nan), (old, end)):
+        angles = turn.angles(times, np.arange(5), turn.trace(), 0.0)
+        expected = [SPEED - LEAD_DEG, rest, rest, end, end - SPEED]
+        np.testing.assert_allclose(angles, expected, atol=1e-6)
+
+
+def test_a_rest_before_a_sweep_is_repeated_leaves_the_delay_known(tmp_path: Path) -> None:
+    """A pause ends the first sweep at 120 deg, and pictures come for a minute."""
+    there = np.arange(-LEAD_DEG, 180.1 + LEAD_DEG, SPEED / 20)
+    sweeps = [there[there <= 120.0], there, there[::-1]]
+    starts = 0.0, len(sweeps[0]) / 20 + REST_S, (len(sweeps[0]) + len(there)) / 20 + REST_S + 0.5
+    times = [start + np.arange(len(each)) / 20 for start, each in zip(starts, sweeps, strict=True)]
+    sweep = np.repeat([0, 1, 2], [len(each) for each in sweeps])
+    given = np.concatenate(times), np.concatenate(sweeps)
+    trace = read_spindle(tmp_path / "trace.h5", *given, sweep=sweep).trace()
+    assert trace is not None
+    exposed = np.arange(0.1, times[-1][-1] - 0.1, 1 / 30)
+    phi = np.interp(exposed, *given)
+    phi[(exposed > times[0][-1]) & (exposed < times[1][0])] = 120.0
+    tips = observe(TIP, phi, CALIBRATION.view, CALIBRATION.axis_px)
+    tips += np.random.default_rng(1).normal(0.0, 0.3, tips.shape)
+    found = fit_delay(trace, exposed + 0.15, tips, CALIBRATION.view)
+    assert found.ok, found.why
+    assert found.delay_s == pytest.approx(0.15, abs=4.0 * found.sigma_s)
+
+
+def test_the_way_back_to_a_repeated_sweep_is_no_turn_back(tmp_path: Path) -> None:
+    """A pause ends a sweep; the spindle goes back and makes the whole of it."""
+    angles = np.concatenate([np.arange(-6.0, 121.0, 3.0), np.arange(-6.0, 367.0, 3.0)])
+    sweep = np.cumsum(np.diff(angles, prepend=-6.0) < 0.0)
+    trace = read_spindle(tmp_path / "a.h5", np.arange(len(angles)), angles, sweep=sweep).trace()
+    assert trace is not None
+    assert not turns_both_ways(trace)
+    both = two_sweeps(tmp_path / "b.h5").trace()
+    assert both is not None
+    assert turns_both_ways(both)

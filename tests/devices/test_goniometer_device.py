@@ -729,6 +729,13 @@ def test_a_sweep_that_the_controller_does_not_take_is_refused(gonio: Goniometer)
         status.wait(LIMIT_S)
 
 
+def test_a_sweep_whose_run_down_is_beyond_the_limits_is_found_before(gonio: Goniometer) -> None:
+    limit = gonio.phi.limits[1]
+    gonio.oscillation.check_value(Sweep(180.0, 3.0, start_deg=limit - 187.0))
+    with pytest.raises(HardwareError, match="is beyond its limits"):
+        gonio.oscillation.check_value(Sweep(180.0, 3.0, start_deg=limit - 185.0))
+
+
 def test_a_stopped_sweep_ends_at_once_and_keeps_its_trace(
     gonio: MotorGoniometer, ioc: IocProcess
 ) -> None:
@@ -744,6 +751,42 @@ def test_a_stopped_sweep_ends_at_once_and_keeps_its_trace(
         assert oscillation.last is not None
         assert 20.0 < oscillation.last.angle[-1] < 350.0
         assert oscillation.get_index() == oscillation.last.time.size  # it is in the file
+
+
+def test_a_stop_before_the_controller_is_told_to_sweep_is_not_lost(
+    gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oscillation: Any = gonio.oscillation
+    carry_out = oscillation.carry_out
+
+    def stop_first(sweep: Sweep) -> Any:
+        oscillation.stop()
+        return carry_out(sweep)
+
+    monkeypatch.setattr(oscillation, "carry_out", stop_first)
+    with staged(oscillation):
+        oscillation.prepare(Sweep(60.0, 0.6)).wait(LIMIT_S)
+        oscillation.kickoff()
+        assert "somebody stopped the sweep" in reason(oscillation.complete())
+    assert gonio.phi.position == 0.0
+
+
+def test_a_stop_while_the_controller_is_told_to_sweep_is_not_lost(
+    gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oscillation: Any = gonio.oscillation
+    begin = oscillation.go.set
+
+    def stop_first(value: int) -> Any:
+        oscillation.stop()
+        return begin(value)
+
+    monkeypatch.setattr(oscillation.go, "set", stop_first)
+    with staged(oscillation):
+        oscillation.prepare(Sweep(360.0, 6.0)).wait(LIMIT_S)
+        oscillation.kickoff()
+        assert "Aborted" in reason(oscillation.complete())
+    assert gonio.phi.position < 350.0
 
 
 def test_a_stuck_spindle_fails_the_sweep_in_time(

@@ -224,6 +224,28 @@ def test_when_the_light_fails_nothing_is_calibrated_and_the_sample_goes_back(
     assert targets[-1] == pytest.approx((0.0, 0.0, 0.0))
 
 
+def test_when_the_analysis_fails_nothing_is_calibrated_and_the_sample_goes_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error reaches the plan as that of a status, as the error of a motor does."""
+    devices = session.mount(make_world(), calibrated=False)
+    result, targets = devices["result"], devices["goniometer"].sample.targets
+    trigger = result.trigger
+
+    def fail_after_a_move() -> Status:
+        if len(targets) < 2:
+            return trigger()
+        failed = Status()
+        failed.set_exception(HardwareError("loop_rotation stands still"))
+        return failed
+
+    monkeypatch.setattr(result, "trigger", fail_after_a_move)
+    with pytest.raises(HardwareError, match="loop_rotation stands still"):
+        session.run(calibrate_camera(**devices))
+    assert max(map(abs, targets[-2])) > 1.0
+    assert targets[-1] == pytest.approx((0.0, 0.0, 0.0))
+
+
 def test_stages_that_run_backwards_are_found_out(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

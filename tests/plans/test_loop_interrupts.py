@@ -14,10 +14,11 @@ from support.loop_plain import make_world
 from support.loop_session import Session
 
 from plans.loop.calibration import calibrate_camera
-from plans.loop.centering import center_loop
+from plans.loop.centering import _turn_a_quarter, center_loop
 from plans.loop.face import face_angle, loop_raster_box, rotate_to_face_on
-from plans.loop.stubs import COLLECT_S
+from plans.loop.stubs import COLLECT_S, Instruments, fitting
 from skywright.errors import ConfigError, HardwareError, SampleError
+from skywright.instruments.loop.sweep import Sweep
 
 
 def pausing(plan: Any, at: Callable[[Msg], bool]) -> Any:
@@ -179,6 +180,43 @@ def test_a_limit_in_the_short_way_to_the_face(session: Session) -> None:
     limited(gonio.phi, -65.0, -55.0)
     with pytest.raises(ConfigError, match="cannot move to -150: -150 deg is beyond"):
         session.run(rotate_to_face_on(gonio, 30.0))
+
+
+def test_limits_without_room_for_a_centering_are_refused_before_anything_moves(
+    session: Session,
+) -> None:
+    world = make_world(phi_deg=0.0)
+    devices = session.mount(world)
+    limited(devices["goniometer"].phi, -10.0, 370.0)
+    before = world.pose()
+    with pytest.raises(ConfigError, match=r"can turn by 360 deg in neither direction: .*-180 deg"):
+        session.run(center_loop(**devices))
+    assert world.pose() == before
+    assert session.documents == []
+
+
+def test_a_centering_turns_in_the_direction_that_the_limits_allow(session: Session) -> None:
+    tools = Instruments(**session.mount(make_world()))
+    phi, oscillation = tools.goniometer.phi, tools.goniometer.oscillation
+    limited(phi, -200.0, 100.0)
+    forward, back = Sweep(180.0, 3.0), Sweep(-180.0, 3.0)
+    assert fitting("plan", tools, back, 90.0) == back
+    assert fitting("plan", tools, forward, 90.0) == back
+    # The run-up of the sweep back is beyond them
+    oscillation.check_value = lambda sweep: phi.check_value(sweep.start_deg + 20.0)
+    with pytest.raises(ConfigError, match=r"neither direction: .*110 deg is beyond"):
+        fitting("plan", tools, back, 90.0)
+
+
+@pytest.mark.parametrize(("start", "end"), [(20.0, 110.0), (290.0, 20.0)])
+def test_a_search_turns_to_the_same_view_on_the_free_side_of_a_limit(
+    session: Session, start: float, end: float
+) -> None:
+    world = make_world(phi_deg=start)
+    tools = Instruments(**session.mount(world))
+    limited(tools.goniometer.phi, -10.0, 370.0)
+    session.run(_turn_a_quarter(tools))
+    assert world.pose().phi_deg == pytest.approx(end)
 
 
 def test_a_failed_turn_to_the_face_stops_the_spindle_and_says_why(session: Session) -> None:

@@ -1,6 +1,7 @@
 """Oscillations of the goniometer's IOC, and the camera that follows them."""
 
 import argparse
+import asyncio
 import json
 import math
 import sys
@@ -18,8 +19,10 @@ from support.channels import channel, put
 from support.goniometer_ioc import LIMIT_S, decoded, fresh, record, text, trace
 from support.waiting import until
 
-from iocs.loop.goniometer import build
+from iocs.loop import goniometer
+from iocs.loop.goniometer import GoniometerIOC, build
 from skywright.errors import ConfigError
+from skywright.instruments.loop.sample_motion import Carriage
 
 
 @pytest.mark.parametrize("sense", [1, -1])
@@ -45,6 +48,31 @@ def test_an_oscillation_turns_evenly_while_the_trigger_is_open(
     assert angles[inside] == pytest.approx(straight, abs=1e-3)
     assert times[0] == pytest.approx(fresh(osc("MotorStart_RBV")), abs=1e-5)
     assert times[0] < opened
+
+
+def test_an_abort_that_comes_while_an_oscillation_begins_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    post = goniometer.post
+
+    async def post_late(*args: Any) -> None:
+        await asyncio.sleep(0)
+        await post(*args)
+
+    monkeypatch.setattr(goniometer, "post", post_late)
+
+    async def begin_and_abort() -> None:
+        ioc = GoniometerIOC("TEST:", Carriage())
+        await ioc.prepare()
+        oscillation = asyncio.create_task(ioc.oscillate())
+        await asyncio.sleep(0)
+        await ioc.abort()
+        assert ioc.osc.state.value == "Aborted"
+        assert "aborted before the spindle moved" in ioc.osc.message.value
+        assert not ioc.phi.axis.moving(time.time())
+        await oscillation
+
+    asyncio.run(begin_and_abort())
 
 
 def test_an_oscillation_is_in_user_angles(osc: Callable[..., PV], pv: Callable[..., PV]) -> None:

@@ -81,7 +81,7 @@ class LoopRotation(WholeRun):
     """
 
     name = "loop_rotation"
-    version = "9"
+    version = "10"
     inputs = ("phi", "image_num", *(column.name for column in DETECTED))
     columns = COLUMNS
     results = RESULTS
@@ -167,7 +167,6 @@ def _fit(batch: Batch, calibration: ZoomCalibration, **delay: Any) -> RotationVa
     kept, nearer = keep_outermost(to_series(turned), view)
     fit = fit_series(kept, view, calibration.axis, side=calibration.side)
     tip, middle, face = fit.tip, fit.middle, fit.face
-    reach = np.abs(tip.offset_um[0] - middle.offset_um[0])
     counts = np.bincount(batch["state"], minlength=len(STATES)).tolist()
     states = {f"n_{s.replace(' ', '_')}": n for s, n in zip(STATES, counts, strict=True)}
     return RotationValues(
@@ -186,7 +185,7 @@ def _fit(batch: Batch, calibration: ZoomCalibration, **delay: Any) -> RotationVa
         face_why=face.why,
         width=face.width_um,
         thickness=face.thickness_um,
-        length=2.0 * reach if middle.ok else NAN,
+        length=2.0 * np.abs(tip.offset_um[0] - middle.offset_um[0]) if middle.ok else NAN,
         lump=face.lump,
         kind=fit.kind,
         kind_share=fit.kind_share,

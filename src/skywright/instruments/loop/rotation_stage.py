@@ -21,7 +21,7 @@ from skywright.instruments.loop.calibration import (
     from_json,
     guess,
 )
-from skywright.instruments.loop.rotation import LoopRotation, to_series
+from skywright.instruments.loop.rotation import LoopRotation
 from skywright.instruments.loop.spindle import RunSpindle, turns_both_ways
 from skywright.instruments.loop.timing import fit_delay
 
@@ -114,8 +114,7 @@ class RotationRun(SecondRun):
 
             rows = pictures.places_on_sheet(phi)
             yield from pictures.draw_sheet(((row, read(row)) for row in rows), members, calibration)
-            centering = turn.start.get("centering")
-            if centering and rows:
+            if (centering := turn.start.get("centering")) and rows:
                 yield from self._before_after(centering, phi, read, calibration).items()
 
     def _before_after(
@@ -152,16 +151,15 @@ def _retime(
     trace, delay_s, sigma_s = turn.trace(), calibration.delay_s, None
     why = "the spindle did not turn both ways"
     places = turn.rows(rows.identities)
-    numbered: dict[str, NDArray[Any]] = {**rows.data, "image_num": places}
     if trace is not None and turns_both_ways(trace):
-        angles = turn.angles(rows.times, places, trace, delay_s)
-        tips = to_series(Batch(rows.identities, rows.times, {**numbered, "phi": angles})).tip_px
+        tips = np.stack([rows["tip_x"], rows["tip_y"]], axis=1)
         fitted = fit_delay(trace, rows.times, tips, calibration.view)
         why = fitted.why
         if fitted.ok:
             delay_s, sigma_s = fitted.delay_s, fitted.sigma_s
-    numbered["phi"] = turn.angles(rows.times, places, trace, delay_s)
+    phi = turn.angles(rows.times, places, trace, delay_s)
     analysis = LoopRotation(
         calibration=as_json(calibration), delay_s=delay_s, delay_sigma_s=sigma_s, delay_why=why
     )
-    return analysis, Batch(rows.identities, rows.times, numbered)
+    data = {**rows.data, "image_num": places, "phi": phi}
+    return analysis, Batch(rows.identities, rows.times, data)

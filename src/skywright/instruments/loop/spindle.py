@@ -25,10 +25,11 @@ TRACE_ROW = "/entry/oscillation/row"
 class RunSpindle:
     """What one raw run tells of its spindle and its pictures.
 
-    The angle comes from a flyer's trace, ``NAME_time`` and ``NAME_angle`` in a file, by time; or,
-    in a step scan, from the readings of the data key that the start document names as
-    ``angle_key``, by sequence number. Pictures of a step scan whose place (the readings of
-    ``place_keys``) is not that of the last one show the sample elsewhere: they have no angle.
+    The angle comes from a flyer's trace, ``NAME_time``, ``NAME_angle`` and ``NAME_sweep`` (older
+    runs lack it) in a file, by time; or, in a step scan, from the readings of the data key that the
+    start document names as ``angle_key``, by sequence number. Pictures of a step scan
+    whose place (the readings of ``place_keys``) is not that of the last one show the sample
+    elsewhere: they have no angle.
     """
 
     start: Document
@@ -104,14 +105,15 @@ class RunSpindle:
 
         Raise `DataError` if the file cannot be read.
         """
-        keys = f"{self._spindle}_time", f"{self._spindle}_angle"
+        keys = [f"{self._spindle}_{name}" for name in ("time", "angle", "sweep")]
+        keys = keys if keys[2] in self._places else keys[:2]
         count = min(self._counts.get(key, 0) for key in keys)
         if count < 2:
             return None
         path = self._places[keys[0]][0]
-        times, angles = _read(path, TRACE_ROW, [self._places[key][1] for key in keys], count)
-        known = np.isfinite(times) & np.isfinite(angles)
-        return Trace(times[known], angles[known]) if known.sum() > 1 else None
+        readings = _read(path, TRACE_ROW, [self._places[key][1] for key in keys], count)
+        known = np.isfinite(readings).all(axis=0)
+        return Trace(*(each[known] for each in readings)) if known.sum() > 1 else None
 
     def rows(self, identities: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the rows, (n,) intp, in their file of pictures with these frame numbers.
@@ -172,6 +174,6 @@ def _read(path: str, identity: str, datasets: list[str], count: int) -> list[NDA
 
 
 def turns_both_ways(trace: Trace) -> bool:
-    """Say whether the spindle has turned forward and backward, so that a delay can be fitted."""
-    steps = np.diff(trace.phi_deg)
+    """Say whether sweeps went forward and backward, so that a delay can be fitted."""
+    steps = np.diff(trace.phi_deg)[np.diff(trace.sweep) == 0]
     return bool(min(steps[steps > 0].sum(), -steps[steps < 0].sum()) > 90.0)

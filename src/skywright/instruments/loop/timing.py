@@ -32,6 +32,8 @@ class Trace:
     """(m,) float, in any order; of equal times the last holds."""
     phi_deg: Floats
     """(m,) float, unwrapped: no jump by 360."""
+    sweep: ArrayLike = 0
+    """(m,) int, number of the sweep of each reading; a single number holds for all."""
 
     def __post_init__(self) -> None:
         time = np.asarray(self.time_s, dtype=np.float64).ravel()
@@ -49,6 +51,7 @@ class Trace:
             )
         object.__setattr__(self, "time_s", time)
         object.__setattr__(self, "phi_deg", phi[::-1][last])
+        object.__setattr__(self, "sweep", np.broadcast_to(self.sweep, phi.shape)[::-1][last])
 
 
 @dataclass(frozen=True)
@@ -85,25 +88,25 @@ def angles_at(
         Piecewise cubic without overshoot, so acceleration between readings is followed; straight on
         beyond the ends.
     known : (n,) bool
-        False beyond the ends of the trace and in gaps of more than 10 deg.
+        False beyond the ends of the trace, between two sweeps and in gaps of more than 10 deg.
     """
     time, phi = trace.time_s, trace.phi_deg
     wanted = np.asarray(time_s, dtype=np.float64).ravel() - delay_s
     angle = np.asarray(PchipInterpolator(time, phi)(np.clip(wanted, time[0], time[-1])))
-    first = (phi[1] - phi[0]) / (time[1] - time[0])
-    last = (phi[-1] - phi[-2]) / (time[-1] - time[-2])
-    angle = angle + first * np.minimum(wanted - time[0], 0.0)
-    angle = angle + last * np.maximum(wanted - time[-1], 0.0)
+    rate = np.diff(phi) / np.diff(time)
+    angle = angle + rate[0] * np.minimum(wanted - time[0], 0.0)
+    angle = angle + rate[-1] * np.maximum(wanted - time[-1], 0.0)
     gap = np.clip(np.searchsorted(time, wanted, side="right") - 1, 0, len(time) - 2)
-    dense = np.abs(np.diff(phi))[gap] <= GAP_MAX_DEG
-    return angle, (wanted >= time[0]) & (wanted <= time[-1]) & dense
+    dense = (np.abs(np.diff(phi)) <= GAP_MAX_DEG) & (np.diff(trace.sweep) == 0)
+    return angle, (wanted >= time[0]) & (wanted <= time[-1]) & dense[gap]
 
 
 def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) -> Delay:
     """Find the delay at which the tips of all sweeps lie on one circle.
 
     Between a forward and a backward sweep at speed omega the phases differ by 2 omega delay; here
-    the delay is one more unknown of the fit, so any motion with two speeds serves.
+    the delay is one more unknown of the fit, so any motion with two speeds serves. Of several
+    sweeps those pictures are used whose angle is known for each delay up to `DELAY_MAX_S`.
 
     `time_s` (n,) are the time stamps of the pictures by the clock of the trace, `tip_px` (n, 2) the
     tips x, y, NaN where not seen.
@@ -111,6 +114,9 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
     tip = np.asarray(tip_px, dtype=np.float64).reshape(-1, 2)
     time = np.asarray(time_s, dtype=np.float64).ravel()
     seen = np.isfinite(tip).all(axis=1) & np.isfinite(time)
+    trials = np.linspace(0.0, DELAY_MAX_S, 13)
+    if np.ptp(trace.sweep):
+        seen &= np.all([angles_at(trace, time, trial)[1] for trial in trials], axis=0)
     if seen.sum() < 8:
         return Delay(np.nan, np.nan, f"only {seen.sum()} tips, 8 are needed for a delay")
     across, unit = to_view(tip[seen], view)[:, 1:], view.pixel_um
@@ -118,7 +124,6 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
     def angle(delay: float) -> Floats:
         return np.deg2rad(angles_at(trace, time[seen], delay)[0]) * view.phi_sign
 
-    trials = np.linspace(0.0, DELAY_MAX_S, 13)
     delay = min(trials, key=lambda trial: _misfit(angle, across, unit, trial))
     sigma = np.inf
     for _ in range(8):
@@ -126,16 +131,15 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
         if not sigma < 1.0 or abs(step) < 1e-5:
             break
         delay += float(np.clip(step, -0.1, 0.1))
+    why = ""
     if not sigma <= KNOWN_DELAY_S:
         why = (
             f"{seen.sum()} tips give it to {sigma:.2f} s only, {KNOWN_DELAY_S:g} s is needed; take "
             "one sweep forward and one backward, of a tip that moves across the spindle"
         )
-        return Delay(np.nan, float(sigma), why)
-    if not -KNOWN_DELAY_S <= delay <= DELAY_MAX_S:
+    elif not -KNOWN_DELAY_S <= delay <= DELAY_MAX_S:
         why = f"fitted {delay:.3f} s, expected 0 to {DELAY_MAX_S} s; check clocks and `phi_sign`"
-        return Delay(np.nan, float(sigma), why)
-    return Delay(float(delay), float(sigma), "")
+    return Delay(np.nan if why else float(delay), float(sigma), why)
 
 
 def _misfit(angle: Angle, across: Floats, unit: float, delay: float) -> float:
