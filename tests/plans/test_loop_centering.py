@@ -327,7 +327,11 @@ def test_a_motor_that_does_not_know_where_it_is_is_named(session: Session, part:
     motor._get = lambda: math.nan
     with pytest.raises(HardwareError, match=rf"{motor.name}: its readback is nan"):
         session.run(center_loop(**devices))
-    assert "its position is not known" in session.stops()[-1]["reason"]
+    reasons = [stop["reason"] for stop in session.stops()]
+    if part == "phi":  # its limits are compared with the turns before a run begins
+        assert reasons == []
+    else:
+        assert "its position is not known" in reasons[-1]
 
 
 def test_a_place_that_a_pass_cannot_tell_is_looked_at_again(
