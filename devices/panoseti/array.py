@@ -148,7 +148,7 @@ class Panoseti(GuardedDevice):
         self.streams["events"] = _IndexStream(self, f"{name}_events", self.plugin, lambda: EVENTS)
 
     def find_run(self, limit_s: float, wait_for_new: bool = False) -> Status:
-        """Wait until there is a run, and read its configuration.
+        """End an open recording of the IOC, wait until there is a run, and read its configuration.
 
         Done when `run_metadata` has it, or when there was no run for `limit_s`.
 
@@ -284,11 +284,11 @@ class Panoseti(GuardedDevice):
         tracking. What still waits for that must not take its end for a loss of the IOC.
         """
         self._ended.set()
+        self._is_tracking, self.is_lost, self._known = False, False, {}
         self.connect()
         self._put(self.plugin.capture, 0)
 
     def _begin(self) -> None:
-        self.is_lost, self._known = False, {}
         self._close_leftover()
         for signal in (*self._counts.values(), *self._newest):
             signal.wait_for_connection(timeout=5.0)

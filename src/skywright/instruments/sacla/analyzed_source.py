@@ -118,6 +118,7 @@ class AnalyzedShots:
     def start(self, deliver: Callable[[AnalyzedShot], None], report: Report) -> None:
         """Begin to deliver shots."""
         self._deliver, self._report = deliver, report
+        self._failure = ""
         self._stopping.clear()
         self._source.start(self._take_record, report)
         if self._poller is None:
@@ -351,6 +352,7 @@ class AnalyzedShots:
         )
         self.info = info
         if (before.hightag, before.run) != (info.hightag, info.run):
+            self._failure = ""
             try:
                 self.run_begins()
             except Exception as error:  # the run is analyzed all the same

@@ -143,8 +143,9 @@ class TrackedGrids:
         self._path_map = path_map or {}
         self.refused = 0
         """Rows whose text does not fit its column."""
-        self._refused: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
-        """Last refused state of each entity, by kind: it is tried again, and counted once."""
+        self._refused: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        """Hash of the last refused state of each entity, by kind: it is tried again, and counted
+        once."""
         self.problem = ""
         """Why rows of open runs are not in files yet; they are tried again at each `poll`."""
         self._lock = threading.RLock()
@@ -258,9 +259,14 @@ class TrackedGrids:
         for grid, (path, _) in list(self._unreadable.items()):
             if _why_not_opened(path):
                 continue
-            del self._unreadable[grid]
+            unread = self._unreadable.pop(grid)
             self._handed.pop(grid, None)
-            if self._run_of(grid) is None and not self._has_new_rows(grid):
+            try:
+                has_rows = self._run_of(grid) is not None or self._has_new_rows(grid)
+            except SQLAlchemyError:
+                self._unreadable[grid] = unread
+                raise
+            if not has_rows:
                 self._waiting.discard(grid)
 
     def _rows(
@@ -407,7 +413,11 @@ class TrackedGrids:
                         self._waiting.add(grid)
             self._polled = max([row.change for row in found], default=self._polled)
             has_changed = self._take_changed() or bool(found)
-            self._note_ends()  # last: a database that can only be read still gives rows
+            try:
+                self._note_ends()
+            except SQLAlchemyError:  # a database that can only be read still gives rows
+                if not has_changed:
+                    raise
             return has_changed
 
     def _append_due(self) -> bool:
@@ -435,7 +445,8 @@ class TrackedGrids:
         self.problem = problem
         for uid in failed:
             logger.error("run %s has ended: its files take no more rows", uid)
-            self.end(uid)
+            with suppress(SQLAlchemyError):  # `poll` stores the end later
+                self.end(uid)
         return appended
 
     def _by_grid(self, kind: str, uuids: set[str]) -> dict[str, set[str]]:
@@ -459,7 +470,8 @@ class TrackedGrids:
             except DoesNotFitError as error:
                 refused = [row for row, fits in zip(rows, error.fits, strict=True) if not fits]
                 keys, known = keys_of(kind, blocks(kind, refused)), self._refused[kind]
-                if new := keys.items() - known.items():
+                hashes = {uuid: hash(key) for uuid, key in keys.items()}
+                if new := hashes.items() - known.items():
                     logger.error("%s", error)
                     self.refused += len(new)
                     known.update(new)

@@ -142,7 +142,7 @@ class Fetched(PolledSource[SourceFrame], ABC):
         self.limit_s = limit_s
         self.stop_limit_s = STOP_LIMIT_S
         self.counts: Counter[str] = Counter()
-        """Numbers of pictures ``received``, and of ``failures`` of the connection."""
+        """Numbers of pictures ``received`` and ``too large``."""
         self._login = user, password
         self._date = date or make_dating()
 

@@ -290,11 +290,11 @@ class UbloxService:
         for pause_s in back_off(RETRY_S):
             await asyncio.sleep(pause_s)
             async with self._init_lock:
-                if self._receiver is not None:
-                    await asyncio.to_thread(self._receiver.close)
                 try:
+                    if self._receiver is not None:
+                        await asyncio.to_thread(self._receiver.close)
                     receiver = await _open_configured(config, registers)
-                except SkywrightError as error:
+                except (SkywrightError, OSError) as error:
                     if str(error) != trouble:
                         logger.warning("%s; it is tried again", error)
                     trouble = str(error)
