@@ -336,7 +336,7 @@ class Panoseti(GuardedDevice):
         """Wait until a run has frames: its configuration is copied before they are written."""
         deadline = time.monotonic() + CONFIGS_S
         while not (run.has_frames() or run.markers() or time.monotonic() > deadline):
-            pause(0.1)
+            pause(0.5)
 
     def _check_mounted(self, run: str, data_dir: Path) -> None:
         """Raise if the files of a run are not on this machine: its configuration is among them."""

@@ -26,7 +26,7 @@ END = b"\n\n"
 BYTES_MAX = 1 << 20
 """Bytes that are read at a time; no object is longer."""
 NEWEST_BYTES = 4 << 20
-"""Of what is new, these last bytes are read: they hold the newest state of each board."""
+"""Only these last bytes of the new ones are read: they hold the newest state of each board."""
 VALUES = {
     **{f"HVMON{channel}": "V" for channel in range(4)},
     **{f"HVIMON{channel}": "A" for channel in range(4)},

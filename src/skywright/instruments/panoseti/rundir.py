@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,11 @@ class RunDirectory:
 
     def has_frames(self) -> bool:
         """Return whether one of its files of images has content."""
-        paths = (path for paths in self.files().values() for path in paths)
-        return any(map(os.path.getsize, filter(os.path.exists, paths)))
+        for path in (path for paths in self.files().values() for path in paths):
+            with suppress(OSError):  # it is moved when it is collected
+                if path.stat().st_size:
+                    return True
+        return False
 
     def configs(self) -> dict[str, Any]:
         """Return its JSON files by name without ending; passwords are left out.
