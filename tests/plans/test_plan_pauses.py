@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -356,13 +356,13 @@ async def at_once() -> None:
     """End a suspension."""
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("suspended", [False, True])
-@pytest.mark.parametrize("name", PLANS)
-def test_a_pause_anywhere_numbers_each_row_once(
-    RE: RunEngine, name: str, suspended: bool, step: int
-) -> None:
-    """A suspension, as the journal asks for one, comes also within a message."""
+def interrupted(
+    RE: RunEngine, plan: Callable[[], MsgGenerator[Any]], suspended: bool, step: int = 1
+) -> Iterator[Documents]:
+    """Yield the documents of a plan that is paused after each message, or each `step`-th one.
+
+    A suspension in place of a pause, as the journal asks for one, comes also within a message.
+    """
     messages, suspend_at = 0, 0
 
     def count(msg: Msg) -> None:
@@ -372,16 +372,26 @@ def test_a_pause_anywhere_numbers_each_row_once(
             RE.request_suspend(at_once)
 
     RE.msg_hook = count
-    taken(RE, PLANS[name]())
+    taken(RE, plan())
     last = messages
     assert last > 10
     for after in range(1 + suspended % step, last - 1, step):
         messages = 0
         if suspended:
             suspend_at = after
-            _, documents, _ = taken(RE, PLANS[name]())
+            _, documents, _ = taken(RE, plan())
         else:
-            _, documents, _ = taken(RE, with_pause(PLANS[name](), after, Msg("pause")))
+            _, documents, _ = taken(RE, with_pause(plan(), after, Msg("pause")))
+        yield documents
+
+
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("suspended", [False, True])
+@pytest.mark.parametrize("name", PLANS)
+def test_a_pause_anywhere_numbers_each_row_once(
+    RE: RunEngine, name: str, suspended: bool, step: int
+) -> None:
+    for documents in interrupted(RE, PLANS[name], suspended, step):
         rows = rows_of(documents)
         assert rows
         assert all(row == list(range(len(row))) for row in rows.values())
@@ -391,13 +401,6 @@ def test_a_pause_anywhere_numbers_each_row_once(
 @pytest.mark.parametrize("suspended", [False, True])
 def test_a_pause_repeats_a_sweep_that_is_not_reported_yet(RE: RunEngine, suspended: bool) -> None:
     """The pictures of the repeated sweep replace those of the one that was cut off."""
-    messages, suspend_at = 0, 0
-
-    def count(msg: Msg) -> None:
-        nonlocal messages
-        messages += 1
-        if messages == suspend_at:
-            RE.request_suspend(at_once)
 
     def plan() -> MsgGenerator[Any]:
         return of_loop(lambda tools: loop_stubs.sweep(tools, Sweep(90.0, loop_stubs.COLLECT_S)))
@@ -406,17 +409,8 @@ def test_a_pause_repeats_a_sweep_that_is_not_reported_yet(RE: RunEngine, suspend
         pass
 
     RE.register_command("sleep", sleep)
-    RE.msg_hook = count
-    taken(RE, plan())
-    last = messages
     repeated = 0
-    for after in range(1, last - 1):
-        messages = 0
-        if suspended:
-            suspend_at = after
-            _, documents, _ = taken(RE, plan())
-        else:
-            _, documents, _ = taken(RE, with_pause(plan(), after, Msg("pause")))
+    for documents in interrupted(RE, plan, suspended):
         rows = rows_of(documents, replaced="camera")
         assert rows["oscillation"] == list(range(len(rows["oscillation"])))
         camera = rows["camera"]
